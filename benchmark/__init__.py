@@ -1,0 +1,52 @@
+"""adaptbench: a plugin-based benchmark suite for continual learning and domain adaptation.
+
+Importing this package is cheap: names that need torch are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from benchmark.hookspecs import hookimpl
+from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
+
+if TYPE_CHECKING:
+    from benchmark.api import (
+        Batch,
+        Context,
+        Experience,
+        ExperienceView,
+        ImageSet,
+        LoopMethod,
+        Method,
+        MethodConfig,
+        Scenario,
+        ScenarioRequest,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "Context",
+    "Experience",
+    "ExperienceView",
+    "ExporterSpec",
+    "ImageSet",
+    "LoopMethod",
+    "Method",
+    "MethodConfig",
+    "MethodSpec",
+    "Scenario",
+    "ScenarioRequest",
+    "ScenarioSpec",
+    "__version__",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module("benchmark.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

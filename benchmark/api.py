@@ -1,0 +1,453 @@
+"""What an author implements and is given: methods, scenarios, experiences.
+
+A **scenario** is a pure function of (data root, seed, options) that returns a `Scenario`: an ordered
+list of `Experience`s with training and test images. A **method** owns the training *step*; the
+engine (`benchmark.engine`) owns the loop, the evaluation, the checkpoints and the record.
+
+What the learner may not see is not handed to it: the engine gives a method an `ExperienceView`
+and a `Context` that raise `UndeclaredUse` for everything outside the method's ``uses``.
+
+Shapes: B batch, C classes, H and W pixels. Images are uint8 ``(B, 3, H, W)`` in `ImageSet`s and
+float, normalised, at the model's input size in a `Batch`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmark.errors import UndeclaredUse
+
+if TYPE_CHECKING:
+    from benchmark.backbones.loading import Backbone
+    from benchmark.specs import Family
+    from benchmark.transforms import InputPipeline
+
+__all__ = [
+    "Batch",
+    "Context",
+    "Experience",
+    "ExperienceView",
+    "ImageSet",
+    "LoopMethod",
+    "Method",
+    "MethodConfig",
+    "Scenario",
+    "ScenarioRequest",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodConfig:
+    """Options that every method has. Subclass it, frozen, with the method's own fields.
+
+    Attributes:
+        epochs: Passes over the training set of each experience.
+        batch_size: Training images per step.
+        normalize: Input normalisation: ``backbone`` (the checkpoint's own mean and standard
+            deviation), ``zero_one``, ``half_half``, ``imagenet`` or ``clip``.
+        augment: Whether training images are augmented as the scenario's input preset says.
+    """
+
+    epochs: int = 1
+    batch_size: int = 128
+    normalize: str = "backbone"
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks ranges; subclasses call ``MethodConfig.__post_init__(self)`` first.
+
+        Raises:
+            ValueError: ``"<field>: <value> ...; use ..."`` when a value is out of range.
+        """
+        if self.epochs < 0:
+            raise ValueError(f"epochs: {self.epochs} is negative; use 0 or more")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: {self.batch_size} is too small; use 1 or more")
+        allowed = ("backbone", "zero_one", "half_half", "imagenet", "clip")
+        if self.normalize not in allowed:
+            raise ValueError(f"normalize: {self.normalize!r} is unknown; use one of {', '.join(allowed)}")
+
+
+class ImageSource(Protocol):
+    """Anything that returns uint8 images by row: a tensor, a memory map, a decoder of files."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """``(N, 3, H, W)``."""
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """Returns uint8 images ``(B, 3, H, W)`` for int64 ``rows`` (B,)."""
+
+
+class ImageSet:
+    """Images with labels: rows of a shared source, so subsets copy nothing.
+
+    Args:
+        source: Images of the whole data set, uint8 ``(M, 3, H, W)``.
+        rows: Rows of the source that belong to this set, int64 ``(N,)``.
+        labels: Remapped labels, int64 ``(N,)``.
+        ids: Sample ids, int64 ``(N,)``, stable across runs (e.g. the raw index); default `rows`.
+    """
+
+    def __init__(self, source: ImageSource, rows: Tensor, labels: Tensor, ids: Tensor | None = None) -> None:
+        self.source = source
+        self.rows = rows.to(torch.int64)
+        self.labels = labels.to(torch.int64)
+        self.ids = self.rows if ids is None else ids.to(torch.int64)
+        if not len(self.rows) == len(self.labels) == len(self.ids):
+            raise ValueError(f"rows, labels and ids differ in length: {len(rows)}, {len(labels)}, {len(self.ids)}")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(3, H, W)`` of the stored images, before any resizing."""
+        _, channels, height, width = self.source.shape
+        return channels, height, width
+
+    def images(self, index: Tensor | slice) -> Tensor:
+        """Returns uint8 images ``(B, 3, H, W)`` at positions ``index`` of this set."""
+        return self.source[self.rows[index]]
+
+    def subset(self, index: Tensor) -> ImageSet:
+        """Returns the set of the given positions, in their order, on the same source."""
+        return ImageSet(self.source, self.rows[index], self.labels[index], self.ids[index])
+
+    @staticmethod
+    def concat(sets: Sequence[ImageSet]) -> ImageSet:
+        """Joins sets; no image is copied when they share one source."""
+        source = sets[0].source
+        labels = torch.cat([part.labels for part in sets])
+        ids = torch.cat([part.ids for part in sets])
+        if all(part.source is source for part in sets):
+            return ImageSet(source, torch.cat([part.rows for part in sets]), labels, ids)
+        joined = torch.cat([part.images(slice(None)) for part in sets])
+        return ImageSet(joined, torch.arange(len(joined)), labels, ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experience:
+    """One step of the stream, as the scenario and the evaluator know it.
+
+    Attributes:
+        train: Training images.
+        test: Test images of this experience.
+        classes: Labels that may occur in it, after remapping.
+        domain: Name of its domain, or None.
+        target: Unlabelled target images (labels are all -1), or None.
+    """
+
+    train: ImageSet
+    test: ImageSet
+    classes: tuple[int, ...]
+    domain: str | None = None
+    target: ImageSet | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A stream with everything needed to train, evaluate and recognise it again.
+
+    Attributes:
+        name: Registered name with its variant, e.g. ``split-cifar100/10x10``.
+        version: Rises whenever a split, an order or a transform changes.
+        family: ``class-il``, ``domain-il``, ``task-il``, ...
+        experiences: The training stream, in order.
+        num_classes: Size C of the label space; labels are 0..C-1 after remapping.
+        class_names: C names in label order.
+        class_order: Position p holds the original label that became p.
+        fingerprint: SHA-256 of ids, labels, experience and subset (`benchmark.splits.fingerprint`).
+        image_size: Side of the stored images in pixels.
+        notes: Facts for the record, e.g. the layout that was read, ``lossy`` data.
+    """
+
+    name: str
+    version: int
+    family: Family
+    experiences: tuple[Experience, ...]
+    num_classes: int
+    class_names: tuple[str, ...]
+    class_order: tuple[int, ...]
+    fingerprint: str
+    image_size: int
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def domains(self) -> tuple[str | None, ...]:
+        """Domain of each experience."""
+        return tuple(experience.domain for experience in self.experiences)
+
+    def seen_classes(self, experience: int) -> tuple[int, ...]:
+        """Sorted labels that occurred in experiences 0..``experience``."""
+        seen: set[int] = set()
+        for past in self.experiences[: experience + 1]:
+            seen.update(past.classes)
+        return tuple(sorted(seen))
+
+    def to_avalanche(self) -> Any:
+        """The same stream as an Avalanche benchmark (``train_stream``, ``test_stream``).
+
+        Importing avalanche takes 7-10 s; it happens here and nowhere earlier.
+        See `benchmark.avalanche.to_benchmark`.
+        """
+        from benchmark.avalanche import to_benchmark
+
+        return to_benchmark(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenarioRequest:
+    """What a scenario's ``build`` is given besides its own options.
+
+    Attributes:
+        data_root: Folder with data sets, or None to use the default places (`benchmark.data`).
+        cache: Folder for derived files (decoded or rendered images).
+        seed: Seed for class order and splits, where the options let them depend on it.
+        download: ``auto`` (small sets are fetched), ``always`` (``--download``) or ``never``.
+    """
+
+    data_root: Path | None
+    cache: Path
+    seed: int = 0
+    download: str = "auto"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch, already augmented and normalised.
+
+    Attributes:
+        images: Float images ``(B, 3, S, S)`` at the model's input size.
+        labels: Labels ``(B,)``, int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class ExperienceView:
+    """What the method is told of the current experience; the rest raises `UndeclaredUse`.
+
+    The engine makes one per experience and closes it afterwards: training images of a closed
+    experience can be read only by methods that declare ``memory``.
+    """
+
+    def __init__(self, scenario: Scenario, index: int, uses: frozenset[str], method: str) -> None:
+        self._scenario = scenario
+        self._index = index
+        self._uses = uses
+        self._method = method
+        self._open = True
+
+    def _need(self, use: str, what: str) -> None:
+        if use not in self._uses:
+            raise UndeclaredUse(
+                f"method `{self._method}` reads {what}, but does not declare `{use}`",
+                hint=f'add "{use}" to `uses` of its MethodSpec, or do without',
+            )
+
+    def close(self) -> None:
+        """Called by the engine when the experience is over."""
+        self._open = False
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Labels that may occur in this experience (needs ``boundaries``)."""
+        self._need("boundaries", "the classes of the experience")
+        return self._scenario.experiences[self._index].classes
+
+    @property
+    def seen(self) -> int:
+        """Number of classes seen so far, this experience included (needs ``boundaries``)."""
+        self._need("boundaries", "the number of classes seen")
+        return len(self._scenario.seen_classes(self._index))
+
+    @property
+    def task_id(self) -> int:
+        """Index of the experience, from 0 (needs ``task_id``)."""
+        self._need("task_id", "the task id")
+        return self._index
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes seen so far, in label order (needs ``class_names``)."""
+        self._need("class_names", "class names")
+        return tuple(self._scenario.class_names[label] for label in self._scenario.seen_classes(self._index))
+
+    @property
+    def train(self) -> ImageSet:
+        """The whole training set (needs ``boundaries``; after its end also ``memory``)."""
+        self._need("boundaries", "the training set as a whole")
+        if not self._open:
+            self._need("memory", "training images of a past experience")
+        return self._scenario.experiences[self._index].train
+
+    @property
+    def unlabelled(self) -> ImageSet | None:
+        """Unlabelled target images, labels all -1, or None (needs ``unlabelled``)."""
+        self._need("unlabelled", "unlabelled target images")
+        return self._scenario.experiences[self._index].target
+
+
+class Context:
+    """What a method is built with.
+
+    Attributes:
+        backbone: The pretrained model, freshly loaded for this run, frozen: a method that trains it
+            calls ``requires_grad_(True)`` on what it trains.
+        device: Where images will be.
+        family: Family of the scenario.
+        pipeline: Turns uint8 images into normalised model input (`benchmark.transforms`); a
+            `Batch` has been through it already.
+        uses: What the method declared.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        device: torch.device,
+        scenario: Scenario,
+        pipeline: InputPipeline,
+        uses: frozenset[str],
+        method: str,
+    ) -> None:
+        self.backbone = backbone
+        self.device = device
+        self.family: Family = scenario.family
+        self.pipeline = pipeline
+        self.uses = uses
+        self._method = method
+        self._num_classes = scenario.num_classes
+        self._num_tasks = len(scenario.experiences)
+
+    def _need(self, use: str, what: str) -> None:
+        if use not in self.uses:
+            raise UndeclaredUse(
+                f"method `{self._method}` reads {what}, but does not declare `{use}`",
+                hint=f'add "{use}" to `uses` of its MethodSpec, or do without',
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes in the end (needs ``num_classes``)."""
+        self._need("num_classes", "the final number of classes")
+        return self._num_classes
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of experiences (needs ``num_tasks``)."""
+        self._need("num_tasks", "the number of experiences")
+        return self._num_tasks
+
+
+class Method(nn.Module, abc.ABC):
+    """A learner. Subclasses implement `train_step` and `predict`.
+
+    The constructor stores parts and moves them to ``context.device``; it must not read data.
+    Parameters, buffers and ``self.optimizer`` are checkpointed by the engine; anything else that
+    must survive a restart goes through `extra_state` and `load_extra_state`.
+
+    Args:
+        config: The method's configuration, frozen.
+        context: Backbone, device, family, and what was declared.
+    """
+
+    optimizer: torch.optim.Optimizer | None = None
+
+    def __init__(self, config: Any, context: Context) -> None:
+        super().__init__()
+        self.config = config
+        self.context = context
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        """Called before the first batch of each experience.
+
+        Grow heads and make the optimiser here. On resume it is called again, from the state at
+        the end of the previous experience, before the state in the middle is put back.
+        """
+
+    @abc.abstractmethod
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        """Trains on one batch, the optimiser's step included.
+
+        Returns:
+            Loss terms for the log, the total under ``loss``; tensors may stay on the device.
+        """
+
+    def end_experience(self, experience: ExperienceView) -> None:
+        """Called after the last batch of each experience, before evaluation."""
+
+    @abc.abstractmethod
+    def predict(self, images: Tensor) -> Tensor:
+        """Returns logits ``(B, K)`` for normalised images ``(B, 3, S, S)``.
+
+        K is the number of classes seen; more only if ``num_classes`` is declared. Called in eval
+        mode without gradients; must depend on each image alone unless ``test_batch`` is declared,
+        and must leave parameters, buffers and random state as they are.
+        """
+
+    def extra_state(self) -> Mapping[str, Any]:
+        """State besides parameters, buffers and the optimiser: tensors, numbers, strings, lists, dicts."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what `extra_state` returned."""
+        if state:
+            raise TypeError(f"{type(self).__name__} returns extra state but does not load it")
+
+    def kept_between_experiences(self) -> Iterator[Tensor]:
+        """Tensors that must be kept between two experiences besides the pretrained backbone.
+
+        Counted as ``storage_bytes``. Default: parameters and buffers that are not the frozen
+        backbone's, and all tensors of `extra_state`.
+        """
+        frozen = {id(p) for p in self.context.backbone.model.parameters() if not p.requires_grad}
+        frozen |= {id(b) for b in self.context.backbone.model.buffers()}
+        seen: set[int] = set()
+        for tensor in [*self.parameters(), *self.buffers(), *tensors_in(self.extra_state())]:
+            if id(tensor) not in frozen and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield tensor
+
+
+class LoopMethod(Method):
+    """A method that brings its own training loop, e.g. a strategy of another library.
+
+    The engine calls `train_experience` instead of `train_step`; such a run resumes at the last
+    finished experience, not in the middle of one.
+    """
+
+    @abc.abstractmethod
+    def train_experience(self, experience: ExperienceView) -> Mapping[str, float]:
+        """Trains on the whole experience and returns mean losses for the log."""
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        """Not used: the loop is the method's own."""
+        raise TypeError(f"{type(self).__name__} trains whole experiences; the engine calls train_experience")
+
+
+def tensors_in(tree: object) -> Iterator[Tensor]:
+    """Yields every tensor in nested mappings, lists and tuples."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, np.ndarray):
+        yield torch.from_numpy(tree)
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from tensors_in(value)
+    elif isinstance(tree, (list, tuple)):
+        for value in tree:
+            yield from tensors_in(value)

@@ -1,0 +1,1 @@
+"""Shared services for methods: pretrained backbones, prompted forward passes, prompt pools, heads."""

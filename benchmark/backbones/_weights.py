@@ -1,0 +1,166 @@
+"""Weight files into models: safetensors, the original JAX ``.npz``, and pickles that hold tensors only."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from benchmark.errors import DataMissing, UsageError
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+# Never part of a backbone here: classifiers, and the pre-logits layer that every code base drops.
+DROPPED = ("head.", "head_dist.", "pre_logits.", "attn_pool.")
+OTHER_FILE = "give the file of the named checkpoint, or the backbone that belongs to this file"
+
+
+def fill(model: VisionTransformer, path: Path, *, resample: bool) -> None:
+    """Loads a weight file into a model, every tensor of it.
+
+    Args:
+        model: Built without a head.
+        path: ``.safetensors``, ``.npz``, ``.pt``, ``.pth`` or ``.bin``.
+        resample: Whether the position table may be resampled to the model's grid.
+
+    Raises:
+        UsageError: The kind of file is refused.
+        DataMissing: The file is damaged, or a tensor is missing, unknown or of another shape.
+    """
+    state = read(path)
+    if path.suffix == ".npz":
+        state = from_jax(state, path)
+    state = _native(state, model, path, resample=resample)
+    wanted = model.state_dict()
+    for name, tensor in wanted.items():
+        if name not in state:
+            raise DataMissing(f"weights {path}: tensor `{name}` is missing", hint=OTHER_FILE)
+        if state[name].shape != tensor.shape:
+            raise DataMissing(
+                f"weights {path}: tensor `{name}` has shape {tuple(state[name].shape)}, "
+                f"the backbone needs {tuple(tensor.shape)}",
+                hint=OTHER_FILE,
+            )
+        if not torch.isfinite(state[name]).all():
+            raise DataMissing(f"weights {path}: tensor `{name}` holds values that are not finite", hint=OTHER_FILE)
+    extra = sorted(set(state) - set(wanted))
+    if extra:
+        raise DataMissing(f"weights {path}: tensor `{extra[0]}` is not part of the backbone", hint=OTHER_FILE)
+    model.load_state_dict(state, strict=True)
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Reads all tensors of a file, without running code from it.
+
+    Raises:
+        UsageError: Unknown suffix, or a pickle that needs more than tensors.
+        DataMissing: Damaged.
+    """
+    damaged = "fetch the file again and compare its size and SHA-256 with the source"
+    try:
+        if path.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(path))
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
+        raise DataMissing(f"weights {path}: damaged or not a {path.suffix} file: {error}", hint=damaged) from error
+    if path.suffix not in (".pt", ".pth", ".bin"):
+        raise UsageError(
+            f"weights {path}: files of kind `{path.suffix or path.name}` are not read",
+            hint="use .safetensors, .npz, or .pt/.pth/.bin with tensors only",
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f"weights {path}: refused, because it is a pickle that would run code when opened, or is damaged",
+            hint="convert it where you trust it: safetensors.torch.save_file(torch.load(FILE)['state_dict'], "
+            "'weights.safetensors')",
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise DataMissing(f"weights {path}: damaged: {error}", hint=damaged) from error
+    return _unwrap(content, path)
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    """Finds the state dict in what training programs save: ``{"model": {...}, "epoch": 3}``."""
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise DataMissing(f"weights {path}: holds no state dict of tensors", hint="save `model.state_dict()`")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def _native(state: dict[str, Tensor], model: VisionTransformer, path: Path, *, resample: bool) -> dict[str, Tensor]:
+    """Renames to timm's names, drops heads, resamples the position table where that was asked for."""
+    from timm.layers import resample_abs_pos_embed
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    if "blocks.0.attn.qkv.weight" not in state:  # OpenCLIP, DINOv2, ...: timm knows their names
+        try:
+            state = dict(checkpoint_filter_fn(state, model))
+        except Exception as error:  # its converters index names that the file need not have
+            raise DataMissing(f"weights {path}: not a known ViT checkpoint: {error!r}", hint=OTHER_FILE) from error
+    state = {name: value for name, value in state.items() if not name.startswith(DROPPED)}
+    table = state.get("pos_embed")
+    if resample and table is not None and model.pos_embed is not None and table.shape != model.pos_embed.shape:
+        state["pos_embed"] = resample_abs_pos_embed(
+            table, list(model.patch_embed.grid_size), num_prefix_tokens=0 if model.no_embed_class else model.num_prefix_tokens
+        )
+    return state
+
+
+def from_jax(arrays: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Maps the original ViT checkpoints (``gs://vit_models``) to timm's names.
+
+    Dense kernels are (in, out) and are transposed; the patch kernel (P, P, 3, D) becomes
+    (D, 3, P, P); query, key and value kernels (D, H, d) are flattened, transposed and joined; the
+    output kernel is (H, d, D).
+
+    Raises:
+        DataMissing: A tensor of the layout is missing.
+    """
+    prefix = "opt/target/" if "opt/target/embedding/kernel" in arrays else ""
+
+    def get(name: str) -> Tensor:
+        if prefix + name not in arrays:
+            raise DataMissing(f"weights {path}: tensor `{prefix}{name}` is missing", hint=OTHER_FILE)
+        return arrays[prefix + name].to(torch.float32)
+
+    state = {
+        "cls_token": get("cls"),
+        "pos_embed": get("Transformer/posembed_input/pos_embedding"),
+        "patch_embed.proj.weight": get("embedding/kernel").permute(3, 2, 0, 1),
+        "patch_embed.proj.bias": get("embedding/bias"),
+        "norm.weight": get("Transformer/encoder_norm/scale"),
+        "norm.bias": get("Transformer/encoder_norm/bias"),
+    }
+    stem = "Transformer/encoderblock_"
+    depth = len({name.split(stem)[1].split("/")[0] for name in arrays if stem in name})
+    for index in range(depth):
+        block, target = f"{stem}{index}/", f"blocks.{index}."
+        attention = f"{block}MultiHeadDotProductAttention_1/"
+        for layer, norm in (("LayerNorm_0", "norm1"), ("LayerNorm_2", "norm2")):
+            state[f"{target}{norm}.weight"] = get(f"{block}{layer}/scale")
+            state[f"{target}{norm}.bias"] = get(f"{block}{layer}/bias")
+        parts = ("query", "key", "value")
+        kernels = [get(f"{attention}{part}/kernel").flatten(1).T for part in parts]
+        state[f"{target}attn.qkv.weight"] = torch.cat(kernels)
+        state[f"{target}attn.qkv.bias"] = torch.cat([get(f"{attention}{part}/bias").flatten() for part in parts])
+        state[f"{target}attn.proj.weight"] = get(f"{attention}out/kernel").flatten(0, 1).T
+        state[f"{target}attn.proj.bias"] = get(f"{attention}out/bias")
+        for layer, linear in (("Dense_0", "fc1"), ("Dense_1", "fc2")):
+            state[f"{target}mlp.{linear}.weight"] = get(f"{block}MlpBlock_3/{layer}/kernel").T
+            state[f"{target}mlp.{linear}.bias"] = get(f"{block}MlpBlock_3/{layer}/bias")
+    return {name: tensor.contiguous() for name, tensor in state.items()}

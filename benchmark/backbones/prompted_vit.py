@@ -1,0 +1,175 @@
+"""Forward passes through any plain timm `VisionTransformer`, with or without prompt tokens.
+
+Only public modules of timm are used (``patch_embed``, ``cls_token``, ``pos_embed``, ``pos_drop``,
+``norm_pre``, ``blocks``, ``norm``), so there is no second transformer here. Shapes: B batch, N
+patches, D width, m prompt tokens.
+
+A prompted pass and the query pass of prompt-pool methods can share the patch embedding::
+
+    patches = patch_tokens(vit, images)                                # (B, N, D)
+    query = forward_tokens(vit, assemble(vit, patches))[:, 0]          # (B, D)
+    tokens = forward_tokens(vit, assemble(vit, patches, prompts))      # (B, 1 + m + N, D)
+    features = readout(tokens, "prompt", prompts=m)                    # (B, D)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.errors import UsageError
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+Layout = Literal["v1", "v2"]
+Readout = Literal["prompt", "token", "token+prompt", "gap"]
+Gelu = Literal["erf", "tanh"]
+
+
+def check_promptable(vit: VisionTransformer) -> None:
+    """Makes sure that the passes of this module mean something on a model.
+
+    Raises:
+        UsageError: No class token, register or distillation tokens, no learned position table, or
+            attention pooling.
+    """
+    problem = None
+    if vit.cls_token is None:
+        problem = "has no class token"
+    elif vit.num_prefix_tokens != 1:
+        problem = f"has {vit.num_prefix_tokens - 1} register or distillation tokens"
+    elif vit.pos_embed is None:
+        problem = "has no learned position table"
+    elif vit.attn_pool is not None:
+        problem = "pools by attention"
+    elif vit.dynamic_img_size:
+        problem = "is built for changing image sizes"
+    if problem is not None:
+        raise UsageError(
+            f"this backbone {problem}, which prompted passes do not support",
+            hint="use a ViT with one class token and a learned position table, e.g. timm:vit_base_patch16_224.orig_in21k",
+        )
+
+
+def freeze(vit: VisionTransformer) -> VisionTransformer:
+    """Switches off gradients and sets eval mode; returns the same model."""
+    return vit.requires_grad_(False).eval()
+
+
+def patch_tokens(vit: VisionTransformer, images: Tensor) -> Tensor:
+    """Embeds patches ``(B, N, D)`` of images ``(B, 3, S, S)``, without positions."""
+    tokens: Tensor = vit.patch_embed(images)
+    return tokens
+
+
+def position_table(vit: VisionTransformer, prompts: int = 0) -> Tensor:
+    """The position table with the class token's row repeated for prompts, ``(1, 1 + m + N, D)``.
+
+    This is how the first release of google-research/l2p and l2p-pytorch extend it. A table without
+    a row for the class token (``no_embed_class``) gets zeros there.
+    """
+    table: Tensor = vit.pos_embed
+    if vit.no_embed_class:
+        table = torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
+    if prompts == 0:
+        return table
+    return torch.cat([table[:, :1].expand(-1, 1 + prompts, -1), table[:, 1:]], dim=1)
+
+
+def assemble(
+    vit: VisionTransformer,
+    patches: Tensor,
+    prompts: Tensor | None = None,
+    *,
+    layout: Layout = "v1",
+    table: Tensor | None = None,
+) -> Tensor:
+    """Puts class token, prompts and patches together, with positions: the input of the first block.
+
+    Args:
+        vit: The model.
+        patches: ``(B, N, D)`` of `patch_tokens`.
+        prompts: ``(B, m, D)`` or None.
+        layout: ``v1`` gives [CLS, prompts, patches], the class token's position added to every
+            prompt; ``v2`` gives [prompts, CLS, patches], prompts without position.
+        table: Position table to add instead of the model's: as of `position_table`, with m prompts
+            in ``v1`` and without in ``v2``.
+
+    Returns:
+        ``(B, 1 + m + N, D)``. ``norm_pre`` (identity in most models) covers all tokens.
+    """
+    cls = vit.cls_token.expand(len(patches), -1, -1)
+    inside = [prompts] if prompts is not None and layout == "v1" else []
+    if table is None:
+        table = position_table(vit, inside[0].shape[1] if inside else 0)
+    tokens = vit.pos_drop(torch.cat([cls, *inside, patches], dim=1) + table)
+    if prompts is not None and layout == "v2":
+        tokens = torch.cat([prompts, tokens], dim=1)
+    result: Tensor = vit.norm_pre(tokens)
+    return result
+
+
+def embed(vit: VisionTransformer, images: Tensor) -> Tensor:
+    """Tokens before the first block, ``(B, 1 + N, D)``, for images ``(B, 3, S, S)``."""
+    return assemble(vit, patch_tokens(vit, images))
+
+
+def forward_tokens(vit: VisionTransformer, tokens: Tensor) -> Tensor:
+    """All blocks and the final LayerNorm; shape kept."""
+    result: Tensor = vit.norm(vit.blocks(tokens))
+    return result
+
+
+def cls_feature(vit: VisionTransformer, images: Tensor) -> Tensor:
+    """Class token after the final LayerNorm, ``(B, D)``."""
+    return forward_tokens(vit, embed(vit, images))[:, 0]
+
+
+def readout(tokens: Tensor, kind: Readout, *, prompts: int, layout: Layout = "v1") -> Tensor:
+    """The head's input from normed tokens.
+
+    Args:
+        tokens: ``(B, 1 + m + N, D)``.
+        kind: ``prompt`` (mean of the m prompt tokens), ``token`` (class token), ``token+prompt``
+            (mean over both) or ``gap`` (mean of all tokens).
+        prompts: m.
+        layout: As given to `assemble`.
+
+    Returns:
+        ``(B, D)``.
+    """
+    first = 1 if layout == "v1" else 0
+    cls = 0 if layout == "v1" else prompts
+    if kind == "token":
+        return tokens[:, cls]
+    if kind == "gap":
+        return tokens.mean(dim=1)
+    if kind == "token+prompt":
+        return tokens[:, : prompts + 1].mean(dim=1)  # both layouts begin with these tokens
+    return tokens[:, first : first + prompts].mean(dim=1)
+
+
+def set_gelu(vit: VisionTransformer, kind: Gelu) -> None:
+    """Switches the GELUs of all block MLPs, in place.
+
+    Args:
+        vit: The model.
+        kind: ``tanh`` (the approximation flax uses by default) or ``erf`` (exact: timm and all
+            PyTorch ports). The same weights differ by about 1e-3 in activations.
+
+    Raises:
+        UsageError: A block uses another activation.
+    """
+    from timm.layers import GELU, GELUTanh
+
+    for index, block in enumerate(vit.blocks):
+        if not isinstance(block.mlp.act, (nn.GELU, GELU, GELUTanh)):
+            raise UsageError(
+                f"gelu: block {index} of this backbone uses {type(block.mlp.act).__name__}, not GELU",
+                hint="leave `gelu` at `erf`, or choose another backbone",
+            )
+    for block in vit.blocks:
+        block.mlp.act = nn.GELU(approximate="tanh" if kind == "tanh" else "none")

@@ -1,0 +1,175 @@
+"""Checkpoints as one safetensors file each: no pickle, written atomically.
+
+A checkpoint is a tree of mappings, lists, tuples, numbers, strings, None and tensors. Tensors go into
+the file's tensor section, the rest into its JSON header, so one `os.replace` commits both.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from benchmark.api import Method
+from benchmark.errors import DataMissing, PluginError
+from benchmark.files import replace_file
+
+_TENSOR = "__tensor__"
+_TUPLE = "__tuple__"
+_ITEMS = "__items__"
+
+
+def save(path: Path, tree: Mapping[str, Any]) -> None:
+    """Writes a tree; the old file stays whole until the new one is.
+
+    Raises:
+        TypeError: The tree holds something that is neither JSON nor a tensor.
+        RunFailed: The disk is full or the folder is not writable.
+    """
+    tensors: dict[str, Tensor] = {}
+    header = json.dumps(_encode(tree, tensors, "state"))
+    # safetensors refuses tensors that share memory, and writes contiguous ones only.
+    owned = {key: tensor.detach().to("cpu").contiguous().clone() for key, tensor in tensors.items()}
+    replace_file(path, safetensors.torch.save(owned, metadata={"tree": header}))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads what `save` wrote; tensors are on the CPU.
+
+    Raises:
+        DataMissing: The file is damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["tree"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataMissing(
+            f"checkpoint {path} is damaged: {error}", hint="run again with --force to start from the beginning"
+        ) from error
+    tree = _decode(header, tensors)
+    if not isinstance(tree, dict):
+        raise DataMissing(f"checkpoint {path} is damaged: not a mapping", hint="run again with --force")
+    return tree
+
+
+def _encode(value: object, tensors: dict[str, Tensor], key: str) -> object:
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor):
+        tensors[key] = value
+        return {_TENSOR: key}
+    if isinstance(value, Mapping):
+        if all(isinstance(name, str) and not name.startswith("__") for name in value):
+            return {name: _encode(item, tensors, f"{key}.{name}") for name, item in value.items()}
+        return {_ITEMS: [[_key(name), _encode(item, tensors, f"{key}.{name}")] for name, item in value.items()]}
+    if isinstance(value, tuple):
+        return {_TUPLE: [_encode(item, tensors, f"{key}.{place}") for place, item in enumerate(value)]}
+    if isinstance(value, list):
+        return [_encode(item, tensors, f"{key}.{place}") for place, item in enumerate(value)]
+    if isinstance(value, (np.integer, np.floating)):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{key}: {type(value).__name__} cannot be kept in a checkpoint; use tensors, numbers, text, lists")
+
+
+def _key(name: object) -> int | str:
+    if isinstance(name, (int, str)):
+        return name
+    raise TypeError(f"a key of type {type(name).__name__} cannot be kept in a checkpoint; use text or whole numbers")
+
+
+def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, tensors) for item in value]
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        if _TUPLE in value:
+            return tuple(_decode(item, tensors) for item in value[_TUPLE])
+        if _ITEMS in value:
+            return {name: _decode(item, tensors) for name, item in value[_ITEMS]}
+        return {name: _decode(item, tensors) for name, item in value.items()}
+    return value
+
+
+def snapshot(method: Method) -> dict[str, Any]:
+    """State of a method: trained backbone weights, its own parameters and buffers, optimiser, extras.
+
+    The frozen part of the backbone is left out: it comes from the weight file again.
+    """
+    backbone = method.context.backbone.model
+    shared = {id(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
+    own = {name: t for name, t in method.state_dict(keep_vars=True).items() if id(t) not in shared}
+    trained = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+    return {
+        "backbone": trained,
+        "method": own,
+        "optimizer": None if method.optimizer is None else method.optimizer.state_dict(),
+        "extra": dict(method.extra_state()),
+    }
+
+
+def restore(method: Method, state: Mapping[str, Any]) -> None:
+    """Puts a snapshot back into a method that was built, and grown, in the same way.
+
+    Raises:
+        PluginError: The state does not fit the method.
+    """
+    try:
+        with torch.no_grad():
+            parameters = dict(method.context.backbone.model.named_parameters())
+            for name, tensor in state["backbone"].items():
+                parameters[name].copy_(tensor)
+            result = method.load_state_dict(state["method"], strict=False)
+        if result.unexpected_keys:
+            raise ValueError(f"unexpected {', '.join(result.unexpected_keys[:3])}")
+        if method.optimizer is not None and state["optimizer"] is not None:
+            method.optimizer.load_state_dict(state["optimizer"])
+        method.load_extra_state(state["extra"])
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise PluginError(
+            f"method {type(method).__name__} cannot take its checkpoint back: {error}",
+            hint="run again with --force to start from the beginning; the contract check `resume` tests this",
+        ) from error
+
+
+def random_state() -> dict[str, Any]:
+    """States of the global generators of torch, numpy and Python."""
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    python = random.getstate()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": [str(name), np.asarray(keys).astype(np.int64), int(position), int(has_gauss), float(cached)],
+        "python": [python[0], list(python[1]), python[2]],
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Puts back what `random_state` returned."""
+    torch.set_rng_state(state["torch"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.asarray(keys).astype(np.uint32), position, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the global generators of torch, numpy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)

@@ -1,0 +1,96 @@
+"""``bench check NAME``: the contract of one method, scenario or exporter, as a table of checks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import EXIT_FAILED, EXIT_OK, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from benchmark.testing.checks import Result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("name", nargs="+", help="method (with @RECIPE), scenario (with /VARIANT) or exporter")
+    parser.add_argument("--only", metavar="CHECK[,...]", help="run these checks only")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="data sets; nothing is downloaded by a check")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the checks; the exit code is 1 if one fails."""
+    kinds = {name: _kinds(name) for name in args.name}  # unknown names are refused before torch is imported
+    import torch
+
+    from benchmark.testing import checks
+
+    torch.set_num_threads(min(2, torch.get_num_threads()))  # toy-sized products: more threads only wait
+    make = {
+        "methods": checks.method_subject,
+        "scenarios": lambda name: checks.scenario_subject(name, args.data_root),
+        "exporters": checks.exporter_subject,
+    }
+    shown: list[dict[str, Any]] = []
+    failed = False
+    for name, found in kinds.items():
+        for kind in found:
+            subject = make[kind](name)
+            only = _only(args.only, list(checks.checks_of(subject)))
+            results = []
+            if not args.json:
+                print(f"{kind[:-1]} {name}")
+            for result in checks.run_checks(subject, only):
+                results.append(result)
+                if not args.json:
+                    _line(result)
+            failed = failed or any(result.result == "fail" for result in results)
+            if args.json:
+                rows = [{key: getattr(result, key) for key in result.__slots__} for result in results]
+                shown.append({"name": name, "kind": kind[:-1], "checks": rows})
+            else:
+                _summary(results)
+    if args.json:
+        print(json.dumps(shown, indent=2))
+    return EXIT_FAILED if failed else EXIT_OK
+
+
+def _kinds(name: str) -> list[Any]:
+    """The kinds in which a name is registered; a method and a scenario may share one."""
+    from benchmark import registry
+
+    plain = name.partition("@")[0].partition("/")[0]
+    found = [kind for kind in registry.KINDS if plain in registry.names(kind)]
+    if not found:
+        known = [known for kind in registry.KINDS for known in registry.names(kind)]
+        raise did_you_mean("name", plain, known, more="bench list")
+    return found
+
+
+def _only(text: str | None, known: list[str]) -> frozenset[str]:
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise did_you_mean("check", name, known)
+    if text is not None and not names:
+        raise UsageError("--only names no check", hint=f"one or more of {', '.join(known)}")
+    return frozenset(names)
+
+
+def _line(result: Result) -> None:
+    print(f"  {result.check:<15} {result.result}  {result.seconds:6.2f} s  {result.meaning}", flush=True)
+    if result.message:
+        print(f"  {'':<15}       {result.message}")
+    if result.hint:
+        print(f"  {'':<15}       hint: {result.hint}")
+
+
+def _summary(results: list[Result]) -> None:
+    counts = {word: sum(result.result == word for result in results) for word in ("pass", "fail", "skip")}
+    seconds = sum(result.seconds for result in results)
+    print(f"  {counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped in {seconds:.1f} s")
+    sys.stdout.flush()

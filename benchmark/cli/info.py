@@ -1,0 +1,208 @@
+"""``bench info NAME``: one method, scenario, exporter or backbone in full."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from benchmark.registry import Loaded
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("name", help="method, scenario (with /VARIANT), exporter or backbone")
+    parser.add_argument("--diff", metavar="A,B", help="the fields in which two recipes of a method differ")
+    parser.add_argument("--show-images", type=Path, metavar="FILE.png", help="draw a contact sheet of a scenario")
+    parser.add_argument("--track", metavar="TRACK", help="apply this track's values")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="data sets, for --show-images")
+    parser.add_argument("--download", action="store_true", help="fetch data sets of any size, for --show-images")
+    parser.add_argument("--no-download", action="store_true", help="never fetch anything, for --show-images")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="scenario option")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints what is known."""
+    from benchmark import registry
+
+    name = args.name.split("@")[0].split("/")[0]
+    for kind in registry.KINDS:
+        if name in registry.names(kind):
+            break
+    else:
+        return _backbone(args)
+    if args.diff and kind != "methods":
+        raise UsageError(f"--diff compares recipes, but `{name}` is one of the {kind}", hint="give a method")
+    if args.show_images and kind != "scenarios":
+        raise UsageError(f"--show-images draws scenarios, but `{name}` is one of the {kind}", hint="give a scenario")
+    loaded = registry.load(kind, name)
+    if kind == "methods":
+        return _diff(args, loaded) if args.diff else _method(args, loaded)
+    if kind == "scenarios":
+        return _scenario(args, loaded)
+    _print(args, {"exporter": name, **_where(loaded), "summary": loaded.spec.summary})
+    return 0
+
+
+def _where(loaded: Loaded) -> dict[str, Any]:
+    return {"distribution": loaded.entry.distribution, "module": loaded.entry.module}
+
+
+def _print(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+    if args.json:
+        print(json.dumps(facts, indent=2, default=str))
+        return
+    width = max(len(key) for key in facts)
+    for key, value in facts.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            print(f"{key}:")
+            _table(value)
+        elif isinstance(value, list):
+            print(f"{key:<{width}}  {', '.join(map(str, value)) or '-'}")
+        else:
+            print(f"{key:<{width}}  {value if value not in (None, '') else '-'}")
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    from tabulate import tabulate
+
+    text = tabulate(
+        [{key: str(value) for key, value in row.items()} for row in rows], headers="keys", disable_numparse=True
+    )
+    print("\n".join("  " + line for line in text.splitlines()))
+
+
+def _method(args: argparse.Namespace, loaded: Loaded) -> int:
+    from typing import cast
+
+    from benchmark import published
+    from benchmark.specs import MethodSpec
+
+    spec = cast("MethodSpec", loaded.spec)
+    recipes = {spec.default_recipe: {}, **spec.recipes}
+    asked = args.name.partition("@")[2] or spec.default_recipe
+    config = _recipe_config(spec, asked, args.track)
+    rows = [
+        {"option": key, "value": value, "source": spec.sources.get(key, "")}
+        for key, value in dataclasses.asdict(config).items()
+    ]
+    facts: dict[str, Any] = {
+        "method": f"{spec.name}@{asked}",
+        **_where(loaded),
+        "summary": spec.summary,
+        "paper": spec.paper,
+        "reference code": spec.reference,
+        "uses": sorted(spec.uses_of(config)),
+        "control": "yes" if spec.control else "no",
+        "recipes": list(recipes),
+        "track values": spec.rule or "the class defaults everywhere",
+        "options": rows,
+    }
+    for track, values in spec.tracks.items():
+        facts[f"on track {track}"] = ", ".join(f"{key}={value}" for key, value in values.items())
+    if spec.published:
+        facts["published figures"] = published.rows(spec.published)
+    _print(args, facts)
+    return 0
+
+
+def _recipe_config(spec: Any, recipe: str, track: str | None) -> Any:
+    from benchmark import config
+
+    if recipe != spec.default_recipe and recipe not in spec.recipes:
+        raise did_you_mean(f"recipe of {spec.name}", recipe, [spec.default_recipe, *spec.recipes])
+    layers = [
+        config.Layer(f"track {track}", spec.tracks.get(track, {}) if track else {}),
+        config.Layer(f"recipe {recipe}", spec.recipes.get(recipe, {})),
+    ]
+    return config.resolve(spec.config, layers, key=f"method.{spec.name}")[0]
+
+
+def _diff(args: argparse.Namespace, loaded: Loaded) -> int:
+    names = [name.strip().removeprefix("@") for name in args.diff.split(",")]
+    if len(names) != 2:
+        raise UsageError(f"--diff {args.diff}: give two recipes, e.g. --diff pilot,v2-jax")
+    first, second = (dataclasses.asdict(_recipe_config(loaded.spec, name, args.track)) for name in names)
+    rows = [{"option": key, names[0]: first[key], names[1]: second[key]} for key in first if first[key] != second[key]]
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    elif rows:
+        _table(rows)
+    else:
+        print(f"{names[0]} and {names[1]} have the same values")
+    return 0
+
+
+def _scenario(args: argparse.Namespace, loaded: Loaded) -> int:
+    from typing import cast
+
+    from benchmark import data
+    from benchmark.specs import ScenarioSpec
+
+    spec = cast("ScenarioSpec", loaded.spec)
+    facts: dict[str, Any] = {
+        "scenario": spec.name,
+        **_where(loaded),
+        "summary": spec.summary,
+        "family": spec.family,
+        "aliases": list(spec.aliases),
+        "tracks": [f"{track} ({preset})" for track, preset in spec.tracks.items()],
+        "variant": f"{spec.name}/{spec.variant.upper()}" if spec.variant else "",
+        "source": spec.source,
+        "licence": spec.licence,
+        "download": f"{spec.size_mb:g} MB" if spec.size_mb else "none: bundled",
+        "options": [{"option": field.name, "default": field.default} for field in dataclasses.fields(spec.config)],
+    }
+    if not args.show_images:
+        _print(args, facts)
+        return 0
+    from benchmark import plan, preparation
+    from benchmark.config import Layer, parse_assignments
+    from benchmark.contact_sheet import draw
+
+    settings = {key.removeprefix("scenario."): value for key, value in parse_assignments(args.set).items()}
+    options, _ = plan.resolve_scenario(spec, args.name.partition("/")[2], [Layer("--set", settings)])
+    download = "always" if args.download else "never" if args.no_download else "auto"
+    places = {"data_root": args.data_root, "cache": data.cache_root(), "download": download}
+    scenario = preparation.make_scenario(loaded, options, places, seed=0)
+    draw(scenario, args.show_images)
+    print(f"wrote {args.show_images}", file=sys.stderr)
+    facts |= {
+        "fingerprint": scenario.fingerprint,
+        "experiences": [
+            {
+                "experience": index,
+                "domain": part.domain or "-",
+                "classes": len(part.classes),
+                "train": len(part.train),
+                "test": len(part.test),
+            }
+            for index, part in enumerate(scenario.experiences)
+        ],
+        **{f"note: {key}": value for key, value in scenario.notes.items()},
+    }
+    _print(args, facts)
+    return 0
+
+
+def _backbone(args: argparse.Namespace) -> int:
+    from benchmark import registry
+    from benchmark.backbones import loading
+
+    if args.name not in loading.bundled() and not args.name.startswith(loading.TIMM):
+        known = [*(name for kind in registry.KINDS for name in registry.names(kind)), *loading.bundled()]
+        raise did_you_mean("name", args.name, known, more="bench list")
+    facts = dict(loading.describe(args.name))
+    card = loading.WEIGHTS / f"{args.name}.md"
+    _print(args, {key: json.dumps(value) if isinstance(value, dict) else value for key, value in facts.items()})
+    if card.exists() and not args.json:
+        print()
+        print(card.read_text(encoding="utf-8").rstrip())
+    return 0

@@ -1,0 +1,129 @@
+"""``bench leaderboard``: tables of all records below a folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmark.leaderboard import Table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument(
+        "--results", type=Path, default=Path("runs"), metavar="DIR", help="folder with records (default: runs)"
+    )
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only these, e.g. split-cifar100 or name/variant",
+    )
+    parser.add_argument("--track", action="append", default=[], metavar="NAME", help="only these tracks")
+    parser.add_argument(
+        "--method", action="append", default=[], metavar="NAME", help="only these beside the controls, e.g. l2p@pilot"
+    )
+    parser.add_argument(
+        "--format", default=None, metavar="NAME", help="table (default) or an exporter: `bench list exporters`"
+    )
+    parser.add_argument("--json", action="store_true", help="the same as --format json")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints or writes the tables.
+
+    Raises:
+        UsageError: Unknown format, folder or filter; or there is no record.
+    """
+    from benchmark import leaderboard, records
+    from benchmark.errors import EXIT_OK, UsageError
+    from benchmark.files import replace_file
+
+    render = _renderer("json" if args.json else args.format or "table")
+    found, problems = records.read_all(args.results)
+    for problem in problems:
+        print(f"warning: {problem.message}; skipped", file=sys.stderr)
+    if not found:
+        raise UsageError(f"no records in {args.results}", hint="`bench run` makes some; or give --results DIR")
+    chosen = _filter(found, _split(args.scenario), _split(args.track))
+    methods = _split(args.method)
+    _check_methods(chosen, methods)
+    tables = leaderboard.leaderboard(chosen, methods=methods)
+    if not tables:
+        print("warning: all records are of runs on validation data, which no table shows", file=sys.stderr)
+    text = render(tables)
+    if args.output:
+        replace_file(args.output, text.encode())
+        print(f"wrote {args.output}", file=sys.stderr)
+    else:
+        sys.stdout.write(text)
+    return EXIT_OK
+
+
+def _split(values: Sequence[str]) -> list[str]:
+    """``--method a,b --method c`` means a, b and c."""
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+def _renderer(name: str) -> Callable[[list[Table]], str]:
+    from benchmark import registry
+    from benchmark.errors import did_you_mean
+    from benchmark.tables import render_text
+
+    if name == "table":
+        return render_text
+    known = registry.names("exporters")
+    if name not in known:
+        raise did_you_mean("format", name, ["table", *known])
+    return registry.load_exporter(name).export
+
+
+def _filter(
+    found: Sequence[Mapping[str, Any]], scenarios: Sequence[str], tracks: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    from benchmark.errors import did_you_mean
+
+    full = {run["scenario"]["name"] for run in found}
+    present = full | {name.partition("/")[0] for name in full}
+    wanted: set[str] = set()
+    for name in scenarios:
+        matching = {name, *_aliases(name)} & present
+        if not matching:
+            raise did_you_mean("scenario in these records", name, present)
+        wanted |= matching
+    for name in tracks:
+        if name not in (offered := {run["track"] for run in found}):
+            raise did_you_mean("track in these records", name, offered)
+    return [
+        run
+        for run in found
+        if (not wanted or wanted & {run["scenario"]["name"], run["scenario"]["name"].partition("/")[0]})
+        and (not tracks or run["track"] in tracks)
+    ]
+
+
+def _aliases(name: str) -> set[str]:
+    """Other names of a scenario: entry points of the same module, found without importing it."""
+    from benchmark import registry
+
+    base, slash, variant = name.partition("/")
+    entries = registry.entries("scenarios")
+    modules = {entry.module for entry in entries.get(base, [])}
+    same = {other for other, claims in entries.items() if modules & {entry.module for entry in claims}}
+    return {other + slash + variant for other in same}
+
+
+def _check_methods(found: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> None:
+    from benchmark.errors import did_you_mean
+
+    present = {run["method"]["name"] for run in found}
+    present |= {f"{run['method']['name']}@{run['method']['recipe']}" for run in found}
+    for name in methods:
+        if name not in present:
+            raise did_you_mean("method in these records", name, present)

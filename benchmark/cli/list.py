@@ -1,0 +1,60 @@
+"""``bench list``: names from package metadata; imports no plugin."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from benchmark import registry
+
+GROUPS = (*registry.KINDS, "backbones")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("group", nargs="?", choices=GROUPS, help="what to list (default: everything)")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints names and distributions."""
+    groups = (args.group,) if args.group else GROUPS
+    listing: dict[str, list[dict[str, Any]]] = {}
+    clashes = []
+    if "backbones" in groups:
+        listing["backbones"] = _backbones()
+    for group in registry.KINDS:
+        if group not in groups:
+            continue
+        rows = []
+        for name, claims in registry.entries(group).items():
+            rows.append({"name": name, "distribution": claims[0].distribution, "module": claims[0].module})
+            if len(claims) > 1:
+                clashes.append(f"{group[:-1]} `{name}` is claimed by {' and '.join(c.distribution for c in claims)}")
+        listing[group] = rows
+    for clash in clashes:
+        print(f"warning: {clash}", file=sys.stderr)
+    if args.json:
+        print(json.dumps({title: listing[title] for title in groups}, indent=2))
+        return 0
+    for title in groups:
+        rows = listing[title]
+        if len(groups) > 1:
+            print(f"{title}:")
+        width = max((len(row["name"]) for row in rows), default=0)
+        for row in rows:
+            indent = "  " if len(groups) > 1 else ""
+            print(f"{indent}{row['name']:<{width}}  {row['distribution']}")
+    return 0
+
+
+def _backbones() -> list[dict[str, Any]]:
+    from benchmark.backbones.loading import bundled
+
+    rows = [{"name": name, "distribution": "bundled with adaptbench", "module": ""} for name in bundled()]
+    return [
+        *rows,
+        {"name": "timm:MODEL.TAG", "distribution": "any plain ViT of timm, with its full tag", "module": ""},
+    ]

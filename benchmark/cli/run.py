@@ -1,0 +1,232 @@
+"""``bench run``: several scenarios, methods and seeds, one record each."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import BenchError, UsageError
+
+if TYPE_CHECKING:
+    from benchmark.plan import Plan, RunRequest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    pick = parser.add_argument_group("what to run")
+    pick.add_argument("--scenario", metavar="NAME[/VARIANT][,...]", help="e.g. split-glyphs or split-cifar100/20x5")
+    pick.add_argument("--method", metavar="NAME[@RECIPE][,...]", help="e.g. l2p,finetune or l2p@pilot")
+    pick.add_argument("--seed", metavar="N[,M][,A-B]", help="seeds, e.g. 0 or 0-4 (default 0)")
+    pick.add_argument("--class-order-seed", type=int, metavar="N", help="seed of the class order alone")
+    pick.add_argument("--init-seed", type=int, metavar="N", help="seed of the initialisation alone")
+    pick.add_argument("--data-seed", type=int, metavar="N", help="seed of data order and augmentation alone")
+    pick.add_argument("--track", metavar="TRACK", help="nano, mini or paper (default: the scenario's first)")
+    pick.add_argument("--backbone", metavar="NAME", help="e.g. nano-vit or timm:vit_base_patch16_224.augreg_in21k")
+    pick.add_argument("--weights", type=Path, metavar="FILE", help="local .safetensors or .npz weights")
+    options = parser.add_argument_group("options of method, scenario and engine")
+    options.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="method option, or l2p.KEY, scenario.KEY, engine.KEY; repeatable",
+    )
+    options.add_argument(
+        "--config", type=Path, metavar="FILE.toml", help="tables [run], [method.NAME], [scenario.NAME], [engine]"
+    )
+    options.add_argument(
+        "--validate",
+        type=int,
+        default=0,
+        metavar="N",
+        help="choose hyper-parameters: first N experiences, tested on held-out training images",
+    )
+    places = parser.add_argument_group("where")
+    places.add_argument("--out", type=Path, default=None, metavar="DIR", help="results folder (default runs)")
+    places.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="data sets (default BENCH_DATA or the user's data folder)"
+    )
+    places.add_argument("--download", action="store_true", help="fetch data sets of any size")
+    places.add_argument("--no-download", action="store_true", help="never fetch anything (also BENCH_OFFLINE=1)")
+    places.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    how = parser.add_argument_group("how")
+    how.add_argument("--force", action="store_true", help="run again what is finished, start anew what is not")
+    how.add_argument("--dry-run", action="store_true", help="print every value and where it comes from, and stop")
+    how.add_argument("--json", action="store_true", help="print the records' summaries as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs, or resumes, everything that was asked for."""
+    from benchmark import config, plan
+
+    table: dict[str, Any] = config.read_toml(args.config) if args.config else {}
+    picked = _merge_run_table(args, table)
+    requests = _requests(args, table, picked)
+    plans = [plan.resolve(request) for request in requests]
+    if args.dry_run:
+        _print_dry_run(plans, as_json=args.json)
+        return 0
+    return _execute(args, plans, picked)
+
+
+RUN_KEYS = ("scenario", "method", "seed", "track", "backbone", "weights", "out", "validate", "device")
+
+
+def _merge_run_table(args: argparse.Namespace, table: dict[str, Any]) -> dict[str, Any]:
+    """Command line over the file's table ``[run]``."""
+    from benchmark.errors import did_you_mean
+
+    given = table.get("run", {})
+    for key in given:
+        if key not in RUN_KEYS:
+            error = did_you_mean("key", f"run.{key}", [f"run.{name}" for name in RUN_KEYS])
+            raise UsageError(f"{args.config}: {error.message}", hint=error.hint)
+    picked = {}
+    defaults = {"validate": 0, "device": "auto"}
+    for key in RUN_KEYS:
+        value = getattr(args, key)
+        picked[key] = given.get(key, value) if value in (None, defaults.get(key)) else value
+    for key in ("scenario", "method"):
+        if not picked[key]:
+            group = f"{key}s"
+            raise UsageError(
+                f"--{key} is missing", hint=f"`bench list {group}` shows all; e.g. --scenario split-glyphs --method l2p"
+            )
+    return picked
+
+
+def _requests(args: argparse.Namespace, table: dict[str, Any], picked: dict[str, Any]) -> list[RunRequest]:
+    from benchmark import config
+    from benchmark.plan import RunRequest
+
+    settings = config.parse_assignments(args.set)
+    return [
+        RunRequest(
+            scenario=scenario,
+            method=method,
+            seed=seed,
+            class_order_seed=args.class_order_seed,
+            init_seed=args.init_seed,
+            data_seed=args.data_seed,
+            track=picked["track"],
+            backbone=picked["backbone"],
+            weights=Path(picked["weights"]) if picked["weights"] else None,
+            settings=settings,
+            file={name: part for name, part in table.items() if name != "run"},
+            file_name=str(args.config) if args.config else "",
+            validate=picked["validate"],
+            device=picked["device"],
+        )
+        for scenario, seed, method in itertools.product(
+            _names(picked["scenario"]), parse_seeds(picked["seed"]), _names(picked["method"])
+        )
+    ]
+
+
+def _names(value: str | list[str]) -> list[str]:
+    items = value.split(",") if isinstance(value, str) else value
+    return list(dict.fromkeys(item.strip() for item in items if item.strip()))
+
+
+def parse_seeds(value: str | int | list[int] | None) -> list[int]:
+    """Reads ``0``, ``0,3`` or ``0-4``.
+
+    Raises:
+        UsageError: Not a list of whole numbers that are 0 or more.
+    """
+    if value is None:
+        return [0]
+    if isinstance(value, int):
+        return [value]
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
+    seeds: list[int] = []
+    for part in value.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            numbers = list(range(int(first), int(last) + 1)) if dash else [int(first)]
+        except ValueError:
+            numbers = []
+        if not numbers:
+            raise UsageError(
+                f"--seed {value}: `{part}` is not a seed or a range", hint="for example --seed 0,1,2 or --seed 0-4"
+            )
+        seeds += numbers
+    return list(dict.fromkeys(seeds))
+
+
+def _print_dry_run(plans: list[Plan], *, as_json: bool) -> None:
+    if as_json:
+        listing = [[{"key": k, "value": v, "origin": o} for k, v, o in plan.rows()] for plan in plans]
+        print(json.dumps(listing, indent=2))
+        return
+    for place, plan in enumerate(plans):
+        if place:
+            print()
+        rows = [(key, str(value), origin) for key, value, origin in plan.rows()]
+        first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+        second = min(second, 60)
+        for key, value, origin in rows:
+            print(f"{key:<{first}}  {value:<{second}}  {origin}")
+
+
+def _execute(args: argparse.Namespace, plans: list[Plan], picked: dict[str, Any]) -> int:
+    from benchmark import data, engine, preparation, registry, summary
+    from benchmark.records import read
+
+    if args.download and args.no_download:
+        raise UsageError("--download and --no-download exclude each other", hint="give one of them")
+    download = "always" if args.download else "never" if args.no_download else "auto"
+    places = {"data_root": args.data_root, "cache": data.cache_root(), "download": download}
+    out = Path(picked["out"] or "runs")
+    hooks = registry.life_cycle()
+    failures: list[BenchError] = []
+    shown = []
+    scenarios: dict[str, Any] = {}
+    for plan in plans:
+        try:
+            key = json.dumps([plan.scenario_name, plan.effective()["scenario"], plan.seeds["class_order"]])
+            if key not in scenarios:
+                scenarios.clear()  # one scenario in memory at a time
+                scenarios[key] = preparation.build_scenario(plan, places)
+            scenario, seconds = scenarios[key]
+            prepared = preparation.prepare(plan, scenario, data_seconds=seconds)
+            for warning in prepared.warnings:
+                print(f"warning: {warning}", file=sys.stderr)
+            path = engine.record_path(out, prepared)
+            known = not args.force and engine.is_complete(path)
+            if known:
+                _say(args, f"{prepared.label}: already done, not repeated (--force repeats it)")
+            else:
+                path = engine.execute(prepared, out, hooks=hooks, quiet=args.quiet, force=args.force)
+            record = read(path)
+        except engine.Interrupted:
+            raise
+        except BenchError as error:
+            if len(plans) == 1:
+                raise
+            from benchmark.cli import print_error
+
+            print_error(error)
+            failures.append(error)
+            continue
+        shown.append(summary.brief(record, path))
+        if not args.json and not args.quiet:
+            print(summary.render(record, path))
+        elif args.quiet and not args.json:
+            print(path)
+    if args.json:
+        print(json.dumps(shown, indent=2))
+    if failures:
+        print(f"{len(failures)} of {len(plans)} runs failed", file=sys.stderr)
+        return failures[0].exit_code
+    return 0
+
+
+def _say(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(text, file=sys.stderr)

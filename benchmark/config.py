@@ -1,0 +1,222 @@
+"""From mappings and ``--set`` strings to frozen dataclasses, with errors that name the full key.
+
+Order of precedence, lowest first: class defaults, the track's values, the recipe, the configuration
+file, ``--set``. The origin of every value is kept, for ``--dry-run`` and for the record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from benchmark.errors import UsageError, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layer:
+    """Values from one place.
+
+    Attributes:
+        origin: Shown beside the value, e.g. ``--set`` or ``track nano``.
+        values: Field name to value; strings from the command line are parsed by type.
+    """
+
+    origin: str
+    values: Mapping[str, object]
+
+
+def resolve(config: type[T], layers: Iterable[Layer], *, key: str) -> tuple[T, dict[str, str]]:
+    """Builds a configuration from layers, lowest first.
+
+    Args:
+        config: A frozen dataclass.
+        layers: Where values come from.
+        key: Prefix of the keys in messages, e.g. ``method.l2p``.
+
+    Returns:
+        The configuration and, per field, the origin of its value.
+
+    Raises:
+        UsageError: Unknown key, wrong type, value out of range; the message holds the full key.
+    """
+    if not dataclasses.is_dataclass(config):
+        raise TypeError(f"{config!r} is not a dataclass")
+    fields = {field.name: field for field in dataclasses.fields(config) if field.init}
+    hints = typing.get_type_hints(config)
+    values: dict[str, Any] = {}
+    origin = dict.fromkeys(fields, "default")
+    for layer in layers:
+        for name, value in layer.values.items():
+            if name not in fields:
+                error = did_you_mean("option", f"{key}.{name}", [f"{key}.{field}" for field in fields])
+                raise UsageError(f"{layer.origin}: {error.message}", hint=error.hint)
+            values[name] = coerce(value, hints[name], where=f"{layer.origin}: {key}.{name}")
+            origin[name] = layer.origin
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UsageError(f"{key}.{missing[0]} has no default and is not given", hint=f"--set {missing[0]}=VALUE")
+    try:
+        return config(**values), origin
+    except ValueError as error:
+        name = str(error).split(":", 1)[0]
+        where = origin.get(name)
+        prefix = f"{where}: " if where and where != "default" else ""
+        raise UsageError(f"{prefix}{key}.{error}") from error
+
+
+def coerce(value: object, hint: Any, *, where: str) -> Any:
+    """Checks a value against a type annotation; parses it when it is a string.
+
+    Understands bool, int, float, str, ``Path``, ``Literal``, ``X | None`` and ``tuple[X, ...]``.
+
+    Raises:
+        UsageError: The value does not fit.
+    """
+    origin = typing.get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _coerce_union(value, typing.get_args(hint), where)
+    if origin is Literal:
+        allowed = typing.get_args(hint)
+        for choice in allowed:
+            if (value == choice and type(value) is type(choice)) or (isinstance(value, str) and value == str(choice)):
+                return choice
+        raise UsageError(f"{where}: {value!r} is not allowed", hint=f"use one of {', '.join(map(str, allowed))}")
+    if origin is tuple:
+        inner = typing.get_args(hint)[0]
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise _wrong(where, value, "a list")
+        return tuple(coerce(item, inner, where=where) for item in items)
+    if hint is bool:
+        return _coerce_bool(value, where)
+    if hint is int:
+        return _coerce_int(value, where)
+    if hint is float:
+        return _coerce_float(value, where)
+    if hint is str:
+        if not isinstance(value, str):
+            raise _wrong(where, value, "text")
+        return value
+    if hint is Path:
+        return Path(str(value))
+    raise TypeError(f"{where}: options of type {hint!r} are not supported")
+
+
+def _coerce_union(value: object, choices: tuple[Any, ...], where: str) -> Any:
+    if types.NoneType in choices and (value is None or value == "none"):
+        return None
+    errors = []
+    for choice in choices:
+        if choice is not types.NoneType:
+            try:
+                return coerce(value, choice, where=where)
+            except UsageError as error:
+                errors.append(error)
+    raise errors[0]
+
+
+def _coerce_bool(value: object, where: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise _wrong(where, value, "true or false")
+
+
+def _coerce_int(value: object, where: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            pass
+    raise _wrong(where, value, "a whole number")
+
+
+def _coerce_float(value: object, where: str) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = float(value)
+    else:
+        try:
+            number = float(str(value))
+        except ValueError:
+            raise _wrong(where, value, "a number") from None
+    if number != number or number in (float("inf"), float("-inf")):
+        raise _wrong(where, value, "a finite number")
+    return number
+
+
+def _wrong(where: str, value: object, wanted: str) -> UsageError:
+    return UsageError(f"{where}: {value!r} is not {wanted}")
+
+
+def parse_assignments(items: Iterable[str], *, option: str = "--set") -> dict[str, str]:
+    """Splits ``key=value`` arguments.
+
+    Raises:
+        UsageError: An item has no ``=`` or no key.
+    """
+    values: dict[str, str] = {}
+    for item in items:
+        name, sign, value = item.partition("=")
+        if not sign or not name.strip():
+            raise UsageError(f"{option} {item}: not of the form key=value", hint=f"for example {option} epochs=3")
+        values[name.strip()] = value.strip()
+    return values
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a configuration file.
+
+    Raises:
+        UsageError: It is missing or is not valid TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}", hint="give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: not valid TOML: {error}") from error
+
+
+def as_dict(config: object) -> dict[str, Any]:
+    """The fields of a configuration as JSON-able values."""
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise TypeError(f"{config!r} is not a configuration")
+    plain = dataclasses.asdict(config)
+    return {
+        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for name, value in plain.items()
+    }
+
+
+def derived(config: object) -> dict[str, Any]:
+    """Values of a configuration's properties, e.g. a batch-scaled learning rate.
+
+    Given and effective values are kept apart: fields hold what was asked for, properties what
+    follows from it.
+    """
+    found = {}
+    for name in sorted(set(dir(type(config)))):
+        if not name.startswith("_") and isinstance(getattr(type(config), name), property):
+            value = getattr(config, name)
+            if value is None or isinstance(value, (bool, int, float, str)):
+                found[name] = value
+    return found

@@ -1,0 +1,66 @@
+"""What a run costs: parameters, FLOPs, bytes kept, memory. See section 5 of the metrics text."""
+
+from __future__ import annotations
+
+import copy
+import resource
+import sys
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.api import Method
+
+
+def unique(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Tensors without repetition, in order."""
+    return list({id(tensor): tensor for tensor in tensors}.values())
+
+
+def all_parameters(method: Method) -> list[nn.Parameter]:
+    """Parameters of the method and its backbone, shared ones once."""
+    backbone = method.context.backbone.model
+    return [p for p in unique([*backbone.parameters(), *method.parameters()]) if isinstance(p, nn.Parameter)]
+
+
+def trainable(method: Method) -> int:
+    """Elements with ``requires_grad``; with an optimiser, those that it holds."""
+    wanted = [p for p in all_parameters(method) if p.requires_grad]
+    if method.optimizer is not None:
+        held = {id(p) for group in method.optimizer.param_groups for p in group["params"]}
+        wanted = [p for p in wanted if id(p) in held]
+    return sum(p.numel() for p in wanted)
+
+
+def total(method: Method) -> int:
+    """Elements of all parameters used at test time; buffers are not counted."""
+    return sum(p.numel() for p in all_parameters(method))
+
+
+def storage_bytes(method: Method) -> int:
+    """Bytes that must be kept until the next experience, besides the pretrained backbone."""
+    trained = [p for p in method.context.backbone.model.parameters() if p.requires_grad]
+    kept = unique([*trained, *method.kept_between_experiences()])
+    return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+
+def count_flops(method: Method, work: Callable[[Method], object]) -> int:
+    """FLOP of ``work`` on a copy of the method; the method itself is not touched.
+
+    One multiply-add counts 2. The plain attention path is used so that its products are seen.
+    """
+    twin = copy.deepcopy(method)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        work(twin)
+    return int(counter.get_total_flops())
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """CUDA: most memory allocated; CPU: maximum resident set of this process, in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS

@@ -1,0 +1,403 @@
+"""Where data live, how they are fetched, and what is said when they are missing.
+
+Knows folders, checksums and caches; particular data sets describe themselves with `DataSet`.
+Nothing is fetched at import. torch is not needed here.
+
+Environment: ``BENCH_DATA`` (folder with data sets), ``BENCH_CACHE`` (folder for derived files),
+``BENCH_OFFLINE=1`` (never fetch anything).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.client
+import json
+import os
+import queue
+import re
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmark.errors import DataMissing
+
+Array = npt.NDArray[Any]
+
+SMALL = 200_000_000
+"""Bytes. Sets up to this size are fetched on first use, larger ones only with ``--download``."""
+
+CONNECT_SECONDS = 5.0
+"""Patience for a connection and for a stalled one; name look-up may take as long again."""
+
+_APP = "adaptbench"
+_BLOCK = 1 << 18
+
+
+# --- folders ------------------------------------------------------------------------------------
+
+
+def user_folder(kind: str) -> Path:
+    """The user's folder for ``data`` or ``cache``, by the platform's convention; not created.
+
+    ``$XDG_DATA_HOME/adaptbench`` and ``$XDG_CACHE_HOME/adaptbench`` where these are set; else
+    ``~/.local/share`` and ``~/.cache`` (Linux), ``~/Library`` (macOS), ``%LOCALAPPDATA%`` (Windows).
+    """
+    home = Path.home()
+    given = os.environ.get(f"XDG_{kind.upper()}_HOME")
+    if given:
+        return Path(given) / _APP
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / _APP / kind
+    if sys.platform == "darwin":
+        return home / "Library" / ("Caches" if kind == "cache" else "Application Support") / _APP
+    return home / (".cache" if kind == "cache" else ".local/share") / _APP
+
+
+def data_root(given: Path | None = None) -> Path:
+    """The folder that holds one folder per data set: ``given``, else ``BENCH_DATA``, else the user's.
+
+    Raises:
+        DataMissing: A folder that was named explicitly does not exist.
+    """
+    named = given or (Path(os.environ["BENCH_DATA"]) if os.environ.get("BENCH_DATA") else None)
+    if named is None:
+        return user_folder("data")
+    named = named.expanduser()
+    if not named.is_dir():
+        option = "--data-root" if given else "BENCH_DATA"
+        raise DataMissing(f"{option} {named}: no such folder", hint="create it, or name the folder that holds the data")
+    return named
+
+
+def cache_root(given: Path | None = None) -> Path:
+    """The folder for derived files: ``given``, else ``BENCH_CACHE``, else the user's; may not exist yet."""
+    named = given or (Path(os.environ["BENCH_CACHE"]) if os.environ.get("BENCH_CACHE") else None)
+    return named.expanduser() if named else user_folder("cache")
+
+
+def find(names: Sequence[str], root: Path) -> Path | None:
+    """The first of the folders ``names`` that exists below ``root``."""
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+# --- descriptions -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Download:
+    """A file on the net.
+
+    Attributes:
+        url: Address.
+        file: Name it is stored under.
+        size: In bytes; anything else is refused.
+        md5: Published checksum, hexadecimal.
+    """
+
+    url: str
+    file: str
+    size: int
+    md5: str
+
+    def __str__(self) -> str:
+        return f"{self.url} ({mebibytes(self.size)}, md5 {self.md5})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSet:
+    """What must be known of a data set to look for it and to say that it is missing.
+
+    Attributes:
+        title: For people, e.g. ``CIFAR-100``.
+        folders: Accepted folder names below the data root, the preferred one first.
+        layouts: Accepted contents of that folder, one readable line each.
+        download: How to get it, or None.
+    """
+
+    title: str
+    folders: tuple[str, ...]
+    layouts: tuple[str, ...]
+    download: Download | None = None
+
+    def missing(self, root: Path, reason: str) -> DataMissing:
+        """The one error for absent or unusable data: what, where, how to get it, what is accepted."""
+        folder = find(self.folders, root) or root / self.folders[0]
+        fetch_it = f"fetch {self.download} and put it into {folder}{os.sep}; " if self.download else ""
+        accepted = " | ".join(self.layouts)
+        return DataMissing(
+            f"{self.title}: {reason}",
+            hint=f"{fetch_it}accepted in {folder}{os.sep}: {accepted}; "
+            "another data root: --data-root DIR or BENCH_DATA",
+        )
+
+
+def mebibytes(size: int) -> str:
+    """``169001437`` as ``161 MiB``."""
+    return f"{size / 2**20:.0f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
+
+
+def notice(text: str) -> None:
+    """Tells the user on stderr what is being done on their behalf."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# --- fetching -----------------------------------------------------------------------------------
+
+
+def forbidden(size: int, mode: str) -> str | None:
+    """Why a file of ``size`` bytes must not be fetched, or None.
+
+    Args:
+        size: In bytes.
+        mode: ``auto``, ``always`` or ``never`` (`benchmark.api.ScenarioRequest.download`).
+    """
+    if mode == "never":
+        return "downloads are switched off (--no-download)"
+    if os.environ.get("BENCH_OFFLINE", "0") not in ("", "0"):
+        return "downloads are switched off (BENCH_OFFLINE)"
+    if mode == "auto" and size > SMALL:
+        return f"{mebibytes(size)} are fetched only with --download"
+    return None
+
+
+def fetch(dataset: DataSet, root: Path, *, mode: str = "auto") -> Path:
+    """Fetches a data set's file into its folder below ``root``, unless it is there.
+
+    An interrupted download leaves ``<file>.part`` and is resumed; the file gets its name only
+    once size and checksum agree. Two processes do not fetch the same file twice.
+
+    Args:
+        dataset: What to fetch; it must have a ``download``.
+        root: Data root; created if needed.
+        mode: See `forbidden`.
+
+    Returns:
+        Path of the complete file.
+
+    Raises:
+        DataMissing: Forbidden, no network, a wrong checksum, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    download = dataset.download
+    if download is None:
+        raise dataset.missing(root, f"not found below {root}")
+    folder = find(dataset.folders, root) or root / dataset.folders[0]
+    target = folder / download.file
+    if target.is_file():
+        return target
+    reason = forbidden(download.size, mode)
+    if reason:
+        raise dataset.missing(root, f"not found below {root}, and {reason}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{target}.lock")
+        try:
+            lock.acquire(timeout=0.1)
+        except Timeout:
+            notice(f"{dataset.title}: another process is fetching {target}; waiting for it")
+            lock.acquire()
+    except OSError as error:
+        raise dataset.missing(root, f"not found below {root}, which cannot be written: {error}") from error
+    try:
+        if not target.is_file():
+            notice(f"fetching {dataset.title}, {download}\n  into {folder}")
+            _transfer(dataset, root, download, target)
+    finally:
+        lock.release()
+    return target
+
+
+def _transfer(dataset: DataSet, root: Path, download: Download, target: Path) -> None:
+    """Downloads to ``<target>.part``, checks it, renames it."""
+    from tqdm import tqdm
+
+    part = target.with_name(target.name + ".part")
+    have = part.stat().st_size if part.is_file() else 0
+    best = have
+    bar = tqdm(total=download.size, initial=have, unit="B", unit_scale=True, desc=download.file, disable=None)
+    problem = "the connection closed early"
+    try:
+        while have < download.size:
+            try:
+                have = _attempt(download, part, have, bar)
+            except (OSError, http.client.HTTPException) as error:
+                problem = _reason(error)
+                have = part.stat().st_size if part.is_file() else 0
+            # Resume as long as each attempt brings something new; then give up at once.
+            if have <= best and have < download.size:
+                kept = f"; {mebibytes(have)} are kept in {part} and will be resumed" if have else ""
+                raise dataset.missing(
+                    root, f"not found below {root}, and fetching {download.url} failed: {problem}{kept}"
+                )
+            best = max(best, have)
+    finally:
+        bar.close()
+    found = file_md5(part)
+    if have != download.size or found != download.md5:
+        part.unlink()
+        raise dataset.missing(
+            root,
+            f"{download.url} brought the wrong file: {have} bytes, md5 {found}, "
+            f"instead of {download.size} bytes, md5 {download.md5}; it was deleted",
+        )
+    os.replace(part, target)
+
+
+def _attempt(download: Download, part: Path, have: int, bar: Any) -> int:
+    """One connection. Returns the size of ``part`` afterwards; raises OSError when it breaks."""
+    headers = {"User-Agent": _APP, "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with _open(urllib.request.Request(download.url, headers=headers)) as answer:
+        if answer.status == 206:
+            spans = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+            if not spans or int(spans[1]) != have:
+                raise OSError(f"the server sent the wrong range {answer.headers.get('Content-Range')!r}")
+            offered = spans[2]
+        else:  # a server without ranges starts again
+            offered, have = answer.headers.get("Content-Length", "*"), 0
+        if offered not in ("*", str(download.size)):
+            raise OSError(f"the server offers {offered} bytes instead of {download.size}")
+        bar.n = have
+        with part.open("ab" if have else "wb") as file:
+            while have <= download.size and (block := answer.read(_BLOCK)):
+                file.write(block)
+                have += len(block)
+                bar.update(len(block))
+    return have
+
+
+def _open(request: urllib.request.Request) -> Any:
+    """``urlopen`` that answers or fails within twice `CONNECT_SECONDS`.
+
+    The name look-up inside has no timeout of its own and may hang for half a minute without network.
+    """
+    answers: queue.Queue[Any] = queue.Queue()
+
+    def work() -> None:
+        try:
+            answers.put(urllib.request.urlopen(request, timeout=CONNECT_SECONDS))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        answer = answers.get(timeout=2 * CONNECT_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {2 * CONNECT_SECONDS:.0f} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()  # it holds the connection
+        return f"HTTP {error.code} {error.reason}"
+    if isinstance(error, urllib.error.URLError):
+        return f"{error.reason}"
+    return f"{error}" or type(error).__name__
+
+
+def file_md5(path: Path) -> str:
+    """MD5 of a file, hexadecimal: the checksum that data sets of that age publish."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# --- derived arrays -----------------------------------------------------------------------------
+
+
+def file_key(paths: Sequence[Path], base: Path, *extra: str) -> str:
+    """Hash of what tells source files apart without reading them: names, sizes, times, first bytes.
+
+    Args:
+        paths: Source files. The first 64 KiB of at most the first 16 are read.
+        base: Names are relative to it.
+        extra: Anything else that the derived arrays depend on.
+    """
+    digest = hashlib.sha256(json.dumps(extra).encode())
+    for number, path in enumerate(paths):
+        state = path.stat()
+        digest.update(f"{path.relative_to(base).as_posix()} {state.st_size} {state.st_mtime_ns}\n".encode())
+        if number < 16:
+            with path.open("rb") as file:
+                digest.update(file.read(1 << 16))
+    return digest.hexdigest()[:24]
+
+
+def cached_arrays(
+    folder: Path, build: Callable[[], tuple[dict[str, Array], dict[str, str]]]
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """Arrays and notes of ``build``, kept as ``.npy`` files with a manifest of their SHA-256.
+
+    Missing or damaged files are built again; a folder that cannot be written gives a warning only.
+
+    Args:
+        folder: Of this set of arrays alone; its name holds everything they depend on (`file_key`).
+        build: Makes the arrays by name, and notes.
+    """
+    manifest = folder / "manifest.json"
+    if manifest.is_file():
+        try:
+            return _read_arrays(folder, json.loads(manifest.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            notice(f"{folder} is damaged ({error}); it is made again")
+    arrays, notes = build()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = {}
+        for name, array in arrays.items():
+            kept = np.ascontiguousarray(array)
+            _replace(folder / f"{name}.npy", functools.partial(np.save, arr=kept, allow_pickle=False))
+            entries[name] = {
+                "shape": list(kept.shape),
+                "dtype": str(kept.dtype),
+                "sha256": hashlib.sha256(kept.data).hexdigest(),
+            }
+        # Last: without a manifest that fits, the arrays do not count.
+        text = json.dumps({"arrays": entries, "notes": notes}, indent=1).encode()
+        _replace(manifest, lambda file: file.write(text))
+    except OSError as error:
+        warnings.warn(f"decoded images are not cached: {folder} cannot be written ({error})", stacklevel=2)
+    return arrays, notes
+
+
+def _read_arrays(folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, str]]:
+    arrays = {}
+    for name, entry in manifest["arrays"].items():
+        array = np.load(folder / f"{name}.npy", allow_pickle=False)
+        found = [list(array.shape), str(array.dtype), hashlib.sha256(array.data).hexdigest()]
+        if found != [entry["shape"], entry["dtype"], entry["sha256"]]:
+            raise ValueError(f"{name}.npy is not what its manifest says")
+        arrays[name] = array
+    return arrays, {str(key): str(value) for key, value in manifest["notes"].items()}
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes beside ``path`` and renames, so that no reader ever sees half a file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,493 @@
+"""The loop: for each experience train, then evaluate; resume where it was stopped; write one record.
+
+Randomness comes from three seeds. Every stream of random numbers is derived from one of them and the
+place in the run (experience, epoch, step), so that a resumed run draws what the uninterrupted one
+would have drawn; the state of the global generators, which methods may use, is part of the
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import filelock
+import pluggy
+import torch
+from tqdm import tqdm
+
+from benchmark import checkpoint, costs, evaluation, metrics, predictions, recording, records
+from benchmark.api import Batch, Experience, ExperienceView, LoopMethod, Method
+from benchmark.errors import BenchError, RunBusy, RunFailed
+from benchmark.files import cannot_write
+from benchmark.preparation import Prepared
+from benchmark.specs import RunFinished
+from benchmark.streams import first_images
+
+BOUNDARY = "boundary.safetensors"
+MIDDLE = "middle.safetensors"
+COSTS = (
+    "params_total",
+    "params_trainable",
+    "params_trainable_per_experience",
+    "params_added",
+    "flops_forward",
+    "macs_forward",
+    "flops_train_step",
+    "storage_bytes",
+)
+
+
+class Interrupted(BenchError):
+    """The user stopped the run; finished work is on disk."""
+
+    exit_code = 130
+
+
+def derive(seed: int, *place: int | str) -> int:
+    """A seed for one place of a run, independent of all others (SHA-256 of the parts)."""
+    text = ":".join(map(str, (seed, *place)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+class _Stop:
+    """Turns Ctrl-C and SIGTERM into a request that is answered between two training steps.
+
+    A second one, or one outside of `deferring`, interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._deferring = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested or not self._deferring:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def deferring(self) -> Iterator[None]:
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+
+def execute(
+    prepared: Prepared, out: Path, *, hooks: pluggy.PluginManager, quiet: bool = False, force: bool = False
+) -> Path:
+    """Runs one prepared run to its record, or resumes it.
+
+    Args:
+        prepared: Scenario, method, backbone and identity (`benchmark.preparation.prepare`).
+        out: Results folder; the record goes to ``out/<scenario>/<method>/<run id>.json``.
+        hooks: Life-cycle plugins.
+        quiet: No progress bars.
+        force: Start again even if there is a record or a checkpoint.
+
+    Returns:
+        Path of the record.
+
+    Raises:
+        RunBusy: Another process is working on this run.
+        Interrupted: Ctrl-C; what is finished is kept.
+        RunFailed: NaN loss, full disk, ...; the last checkpoint is kept.
+        PluginError: The method breaks its contract.
+    """
+    path = record_path(out, prepared)
+    work = path.with_suffix(".work")
+    lock = filelock.FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RunBusy(
+            f"run {prepared.run_id} ({prepared.label}) is being worked on by another process",
+            hint="wait for it, or choose another --out folder",
+        ) from None
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        if force:
+            shutil.rmtree(work, ignore_errors=True)
+        elif is_complete(path):
+            return path
+        run = _Run(prepared, path, work, hooks, quiet)
+        with _isolated(prepared):
+            run.go()
+        shutil.rmtree(work, ignore_errors=True)
+        return path
+    finally:
+        lock.release()
+        with contextlib.suppress(OSError):
+            path.with_suffix(".lock").unlink()
+
+
+def record_path(out: Path, prepared: Prepared) -> Path:
+    """Where the record of a run goes."""
+    folder = prepared.plan.scenario_name.replace("/", "-")
+    return out / folder / prepared.plan.method_label / f"{prepared.run_id}.json"
+
+
+def is_complete(path: Path) -> bool:
+    """Whether there is a readable record of a completed run."""
+    return path.exists() and records.read(path)["status"] == "completed"
+
+
+@contextlib.contextmanager
+def _isolated(prepared: Prepared) -> Iterator[None]:
+    """Deterministic algorithms inside; global random state and grad mode as found afterwards."""
+    state = checkpoint.random_state()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        checkpoint.set_random_state(state)
+
+
+class _Run:
+    """State of one run while it is executed."""
+
+    def __init__(self, prepared: Prepared, path: Path, work: Path, hooks: pluggy.PluginManager, quiet: bool) -> None:
+        self.prepared = prepared
+        self.plan = prepared.plan
+        self.stream = prepared.stream
+        self.path = path
+        self.work = work
+        self.hooks = hooks
+        self.quiet = quiet
+        self.stop = _Stop()
+        # What goes into the record and survives a restart.
+        self.done: dict[str, Any] = {
+            "experience": 0,
+            "losses": [],
+            "baseline": None,
+            "train_seconds": [],
+            "eval_seconds": [],
+            "eval_images": 0,
+            "trainable": [],
+            "storage": [],
+            "flops_train_step": None,
+            "resumed": 0,
+            "peak_memory_bytes": 0,
+        }
+
+    def go(self) -> None:
+        started = time.perf_counter()
+        with self.stop.installed():
+            try:
+                method = self._build()
+                first, middle = self._resume(method)
+                for index in range(first, len(self.stream.scenario.experiences)):
+                    self._experience(method, index, middle if index == first else None)
+                record = self._finish(method, time.perf_counter() - started)
+            except KeyboardInterrupt:
+                self._write_unfinished("interrupted", time.perf_counter() - started)
+                done, count = self.done["experience"], len(self.stream.scenario.experiences)
+                raise Interrupted(
+                    f"{self.prepared.label}: stopped; {done} of {count} experiences are finished and kept",
+                    hint=f"resume with: {self.prepared.command}",
+                ) from None
+            except BenchError:
+                self._write_unfinished("failed", time.perf_counter() - started)
+                raise
+        self.hooks.hook.bench_run_finished(result=RunFinished(self.path, record))
+
+    def _build(self) -> Method:
+        checkpoint.seed_everything(derive(self.plan.seeds["init"], "build"))
+        method = self.plan.method_spec.build(self.plan.method_config, self.prepared.context)
+        return method.to(self.prepared.device)
+
+    def _resume(self, method: Method) -> tuple[int, dict[str, Any] | None]:
+        """Loads the last checkpoints; returns the experience to go on with and its middle, if any."""
+        boundary, middle = self.work / BOUNDARY, self.work / MIDDLE
+        if boundary.exists():
+            saved = checkpoint.load(boundary)
+            self.done = saved["done"]
+            checkpoint.restore(method, saved["method"])
+            self.done["resumed"] += 1
+        state = checkpoint.load(middle) if middle.exists() else None
+        if state is not None and state["experience"] != self.done["experience"]:
+            state = None  # left over from an experience that was finished afterwards
+        if state is not None:
+            self.done["resumed"] = state["resumed"] + 1
+        return self.done["experience"], state
+
+    def _experience(self, method: Method, index: int, middle: dict[str, Any] | None) -> None:
+        """Trains one experience, evaluates, and commits it to disk."""
+        uses = self.prepared.context.uses
+        view = ExperienceView(self.stream.scenario, index, uses, self.plan.method_spec.name)
+        experience = self.stream.scenario.experiences[index]
+        checkpoint.seed_everything(derive(self.plan.seeds["init"], "experience", index))
+        method.train()
+        method.begin_experience(view)
+        if index == 0 and middle is None:
+            self.done["baseline"] = self._baseline(method)
+        self.hooks.hook.bench_before_task(run_id=self.prepared.run_id, experience=index, method=method)
+        if isinstance(method, LoopMethod):
+            losses, seconds = self._train_loop_method(method, view, index)
+        else:
+            losses, seconds = self._train(method, experience, index, middle)
+        trainable = costs.trainable(method)
+        method.end_experience(view)
+        view.close()
+        started = time.perf_counter()
+        row = self._evaluate(method, index)
+        eval_seconds = time.perf_counter() - started
+        self.done["losses"].append(losses)
+        self.done["train_seconds"].append(seconds)
+        self.done["eval_seconds"].append(eval_seconds)
+        self.done["trainable"].append(trainable)
+        self.done["storage"].append(costs.storage_bytes(method))
+        self.done["experience"] = index + 1
+        self.done["peak_memory_bytes"] = max(
+            self.done["peak_memory_bytes"], costs.peak_memory_bytes(self.prepared.device)
+        )
+        checkpoint.save(self.work / BOUNDARY, {"done": self.done, "method": checkpoint.snapshot(method)})
+        (self.work / MIDDLE).unlink(missing_ok=True)
+        self.hooks.hook.bench_after_task(run_id=self.prepared.run_id, experience=index, accuracies=row)
+
+    def _train_loop_method(
+        self, method: LoopMethod, view: ExperienceView, index: int
+    ) -> tuple[list[dict[str, float]], float]:
+        if index == len(self.stream.scenario.experiences) - 1:
+            self.done["flops_train_step"] = self._loop_step_flops(method, index)
+        started = time.perf_counter()
+        with self._bar(1, index) as bar:
+            losses = {name: float(value) for name, value in method.train_experience(view).items()}
+            bar.update()
+        if any(not math.isfinite(value) for value in losses.values()):
+            raise self._not_finite(index, 0, 0, losses)
+        return [losses], time.perf_counter() - started
+
+    def _loop_step_flops(self, method: LoopMethod, index: int) -> int:
+        """FLOP per training step of a method with its own loop, from a copy trained on one batch."""
+        scenario = self.stream.scenario
+        experience = scenario.experiences[index]
+        batch = first_images(experience.train, self.plan.method_config.batch_size)
+        short = Experience(train=batch, test=experience.test, classes=experience.classes, domain=experience.domain)
+        parts = (*scenario.experiences[:index], short)
+
+        view = ExperienceView(
+            dataclasses.replace(scenario, experiences=parts),
+            index,
+            self.prepared.context.uses,
+            self.plan.method_spec.name,
+        )
+        epochs = max(1, self.plan.method_config.epochs)
+        state = checkpoint.random_state()
+        flops = costs.count_flops(method, lambda twin: _as_loop(twin).train_experience(view))
+        checkpoint.set_random_state(state)
+        return flops // int(epochs)
+
+    def _train(
+        self, method: Method, experience: Experience, index: int, middle: dict[str, Any] | None
+    ) -> tuple[list[dict[str, float]], float]:
+        """The loop over epochs and batches, with checkpoints in the middle."""
+        config = self.plan.method_config
+        data, pipeline = experience.train, self.prepared.pipeline
+        steps = math.ceil(len(data) / config.batch_size)
+        first_epoch, first_step = 0, 0
+        losses: list[dict[str, float]] = []
+        sums: dict[str, float] = {}
+        before = 0.0
+        if middle is not None:
+            checkpoint.restore(method, middle["method"])
+            checkpoint.set_random_state(middle["random"])
+            first_epoch, first_step, losses, sums = (middle[name] for name in ("epoch", "step", "losses", "sums"))
+            before = middle["seconds"]
+            self.done["baseline"] = middle["baseline"]
+            self.done["flops_train_step"] = middle["flops"]
+        started = saved = time.perf_counter()
+        with self._bar(config.epochs * steps, index, first_epoch * steps + first_step) as bar:
+            for epoch in range(first_epoch, config.epochs):
+                order = torch.randperm(
+                    len(data), generator=torch.Generator().manual_seed(derive(self.plan.seeds["data"], index, epoch))
+                )
+                for step in range(first_step if epoch == first_epoch else 0, steps):
+                    part = order[step * config.batch_size : (step + 1) * config.batch_size]
+                    generator = torch.Generator().manual_seed(derive(self.plan.seeds["data"], index, epoch, step))
+                    raw = data.images(part).to(self.prepared.device)
+                    batch = Batch(pipeline.train(raw, generator), data.labels[part].to(self.prepared.device))
+                    if self._measures_step(index, epoch, step):
+                        self.done["flops_train_step"] = self._step_flops(method, batch)
+                    with self.stop.deferring():
+                        terms = {name: float(value) for name, value in method.train_step(batch).items()}
+                    if any(not math.isfinite(value) for value in terms.values()):
+                        raise self._not_finite(index, epoch, step, terms)
+                    for name, value in terms.items():
+                        sums[name] = sums.get(name, 0.0) + value * len(part)
+                    bar.update()
+                    now = time.perf_counter()
+                    if self.stop.requested or now - saved >= self.plan.engine.checkpoint_seconds:
+                        place = {"epoch": epoch, "step": step + 1, "losses": losses, "sums": sums}
+                        self._save_middle(method, index, place, before + now - started)
+                        saved = time.perf_counter()
+                    if self.stop.requested:
+                        raise KeyboardInterrupt
+                losses.append({name: value / len(data) for name, value in sums.items()})
+                sums = {}
+        return losses, before + time.perf_counter() - started
+
+    def _measures_step(self, index: int, epoch: int, step: int) -> bool:
+        return index == len(self.stream.scenario.experiences) - 1 and epoch == 0 and step == 0
+
+    def _step_flops(self, method: Method, batch: Batch) -> int:
+        state = checkpoint.random_state()
+        flops = costs.count_flops(method, lambda twin: twin.train_step(batch))
+        checkpoint.set_random_state(state)
+        return flops
+
+    def _save_middle(self, method: Method, index: int, place: Mapping[str, Any], seconds: float) -> None:
+        checkpoint.save(
+            self.work / MIDDLE,
+            {
+                "experience": index,
+                **place,
+                "seconds": seconds,
+                "baseline": self.done["baseline"],
+                "flops": self.done["flops_train_step"],
+                "resumed": self.done["resumed"],
+                "random": checkpoint.random_state(),
+                "method": checkpoint.snapshot(method),
+            },
+        )
+
+    def _bar(self, total: int, index: int, initial: int = 0) -> Any:
+        name = f"{self.plan.method_label} {index + 1}/{len(self.stream.scenario.experiences)}"
+        disable = True if self.quiet else None  # None: only on a terminal
+        return tqdm(total=total, initial=initial, desc=name, disable=disable, leave=False, unit="step")
+
+    def _not_finite(self, index: int, epoch: int, step: int, terms: Mapping[str, float]) -> RunFailed:
+        bad = ", ".join(f"{name} = {value}" for name, value in terms.items() if not math.isfinite(value))
+        return RunFailed(
+            f"{self.prepared.label}: {bad} at experience {index}, epoch {epoch}, step {step}",
+            hint="lower the learning rate; the last checkpoint is kept",
+        )
+
+    def _baseline(self, method: Method) -> list[float] | None:
+        """Accuracy of the untrained model per test set, where forward transfer means something."""
+        if self.stream.scenario.family in ("class-il", "task-il") or len(self.stream.scenario.experiences) == 1:
+            return None
+        found = predictions.table(0, self._predict(method, 0))
+        return [float(value) for value in metrics.accuracy_matrix(found, 1, len(self.stream.tests))[0][0]]
+
+    def _predict(self, method: Method, index: int) -> evaluation.Predictions:
+        scenario, uses = self.stream.scenario, self.prepared.context.uses
+        state = checkpoint.random_state()
+        try:
+            return evaluation.evaluate(
+                method,
+                [(place, self.stream.tests[place]) for place in self.stream.tests_seen[index]],
+                pipeline=self.prepared.pipeline,
+                seen=len(scenario.seen_classes(index)),
+                open_head="num_classes" in uses,
+                per_image="test_batch" not in uses,
+                batch_size=self.plan.engine.eval_batch_size,
+                order=self.plan.engine.eval_order,
+                seed=derive(self.plan.seeds["data"], "evaluation"),
+                device=self.prepared.device,
+                keep_logits=self.plan.engine.save_logits,
+                name=self.plan.method_spec.name,
+            )
+        finally:
+            checkpoint.set_random_state(state)
+
+    def _evaluate(self, method: Method, index: int) -> list[float | None]:
+        """Predicts, keeps the predictions, and returns the row of the accuracy matrix."""
+        found = predictions.table(index, self._predict(method, index))
+        predictions.write(self._part(index), found)
+        self.done["eval_images"] += len(found)
+        matrix, _ = metrics.accuracy_matrix(found, index + 1, len(self.stream.tests))
+        return list(metrics.null(matrix[index]))
+
+    def _part(self, index: int) -> Path:
+        return self.work / f"predictions-{index:04d}.parquet"
+
+    def _finish(self, method: Method, seconds: float) -> dict[str, Any]:
+        """Writes predictions, then the record: a record never points to a file that is not there."""
+        found = predictions.concat([predictions.read(self._part(i)) for i in range(self.done["experience"])])
+        file = self.path.with_suffix(".parquet")
+        predictions.write(file, found)
+        total = costs.total(method)
+        one = self.prepared.pipeline.eval(self.stream.tests[0].images(slice(0, 1)).to(self.prepared.device))
+        method.eval()
+        with torch.no_grad():
+            forward = costs.count_flops(method, lambda twin: twin.predict(one))
+        cost = {
+            "params_total": total,
+            "params_trainable": max(self.done["trainable"]),
+            "params_trainable_per_experience": self.done["trainable"],
+            "params_added": total - self.prepared.backbone.parameters,
+            "flops_forward": forward,
+            "macs_forward": forward // 2,
+            "flops_train_step": self.done["flops_train_step"],
+            "storage_bytes": self.done["storage"],
+        }
+        record = recording.build(
+            self.prepared,
+            status="completed",
+            done=self.done,
+            found=found,
+            predictions_file=file,
+            cost=cost,
+            seconds=seconds,
+        )
+        records.write(self.path, record)
+        return record
+
+    def _write_unfinished(self, status: str, seconds: float) -> None:
+        """Leaves a record of what is finished, so that tables can show the run as missing.
+
+        It must not hide the error that led here: if it cannot be written either, the checkpoint
+        alone is what is kept.
+        """
+        parts = [predictions.read(self._part(index)) for index in range(self.done["experience"])]
+        record = recording.build(
+            self.prepared,
+            status=status,
+            done=self.done,
+            found=predictions.concat(parts) if parts else None,
+            predictions_file=None,
+            cost={
+                **dict.fromkeys(COSTS),
+                "params_trainable_per_experience": self.done["trainable"],
+                "storage_bytes": self.done["storage"],
+            },
+            seconds=seconds,
+        )
+        with contextlib.suppress(RunFailed):
+            records.write(self.path, record)
+
+
+def _as_loop(method: Method) -> LoopMethod:
+    if not isinstance(method, LoopMethod):
+        raise TypeError(f"{type(method).__name__} is not a LoopMethod")
+    return method

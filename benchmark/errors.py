@@ -1,0 +1,94 @@
+"""The exception tree: every expected failure carries a hint and an exit code.
+
+::
+
+    BenchError                1   a run or a check failed
+    ├── UsageError            2   wrong name, option, value or configuration
+    ├── PluginError           3   a plugin is broken or breaks its contract
+    │   └── UndeclaredUse     3   a method reached for something it did not declare
+    ├── DataMissing           4   data or weights absent, truncated or altered
+    ├── RunBusy               1   another process works on the same run
+    └── RunFailed             1   training stopped (NaN loss, full disk, ...)
+
+An exception that is not a ``BenchError`` is a bug of ours and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_PLUGIN = 3
+EXIT_DATA = 4
+EXIT_INTERRUPTED = 130
+
+
+class BenchError(Exception):
+    """Base of all expected errors.
+
+    Args:
+        message: What is wrong and where, without a trailing full stop.
+        hint: What is allowed, or what to do next; printed on a line of its own.
+    """
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(BenchError):
+    """The user asked for something that does not exist or is out of range."""
+
+    exit_code = EXIT_USAGE
+
+
+class PluginError(BenchError):
+    """A plugin cannot be loaded, or breaks the contract of its hook."""
+
+    exit_code = EXIT_PLUGIN
+
+
+class UndeclaredUse(PluginError):
+    """A method reached for something that its ``uses`` does not name."""
+
+
+class DataMissing(BenchError):
+    """Data or weights are absent, truncated, or not what their checksum says."""
+
+    exit_code = EXIT_DATA
+
+
+class RunBusy(BenchError):
+    """Another process holds the lock of the same run."""
+
+
+class RunFailed(BenchError):
+    """Training or evaluation had to stop; finished work is kept."""
+
+
+def did_you_mean(kind: str, wrong: str, allowed: Iterable[str], *, more: str | None = None) -> UsageError:
+    """Builds the error for an unknown name.
+
+    Args:
+        kind: What the name should have been, e.g. ``method``.
+        wrong: The name that was given.
+        allowed: All names that would have been accepted.
+        more: The command that lists them.
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(wrong, names, n=3, cutoff=0.5)
+    parts = []
+    if close:
+        parts.append("did you mean " + " or ".join(f"`{name}`" for name in close) + "?")
+    if more:
+        parts.append(f"`{more}` shows all {len(names)}")
+    elif not close and names:
+        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        parts.append(f"allowed: {shown}")
+    return UsageError(f"unknown {kind} `{wrong}`", hint=" ".join(parts) or None)

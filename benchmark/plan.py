@@ -1,0 +1,357 @@
+"""From what the user asked for to one fully resolved run with an identity.
+
+The identity of a run is the hash of its resolved configuration, the scenario's fingerprint, the
+weights' hash, the method's code hash and the record schema. Nothing that cannot change a number
+(output folder, checkpoint interval) is part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from benchmark import config as configs
+from benchmark import registry
+from benchmark.errors import UsageError, did_you_mean
+from benchmark.records import SCHEMA
+from benchmark.registry import Loaded
+from benchmark.specs import MethodSpec, ScenarioSpec
+from benchmark.tracks import TRACKS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """Options of the engine, ``--set engine.NAME=VALUE``.
+
+    Attributes:
+        eval_batch_size: Test images per forward pass.
+        eval_order: ``shuffled`` mixes the test images of all experiences in one fixed order;
+            ``natural`` evaluates one test set after the other, as most published code does. Only
+            methods that use ``test_batch`` can tell the difference.
+        save_logits: Whether the predictions file keeps the logits.
+        checkpoint_seconds: Least time between two checkpoints in the middle of an experience.
+    """
+
+    eval_batch_size: int = 256
+    eval_order: Literal["shuffled", "natural"] = "shuffled"
+    save_logits: bool = False
+    checkpoint_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        if self.eval_batch_size < 1:
+            raise ValueError(f"eval_batch_size: {self.eval_batch_size} is too small; use 1 or more")
+        if self.checkpoint_seconds < 0:
+            raise ValueError(f"checkpoint_seconds: {self.checkpoint_seconds} is negative; use 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRequest:
+    """What the user asked for, for one scenario, method and seed.
+
+    Attributes:
+        scenario: ``name`` or ``name/variant``.
+        method: ``name`` or ``name@recipe``.
+        seed: Seed of class order, initialisation and data order, unless given apart.
+        class_order_seed: Seed of the class order alone.
+        init_seed: Seed of the initialisation alone.
+        data_seed: Seed of the data order and augmentation alone.
+        track: Track, or None for the scenario's first.
+        backbone: Backbone, or None for the track's.
+        weights: Local weight file, or None.
+        settings: ``--set`` assignments.
+        file: Tables of the configuration file.
+        file_name: Its name, for messages.
+        validate: Number of experiences to use with held-out training images as test sets (test
+            data are not touched); 0 runs the real protocol.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``.
+    """
+
+    scenario: str
+    method: str
+    seed: int = 0
+    class_order_seed: int | None = None
+    init_seed: int | None = None
+    data_seed: int | None = None
+    track: str | None = None
+    backbone: str | None = None
+    weights: Path | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    file: Mapping[str, Any] = field(default_factory=dict)
+    file_name: str = ""
+    validate: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A resolved run, before data and weights are loaded.
+
+    Attributes:
+        request: What was asked for.
+        scenario: Loaded scenario spec with its provenance.
+        scenario_name: Name for the record, ``name/variant`` when the scenario has variants.
+        scenario_config: Its options.
+        method: Loaded method spec with its provenance.
+        recipe: Name of the recipe.
+        method_config: Effective options of the method.
+        engine: Effective options of the engine.
+        track: Name of the track.
+        preset: Input preset.
+        backbone: Name of the backbone.
+        seeds: ``seed``, ``class_order``, ``init``, ``data``.
+        origin: Origin of every option, by full key.
+        given: What the user set explicitly, by full key.
+    """
+
+    request: RunRequest
+    scenario: Loaded
+    scenario_name: str
+    scenario_config: Any
+    method: Loaded
+    recipe: str
+    method_config: Any
+    engine: EngineConfig
+    track: str
+    preset: str
+    backbone: str
+    seeds: Mapping[str, int]
+    origin: Mapping[str, str]
+    given: Mapping[str, Any]
+
+    @property
+    def method_spec(self) -> MethodSpec:
+        """The method's spec."""
+        return cast("MethodSpec", self.method.spec)
+
+    @property
+    def scenario_spec(self) -> ScenarioSpec:
+        """The scenario's spec."""
+        return cast("ScenarioSpec", self.scenario.spec)
+
+    @property
+    def method_label(self) -> str:
+        """``name``, or ``name@recipe`` unless the recipe is the default."""
+        name = self.method_spec.name
+        return name if self.recipe == self.method_spec.default_recipe else f"{name}@{self.recipe}"
+
+    def effective(self) -> dict[str, Any]:
+        """All options that can change a number, by group."""
+        engine = configs.as_dict(self.engine)
+        del engine["checkpoint_seconds"]
+        return {
+            "scenario": configs.as_dict(self.scenario_config),
+            "method": configs.as_dict(self.method_config),
+            "engine": engine,
+        }
+
+    def run_id(self, *, fingerprint: str, weights_sha256: str, device: str) -> str:
+        """Identity of the run: 16 hexadecimal digits."""
+        identity = {
+            "schema": SCHEMA,
+            "scenario": self.scenario_name,
+            "method": self.method_spec.name,
+            "recipe": self.recipe,
+            "config": self.effective(),
+            "track": self.track,
+            "preset": self.preset,
+            "backbone": self.backbone,
+            "seeds": dict(self.seeds),
+            "validate": self.request.validate,
+            "fingerprint": fingerprint,
+            "weights": weights_sha256,
+            "code": self.method.code_sha256,
+            "device": device.split(":")[0],
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    def rows(self) -> list[tuple[str, Any, str]]:
+        """Every value with its full key and origin, for ``--dry-run``."""
+        request = self.request
+        picked = [
+            ("scenario", self.scenario_name, "--scenario"),
+            ("method", self.method_label, "--method"),
+            ("track", self.track, "--track" if request.track else "default of the scenario"),
+            ("input preset", self.preset, f"scenario on track {self.track}"),
+            ("backbone", self.backbone, "--backbone" if request.backbone else f"default of track {self.track}"),
+            ("weights", str(request.weights or "with the backbone"), "--weights" if request.weights else "default"),
+            ("device", request.device, "--device" if request.device != "auto" else "default"),
+            *((f"seed.{name}", value, "--seed") for name, value in self.seeds.items() if name != "seed"),
+            ("uses", ", ".join(sorted(self.method_spec.uses_of(self.method_config))) or "nothing", "the method"),
+        ]
+        groups = {**self.effective(), "engine": configs.as_dict(self.engine)}
+        for group, values in groups.items():
+            picked += [(f"{group}.{name}", value, self.origin[f"{group}.{name}"]) for name, value in values.items()]
+        return picked
+
+
+def resolve(request: RunRequest) -> Plan:
+    """Resolves names, recipes, options and seeds; imports two plugins, loads no data.
+
+    Raises:
+        UsageError: Unknown name, option or value.
+        PluginError: One of the two plugins is broken.
+    """
+    scenario = registry.load_scenario(request.scenario.partition("/")[0])
+    method = registry.load_method(request.method.partition("@")[0])
+    return resolve_specs(request, scenario, method)
+
+
+def resolve_specs(request: RunRequest, scenario: Loaded, method: Loaded) -> Plan:
+    """As `resolve`, for plugins that are at hand (tests, notebooks).
+
+    Raises:
+        UsageError: Unknown recipe, option or value.
+    """
+    scenario_name, _, variant = request.scenario.partition("/")
+    method_name, _, recipe = request.method.partition("@")
+    scenario_spec = cast("ScenarioSpec", scenario.spec)
+    method_spec = cast("MethodSpec", method.spec)
+    track = _track(request.track, scenario_spec)
+    recipe = recipe or method_spec.default_recipe
+    if recipe != method_spec.default_recipe and recipe not in method_spec.recipes:
+        raise did_you_mean(
+            f"recipe of {method_name}",
+            recipe,
+            [method_spec.default_recipe, *method_spec.recipes],
+            more=f"bench info {method_name}",
+        )
+    settings = _split_settings(request.settings, method_spec.name, [method_name, scenario_name])
+    _check_file(request)
+    origin: dict[str, str] = {}
+
+    scenario_config, found = resolve_scenario(
+        scenario_spec,
+        variant,
+        [
+            *_file_layers(request, "scenario", {scenario_spec.name, scenario_name}),
+            configs.Layer("--set", settings["scenario"]),
+        ],
+    )
+    origin |= {f"scenario.{name}": where for name, where in found.items()}
+
+    layers = [
+        configs.Layer(f"track {track}", method_spec.tracks.get(track, {})),
+        configs.Layer(f"recipe {recipe}", method_spec.recipes.get(recipe, {})),
+        *_file_layers(request, "method", {method_spec.name}),
+        configs.Layer("--set", settings["method"]),
+    ]
+    method_config: Any
+    method_config, found = configs.resolve(method_spec.config, layers, key=f"method.{method_spec.name}")
+    origin |= {f"method.{name}": where for name, where in found.items()}
+
+    engine_layers = [configs.Layer(request.file_name, request.file.get("engine", {}))] if request.file_name else []
+    engine_layers.append(configs.Layer("--set", settings["engine"]))
+    engine, found = configs.resolve(EngineConfig, engine_layers, key="engine")
+    origin |= {f"engine.{name}": where for name, where in found.items()}
+
+    full_name = scenario_spec.name
+    if scenario_spec.variant:
+        full_name += f"/{getattr(scenario_config, scenario_spec.variant)}"
+    seed = request.seed
+    values = {"scenario": scenario_config, "method": method_config, "engine": engine}
+    given = {
+        key: configs.as_dict(values[key.split(".")[0]])[key.split(".", 1)[1]]
+        for key, where in origin.items()
+        if where in ("--set", "--scenario", request.file_name)
+    }
+    return Plan(
+        request=request,
+        scenario=scenario,
+        scenario_name=full_name,
+        scenario_config=scenario_config,
+        method=method,
+        recipe=recipe,
+        method_config=method_config,
+        engine=engine,
+        track=track,
+        preset=scenario_spec.tracks[track],
+        backbone=request.backbone or TRACKS[track].backbone,
+        seeds={
+            "seed": seed,
+            "class_order": seed if request.class_order_seed is None else request.class_order_seed,
+            "init": seed if request.init_seed is None else request.init_seed,
+            "data": seed if request.data_seed is None else request.data_seed,
+        },
+        origin=origin,
+        given=given,
+    )
+
+
+def resolve_scenario(spec: ScenarioSpec, variant: str, layers: list[configs.Layer]) -> tuple[Any, dict[str, str]]:
+    """Options of a scenario and their origins.
+
+    Args:
+        spec: The scenario.
+        variant: What followed the ``/`` of its name, or ``""``.
+        layers: Further values, lowest first; they win over the variant.
+
+    Raises:
+        UsageError: Unknown option or value, or a variant where there are none.
+    """
+    if variant and not spec.variant:
+        raise UsageError(f"scenario `{spec.name}` has no variants, but `/{variant}` was given")
+    first = [configs.Layer("--scenario", {spec.variant: variant})] if variant else []
+    return configs.resolve(spec.config, [*first, *layers], key=f"scenario.{spec.name}")
+
+
+def _track(asked: str | None, scenario: ScenarioSpec) -> str:
+    offered = list(scenario.tracks)
+    if asked is None:
+        return offered[0]
+    if asked not in TRACKS:
+        raise did_you_mean("track", asked, TRACKS)
+    if asked not in offered:
+        raise UsageError(
+            f"scenario `{scenario.name}` is not offered on track `{asked}`", hint=f"use --track {' or '.join(offered)}"
+        )
+    return asked
+
+
+def _split_settings(settings: Mapping[str, str], method: str, own: list[str]) -> dict[str, dict[str, str]]:
+    """Sorts ``--set`` keys into groups: ``engine.x``, ``scenario.x``, ``l2p.x`` (that method only), ``x``."""
+    groups: dict[str, dict[str, str]] = {"scenario": {}, "method": {}, "engine": {}}
+    for key, value in settings.items():
+        prefix, dot, name = key.partition(".")
+        if not dot:
+            groups["method"][key] = value
+        elif prefix in groups:
+            groups[prefix][name] = value
+        elif prefix == method:
+            groups["method"][name] = value
+        elif prefix not in registry.names("methods"):
+            raise did_you_mean("group in --set", prefix, ["engine", "scenario", "method", *registry.names("methods")])
+    return groups
+
+
+def _file_layers(request: RunRequest, group: str, names: set[str]) -> list[configs.Layer]:
+    tables = request.file.get(group, {})
+    return [configs.Layer(request.file_name, tables[name]) for name in sorted(names) if name in tables]
+
+
+def _check_file(request: RunRequest) -> None:
+    allowed = {"run", "engine", "scenario", "method"}
+    for name, table in request.file.items():
+        if name not in allowed:
+            error = did_you_mean("table", f"[{name}]", [f"[{item}]" for item in sorted(allowed)])
+            raise UsageError(f"{request.file_name}: {error.message}", hint=error.hint)
+        if not isinstance(table, Mapping):
+            raise UsageError(f"{request.file_name}: `{name}` is not a table", hint=f"write [{name}] on its own line")
+        if name in ("scenario", "method"):
+            known = registry.names("scenarios" if name == "scenario" else "methods")
+            for plugin, options in table.items():
+                if plugin not in known:
+                    error = did_you_mean(name, plugin, known)
+                    raise UsageError(f"{request.file_name}: [{name}.{plugin}]: {error.message}", hint=error.hint)
+                if not isinstance(options, Mapping):
+                    raise UsageError(
+                        f"{request.file_name}: {name}.{plugin} is not a table", hint=f"write [{name}.{plugin}]"
+                    )

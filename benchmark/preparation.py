@@ -1,0 +1,181 @@
+"""From a resolved plan to everything a run needs: data, backbone, input pipeline, identity."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+
+from benchmark import provenance, streams
+from benchmark.api import Context, Scenario, ScenarioRequest
+from benchmark.backbones import loading
+from benchmark.backbones.loading import Backbone
+from benchmark.errors import PluginError, UsageError
+from benchmark.plan import Plan
+from benchmark.registry import Loaded
+from benchmark.specs import ScenarioSpec
+from benchmark.streams import Stream
+from benchmark.transforms import NORMALIZATIONS, PRESETS, InputPipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """One run, ready to execute.
+
+    Attributes:
+        plan: The resolved plan.
+        stream: Training experiences and test sets.
+        backbone: Freshly loaded model.
+        context: What the method is built with.
+        pipeline: Input transform.
+        device: Where to compute.
+        run_id: Identity of the run, 16 hexadecimal digits.
+        command: The command that started it, for the resume hint.
+        warnings: For the record.
+        data_seconds: Time to build the scenario.
+    """
+
+    plan: Plan
+    stream: Stream
+    backbone: Backbone
+    context: Context
+    pipeline: InputPipeline
+    device: torch.device
+    run_id: str
+    command: str
+    warnings: tuple[str, ...]
+    data_seconds: float
+
+    @property
+    def label(self) -> str:
+        """``method on scenario, seed n``."""
+        return f"{self.plan.method_label} on {self.plan.scenario_name}, seed {self.plan.seeds['seed']}"
+
+
+def make_scenario(loaded: Loaded, config: Any, places: Mapping[str, Any], *, seed: int) -> Scenario:
+    """Builds a scenario.
+
+    Args:
+        loaded: Its plugin.
+        config: Its options.
+        places: ``data_root``, ``cache`` and ``download`` of `ScenarioRequest`.
+        seed: Of class order and splits.
+
+    Raises:
+        DataMissing: Its data are absent or damaged.
+        UsageError: An option does not fit the data.
+        PluginError: It returned something else than a `Scenario`.
+    """
+    spec = cast("ScenarioSpec", loaded.spec)
+    try:
+        scenario = spec.build(config, ScenarioRequest(seed=seed, **places))
+    except ValueError as error:
+        raise UsageError(f"scenario.{spec.name}: {error}") from error
+    if not isinstance(scenario, Scenario):
+        raise PluginError(
+            f"scenario `{spec.name}` of `{loaded.entry.distribution}` built a {type(scenario).__name__}",
+            hint="`build` must return benchmark.Scenario",
+        )
+    return scenario
+
+
+def build_scenario(plan: Plan, places: Mapping[str, Any]) -> tuple[Scenario, float]:
+    """Builds the scenario of a plan, cut for validation if that was asked for.
+
+    Returns:
+        The scenario and the seconds it took.
+    """
+    started = time.perf_counter()
+    scenario = make_scenario(plan.scenario, plan.scenario_config, places, seed=plan.seeds["class_order"])
+    if plan.request.validate:
+        scenario = streams.validation(scenario, plan.request.validate)
+    return scenario, time.perf_counter() - started
+
+
+def prepare(plan: Plan, scenario: Scenario, *, data_seconds: float = 0.0, backbone: Backbone | None = None) -> Prepared:
+    """Loads the backbone and puts the parts of a run together.
+
+    Args:
+        plan: The resolved plan.
+        scenario: Built from it.
+        data_seconds: Time that took, for the record.
+        backbone: A model at hand instead of the plan's (tests); it is frozen here.
+
+    Raises:
+        DataMissing: The weights are absent or damaged.
+        UsageError: The device does not exist, or the method cannot run on this scenario.
+    """
+    spec = plan.method_spec
+    if spec.supports is not None and (reason := spec.supports(scenario)) is not None:
+        raise UsageError(f"method `{spec.name}` does not run on `{scenario.name}`: {reason}")
+    device = pick_device(plan.request.device)
+    if backbone is None:
+        backbone = loading.load(plan.backbone, weights=plan.request.weights)
+    backbone = replace(backbone, model=backbone.model.to(device).requires_grad_(False))
+    stream = streams.joint(scenario) if spec.stream == "joint" else streams.sequential(scenario)
+    pipeline, warnings = make_pipeline(plan, backbone)
+    uses = spec.uses_of(plan.method_config)
+    context = Context(
+        backbone=backbone,
+        device=device,
+        scenario=stream.scenario,
+        pipeline=pipeline,
+        uses=uses,
+        method=spec.name,
+    )
+    return Prepared(
+        plan=plan,
+        stream=stream,
+        backbone=backbone,
+        context=context,
+        pipeline=pipeline,
+        device=device,
+        run_id=plan.run_id(fingerprint=scenario.fingerprint, weights_sha256=backbone.sha256, device=str(device)),
+        command=provenance.command_line(),
+        warnings=warnings,
+        data_seconds=data_seconds,
+    )
+
+
+def make_pipeline(plan: Plan, backbone: Backbone) -> tuple[InputPipeline, tuple[str, ...]]:
+    """The input pipeline of a plan, and a warning when it does not normalise as the checkpoint does."""
+    normalize = plan.method_config.normalize
+    own = (tuple(backbone.mean), tuple(backbone.std))
+    mean, std = own if normalize == "backbone" else NORMALIZATIONS[normalize]
+    warnings = []
+    if (tuple(mean), tuple(std)) != own:
+        warnings.append(
+            f"{plan.method_label} normalises with `{normalize}` (mean {list(mean)}, std {list(std)}), "
+            f"but {backbone.name} was trained with mean {list(own[0])}, std {list(own[1])}"
+        )
+    if plan.preset not in PRESETS:
+        raise PluginError(
+            f"scenario `{plan.scenario_name}` names the unknown input preset `{plan.preset}`",
+            hint=f"use one of {', '.join(PRESETS)}",
+        )
+    pipeline = InputPipeline(
+        plan.preset, size=backbone.image_size, mean=tuple(mean), std=tuple(std), augment=plan.method_config.augment
+    )
+    return pipeline, tuple(warnings)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` takes the first CUDA device, else the CPU.
+
+    Raises:
+        UsageError: The device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"--device {name}: {reason}", hint="use auto, cpu or a device that `bench doctor` shows"
+        ) from error
+    return device

@@ -1,0 +1,289 @@
+"""The JSON Schema of a record, and a fast check against it.
+
+`json_schema` is the document for other tools. `check` understands exactly the keywords used here
+(``type``, ``enum``, ``pattern``, ``minimum``, ``required``, ``properties``, ``items``,
+``additionalProperties``, and the one ``if``) and is fast enough for ten thousand records in a second or two; a test
+holds the two against each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_STRING = {"type": "string"}
+_COUNT = {"type": "integer", "minimum": 0}
+_COUNT_OR_NULL = {"type": ["integer", "null"], "minimum": 0}
+_SECONDS = {"type": "number", "minimum": 0}
+_FLAG = {"type": "boolean"}
+_OPEN = {"type": "object"}
+_NUMBER_OR_NULL = {"type": ["number", "null"]}
+_INTEGERS = {"type": "array", "items": {"type": "integer"}}
+_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+
+
+def _group(properties: Mapping[str, Any], *, optional: tuple[str, ...] = (), null: bool = False) -> dict[str, Any]:
+    return {
+        "type": ["object", "null"] if null else "object",
+        "properties": dict(properties),
+        "required": sorted(set(properties) - set(optional)),
+    }
+
+
+_ERROR = "Why the run was interrupted or failed; absent when it was completed."
+_DOCUMENT: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "adaptbench record, schema 1",
+    "description": "One run: what was asked for, what ran, and every accuracy. Fractions are in [0, 1], times in "
+    "seconds, sizes in bytes; null means undefined or not measured.",
+    "additionalProperties": False,
+    "if": {"properties": {"status": {"const": "completed"}}},
+    "then": {"properties": {"metrics": {"type": "object"}}},
+    **_group(
+        {
+            "schema": {"type": "integer", "minimum": 1, "description": "Version of this layout."},
+            "run_id": {"type": "string", "pattern": "^[0-9a-f]{16}$", "description": "Hash of all that decides."},
+            "status": {"enum": ["completed", "interrupted", "failed"]},
+            "error": {"type": ["string", "null"], "description": _ERROR},
+            "track": _STRING,
+            "scenario": _group(
+                {
+                    "name": {"type": "string", "description": "With its variant, e.g. split-cifar100/10x10."},
+                    "version": {"type": "integer", "description": "Different versions never share a table."},
+                    "family": _STRING,
+                    "fingerprint": {**_SHA256, "description": "Hash of sample ids, labels, experiences, subsets."},
+                    "num_classes": _COUNT,
+                    "class_order": _INTEGERS,
+                    "experiences": {
+                        "type": "array",
+                        "items": _group(
+                            {
+                                "classes": _INTEGERS,
+                                "domain": {"type": ["string", "null"]},
+                                "train": _COUNT,
+                                "test": _COUNT,
+                            }
+                        ),
+                    },
+                    "options": _OPEN,
+                    "notes": _OPEN,
+                    "distribution": {"type": "string", "description": "Package and version it comes from."},
+                }
+            ),
+            "method": _group(
+                {
+                    "name": _STRING,
+                    "recipe": _STRING,
+                    "default_recipe": {"type": "string", "description": "Shown without a suffix in tables."},
+                    "uses": {"type": "array", "items": _STRING, "description": "What it declared that it uses."},
+                    "control": {"type": "boolean", "description": "A yardstick that every table shows."},
+                    "stream": {"enum": ["sequential", "joint"]},
+                    "code_sha256": _SHA256,
+                    "distribution": _STRING,
+                    "paper": _STRING,
+                },
+                optional=("default_recipe", "paper"),
+            ),
+            "backbone": _group(
+                {
+                    "name": _STRING,
+                    "sha256": _SHA256,
+                    "mean": {"type": "array", "items": {"type": "number"}},
+                    "std": {"type": "array", "items": {"type": "number"}},
+                    "normalize": _STRING,
+                    "image_size": _COUNT,
+                    "parameters": _COUNT,
+                }
+            ),
+            "config": _group(
+                {
+                    "given": {"type": "object", "description": "What the user set explicitly."},
+                    "effective": {
+                        "type": "object",
+                        "description": "Every value that can change a number, by group.",
+                        "properties": {"scenario": _OPEN, "method": _OPEN, "engine": _OPEN},
+                    },
+                    "origin": {"type": "object", "description": "Where each value came from."},
+                }
+            ),
+            "seeds": _group({name: {"type": "integer"} for name in ("seed", "class_order", "init", "data")}),
+            "evaluated_on": {"enum": ["test", "validation"]},
+            "accuracy": {
+                "type": "array",
+                "description": "R (T, E): row = time, column = test set; null where not evaluated.",
+                "items": {"type": "array", "items": _NUMBER_OR_NULL},
+            },
+            "counts": {"type": "array", "items": _COUNT, "description": "Test images per column."},
+            "baseline": {
+                "type": ["array", "null"],
+                "description": "Accuracy of the untrained model, where it means something.",
+                "items": _NUMBER_OR_NULL,
+            },
+            "metrics": {
+                "type": ["object", "null"],
+                "description": "Output of benchmark.metrics.continual_metrics; null only in runs without an end.",
+                "additionalProperties": {"type": ["number", "null", "array"]},
+            },
+            "cost": _group(
+                {
+                    "params_total": _COUNT_OR_NULL,
+                    "params_trainable": _COUNT_OR_NULL,
+                    "params_trainable_per_experience": {"type": "array", "items": _COUNT_OR_NULL},
+                    "params_added": _COUNT_OR_NULL,
+                    "flops_forward": _COUNT_OR_NULL,
+                    "macs_forward": {"type": ["number", "null"]},
+                    "flops_train_step": _COUNT_OR_NULL,
+                    "storage_bytes": {"type": "array", "items": _COUNT_OR_NULL},
+                },
+                null=True,
+            ),
+            "timing": _group(
+                {
+                    "data_seconds": _SECONDS,
+                    "train_seconds": {"type": "array", "items": _SECONDS},
+                    "eval_seconds": {"type": "array", "items": _SECONDS},
+                    "total_seconds": _SECONDS,
+                    "peak_memory_bytes": _COUNT_OR_NULL,
+                    "throughput_images_per_second": _NUMBER_OR_NULL,
+                    "resumed": {"type": "integer", "minimum": 0, "description": "Times it went on after a stop."},
+                }
+            ),
+            "predictions": _group({"file": _STRING, "rows": _COUNT, "sha256": _SHA256}, null=True),
+            "losses": {
+                "type": "array",
+                "description": "Per experience, per epoch: the mean of each loss term.",
+                "items": {"type": "array"},
+            },
+            "warnings": {"type": "array", "items": _STRING},
+            "provenance": _group(
+                {
+                    "command": _STRING,
+                    "date": _STRING,
+                    "python": _STRING,
+                    "platform": _STRING,
+                    "packages": _OPEN,
+                    "git_commit": {"type": ["string", "null"]},
+                    "git_dirty": {"type": ["boolean", "null"]},
+                    "device": _STRING,
+                    "threads": _COUNT,
+                    "deterministic": _FLAG,
+                }
+            ),
+        },
+        optional=("error",),
+    ),
+}
+
+# bool is an int for isinstance, but not for JSON Schema; exact types are also faster.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """A fresh copy of the JSON Schema (draft 2020-12) of the current record layout."""
+    import copy
+
+    return copy.deepcopy(_DOCUMENT)
+
+
+def check(record: object) -> str | None:
+    """Checks a record.
+
+    Returns:
+        What is wrong first, with the full key, or None if all is well.
+    """
+    wrong = _check(record, _COMPILED, "")
+    if wrong is None and isinstance(record, dict) and record["status"] == "completed" and record["metrics"] is None:
+        return "metrics is null, but status is completed"
+    return wrong
+
+
+class _Node:
+    """One schema with its keywords looked up once."""
+
+    __slots__ = ("closed", "enum", "items", "minimum", "others", "pattern", "plain", "properties", "required", "types")
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        names = schema.get("type", ())
+        names = (names,) if isinstance(names, str) else names
+        self.types = frozenset(kind for name in names for kind in _TYPES[name])
+        self.enum = schema.get("enum")
+        self.pattern = re.compile(schema["pattern"]) if "pattern" in schema else None
+        self.minimum = schema.get("minimum")
+        self.required: list[str] = schema.get("required", [])
+        self.properties = {name: _Node(part) for name, part in schema.get("properties", {}).items()}
+        self.items = _Node(schema["items"]) if "items" in schema else None
+        others = schema.get("additionalProperties", True)
+        self.closed = others is False
+        self.others = _Node(others) if isinstance(others, dict) else None
+        self.plain = bool(names) and not schema.keys() - {"type", "minimum", "description"}
+
+
+_COMPILED = _Node(_DOCUMENT)
+
+
+def _check(value: Any, node: _Node, key: str) -> str | None:
+    kind = type(value)
+    if node.types and kind not in node.types:
+        return f"{key or 'the file'} is {_name(value)}"
+    if kind is dict:
+        return _check_group(value, node, key)
+    if kind is list:
+        return None if node.items is None else _check_items(value, node.items, key)
+    if node.enum is not None and value not in node.enum:
+        return f"{key} is {value!r}; known are {', '.join(map(str, node.enum))}"
+    if kind is str:
+        if node.pattern is not None and not node.pattern.search(value):
+            return f"{key} is {value!r}, which does not match {node.pattern.pattern}"
+    elif node.minimum is not None and value is not None and value < node.minimum:
+        return f"{key} is {value}, less than {node.minimum}"
+    return None
+
+
+def _check_group(value: dict[str, Any], node: _Node, key: str) -> str | None:
+    for name in node.required:
+        if name not in value:
+            return f"{_join(key, name)} is missing"
+    for name, item in value.items():
+        part = node.properties.get(name, node.others)
+        if part is None:
+            if node.closed:
+                return f"{_join(key, name)} is not part of schema 1"
+        elif part.plain and part.minimum is None:
+            if type(item) not in part.types:
+                return f"{_join(key, name)} is {_name(item)}"
+        elif wrong := _check(item, part, _join(key, name)):
+            return wrong
+    return None
+
+
+def _check_items(values: list[Any], node: _Node, key: str) -> str | None:
+    kinds = set(map(type, values))
+    # Whole lists of scalars at once: the usual case, and lists can be long.
+    if node.plain and kinds <= node.types and (node.minimum is None or _at_least(values, kinds, node.minimum)):
+        return None
+    for place, item in enumerate(values):
+        if wrong := _check(item, node, f"{key}[{place}]"):
+            return wrong
+    return None
+
+
+def _at_least(values: list[Any], kinds: set[type], minimum: float) -> bool:
+    return type(None) not in kinds and (not values or min(values) >= minimum)
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def _name(value: object) -> str:
+    names = {"NoneType": "null", "dict": "an object", "list": "a list", "str": "a string", "bool": "true or false"}
+    return names.get(type(value).__name__, repr(value))

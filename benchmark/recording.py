@@ -1,0 +1,151 @@
+"""Puts the record of a run together (schema: `benchmark.records`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark import config as configs
+from benchmark import metrics, provenance
+from benchmark.predictions import Predictions
+from benchmark.preparation import Prepared
+from benchmark.records import SCHEMA
+
+
+def build(
+    prepared: Prepared,
+    *,
+    status: str,
+    done: Mapping[str, Any],
+    found: Predictions | None,
+    predictions_file: Path | None,
+    cost: Mapping[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
+    """The record of a run, finished or not.
+
+    Args:
+        prepared: The run.
+        status: ``completed``, ``interrupted`` or ``failed``.
+        done: What the engine kept: losses, times, counts (`benchmark.engine`).
+        found: Predictions after every finished experience, or None when there are none yet.
+        predictions_file: Where they were written.
+        cost: Parameters and FLOPs; what is not known yet is None.
+        seconds: Wall time of this process for the run.
+    """
+    plan, stream = prepared.plan, prepared.stream
+    times, sets = len(stream.scenario.experiences), len(stream.tests)
+    matrix: list[list[float | None]] = [[None] * sets for _ in range(times)]
+    values: dict[str, Any] = {}
+    if found is not None:
+        rows, _ = metrics.accuracy_matrix(found, times=times, sets=sets)
+        matrix = metrics.null(rows)
+        if status == "completed":
+            values = metrics.continual_metrics(
+                rows,
+                [len(test) for test in stream.tests],
+                family=stream.scenario.family,
+                baseline=done["baseline"],
+                predictions=found,
+            )
+    return {
+        "schema": SCHEMA,
+        "run_id": prepared.run_id,
+        "status": status,
+        "track": plan.track,
+        "scenario": _scenario(prepared),
+        "method": {
+            "name": plan.method_spec.name,
+            "recipe": plan.recipe,
+            "default_recipe": plan.method_spec.default_recipe,
+            "uses": sorted(prepared.context.uses),
+            "control": plan.method_spec.control,
+            "stream": plan.method_spec.stream,
+            "code_sha256": plan.method.code_sha256,
+            "distribution": plan.method.entry.distribution,
+            "paper": plan.method_spec.paper,
+        },
+        "backbone": {
+            "name": prepared.backbone.name,
+            "sha256": prepared.backbone.sha256,
+            "mean": list(prepared.backbone.mean),
+            "std": list(prepared.backbone.std),
+            "normalize": plan.method_config.normalize,
+            "normalize_mean": list(prepared.pipeline.mean),
+            "normalize_std": list(prepared.pipeline.std),
+            "image_size": prepared.backbone.image_size,
+            "parameters": prepared.backbone.parameters,
+        },
+        "config": {
+            "given": dict(plan.given),
+            "effective": {**plan.effective(), "derived": configs.derived(plan.method_config)},
+            "origin": dict(plan.origin),
+            "preset": plan.preset,
+        },
+        "seeds": dict(plan.seeds),
+        "evaluated_on": "validation" if plan.request.validate else "test",
+        "accuracy": matrix,
+        "counts": [len(test) for test in stream.tests],
+        "baseline": done["baseline"],
+        "metrics": values,
+        "cost": dict(cost),
+        "timing": {
+            "data_seconds": prepared.data_seconds,
+            "train_seconds": list(done["train_seconds"]),
+            "eval_seconds": list(done["eval_seconds"]),
+            "total_seconds": prepared.data_seconds + seconds,
+            "peak_memory_bytes": done["peak_memory_bytes"],
+            "throughput_images_per_second": _throughput(done),
+            "resumed": done["resumed"],
+        },
+        "predictions": _file(predictions_file, found),
+        "losses": list(done["losses"]),
+        "warnings": list(prepared.warnings),
+        "provenance": provenance.collect(
+            device=str(prepared.device), threads=torch.get_num_threads(), deterministic=True
+        ),
+    }
+
+
+def _scenario(prepared: Prepared) -> dict[str, Any]:
+    plan, stream = prepared.plan, prepared.stream
+    scenario = stream.scenario
+    return {
+        "name": plan.scenario_name,
+        "version": scenario.version,
+        "family": scenario.family,
+        "fingerprint": scenario.fingerprint,
+        "num_classes": scenario.num_classes,
+        "class_order": list(scenario.class_order),
+        "experiences": [
+            {
+                "classes": list(part.classes),
+                "domain": part.domain,
+                "train": len(part.train),
+                "test": len(part.test),
+            }
+            for part in scenario.experiences
+        ],
+        "options": configs.as_dict(plan.scenario_config),
+        "notes": dict(scenario.notes),
+        "distribution": plan.scenario.entry.distribution,
+    }
+
+
+def _throughput(done: Mapping[str, Any]) -> float | None:
+    seconds = sum(done["eval_seconds"])
+    return done["eval_images"] / seconds if seconds > 0 else None
+
+
+def _file(path: Path | None, found: Predictions | None) -> dict[str, Any] | None:
+    if path is None or found is None:
+        return None
+    return {
+        "file": path.name,
+        "rows": len(found.label),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }

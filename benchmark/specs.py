@@ -1,0 +1,143 @@
+"""Frozen records that plugins return from their registration hooks.
+
+Nothing here imports torch: the command line reads specs to print help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmark.api import Context, Method, Scenario
+    from benchmark.leaderboard import Table
+
+Family = Literal["class-il", "domain-il", "task-il", "uda", "dg", "few-shot", "base-to-new"]
+FAMILIES: tuple[Family, ...] = ("class-il", "domain-il", "task-il", "uda", "dg", "few-shot", "base-to-new")
+
+# What a method may declare that it uses. The engine withholds the rest (`benchmark.api`), the
+# record keeps the list, and the leaderboard prints it as a footnote.
+USES: Mapping[str, str] = {
+    "boundaries": "is told when one experience ends and the next begins, and its classes",
+    "task_id": "is told the index of the experience, in training (and at test time in task-il only)",
+    "num_tasks": "is told how many experiences there will be",
+    "num_classes": "is told how many classes there will be in the end, and may predict unseen ones",
+    "class_names": "reads the names of the classes seen so far",
+    "memory": "keeps training images of past experiences",
+    "unlabelled": "reads unlabelled target images",
+    "test_batch": "lets a prediction depend on the other images of the test batch",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodSpec:
+    """One method, as its plugin registers it.
+
+    Attributes:
+        name: Name on the command line; equal to the entry point's.
+        build: ``build(config, context) -> Method``; usually the class itself.
+        config: Frozen dataclass, a subclass of `benchmark.api.MethodConfig`.
+        summary: One line for ``bench info``.
+        uses: Keys of `USES`, or a function of the config that returns them
+            (a recipe may use more than the default).
+        recipes: Named presets, ``{"pilot": {"lr": 0.001875}}``, selected by ``l2p@pilot``.
+            A recipe lists only fields that differ from the class defaults.
+        default_recipe: Name under which the class defaults are known.
+        tracks: Hyper-parameters per track (``nano``, ``mini``, ``paper``), applied below the
+            recipe; `rule` says where they come from.
+        rule: How the values in ``tracks`` were found, without test data.
+        sources: Where the value of a field or recipe comes from, ``{"lr": "paper, section 4"}``.
+        paper: arXiv id or DOI.
+        reference: Official repository and the commit compared with.
+        control: True for the yardsticks that every table shows.
+        stream: ``sequential`` or ``joint`` (all training data in one experience: an upper bound).
+        supports: ``supports(scenario) -> str | None``: the reason why it cannot run there.
+        published: Key of the method's rows in the published figures shipped with the package.
+    """
+
+    name: str
+    build: Callable[[Any, Context], Method]
+    config: type
+    summary: str
+    uses: frozenset[str] | Callable[[Any], frozenset[str]] = frozenset()
+    recipes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    default_recipe: str = "default"
+    tracks: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    rule: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    paper: str = ""
+    reference: str = ""
+    control: bool = False
+    stream: Literal["sequential", "joint"] = "sequential"
+    supports: Callable[[Scenario], str | None] | None = None
+    published: str = ""
+
+    def uses_of(self, config: object) -> frozenset[str]:
+        """What the method uses under this configuration."""
+        return self.uses(config) if callable(self.uses) else self.uses
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScenarioSpec:
+    """One scenario, as its plugin registers it.
+
+    Attributes:
+        name: Name on the command line; equal to an entry point's.
+        build: ``build(config, request) -> Scenario``, a pure function of its arguments and
+            the data root (`benchmark.api.ScenarioRequest`).
+        config: Frozen dataclass of the scenario's options.
+        summary: One line for ``bench info``.
+        family: One of `FAMILIES`.
+        tracks: Input preset per track it is offered on, the default track first,
+            ``{"mini": "cifar32", "paper": "unit224"}`` (`benchmark.transforms.PRESETS`).
+        variant: Option that ``name/VARIANT`` sets, e.g. ``split`` for ``split-cifar100/20x5``.
+        aliases: Further names; each needs an entry point of its own.
+        source: Where the data come from.
+        licence: Licence of the data as the source states it.
+        size_mb: Size of the download, 0 for bundled data.
+    """
+
+    name: str
+    build: Callable[[Any, Any], Scenario]
+    config: type
+    summary: str
+    family: Family
+    tracks: Mapping[str, str]
+    variant: str = ""
+    aliases: tuple[str, ...] = ()
+    source: str = ""
+    licence: str = ""
+    size_mb: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExporterSpec:
+    """One output format of the leaderboard.
+
+    Attributes:
+        name: Value of ``--format``.
+        export: ``export(tables) -> str``: a pure function of the tables.
+        summary: One line for ``bench info``.
+        suffix: File suffix with the dot, e.g. ``.tex``.
+    """
+
+    name: str
+    export: Callable[[list[Table]], str]
+    summary: str
+    suffix: str = ".txt"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """What `bench_run_finished` is told.
+
+    Attributes:
+        path: The record's file.
+        record: Its content; do not change it.
+    """
+
+    path: Path
+    record: Mapping[str, Any]

@@ -1,0 +1,95 @@
+"""What ``bench run`` prints at the end of a run: the headline numbers and the accuracy matrix."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SHADES = " ░▒▓█"
+# Backgrounds of the 256-colour palette from dark blue to yellow, with a readable foreground.
+_COLOURS = (17, 18, 24, 30, 36, 72, 107, 143, 179, 220)
+MOST_COLUMNS = 20
+
+HEADLINES = (
+    ("final_avg_acc", "final average accuracy"),
+    ("final_acc", "final accuracy (sample mean)"),
+    ("avg_incremental_acc", "average incremental accuracy"),
+    ("forgetting", "forgetting (Chaudhry)"),
+    ("bwt", "backward transfer"),
+    ("fwt", "forward transfer"),
+    ("learning_acc", "learning accuracy"),
+)
+
+
+def brief(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The few fields that ``--json`` prints per run."""
+    return {
+        "run_id": record["run_id"],
+        "status": record["status"],
+        "scenario": record["scenario"]["name"],
+        "method": record["method"]["name"],
+        "recipe": record["method"]["recipe"],
+        "track": record["track"],
+        "seed": record["seeds"]["seed"],
+        "metrics": {name: record["metrics"].get(name) for name, _ in HEADLINES},
+        "record": str(path),
+    }
+
+
+def render(record: Mapping[str, Any], path: Path, *, colour: bool | None = None) -> str:
+    """The summary as text; colours only on a terminal and without ``NO_COLOR``."""
+    if colour is None:
+        colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    method, scenario, timing = record["method"], record["scenario"], record["timing"]
+    tested = "" if record["evaluated_on"] == "test" else " (on held-out training images)"
+    lines = [
+        f"{method['name']}@{method['recipe']} on {scenario['name']}, {record['track']} track, "
+        f"{record['backbone']['name']}, seed {record['seeds']['seed']}{tested}",
+        "",
+        *heat_map(record["accuracy"], scenario, colour=colour),
+        "",
+    ]
+    for name, words in HEADLINES:
+        value = record["metrics"].get(name)
+        if value is not None:
+            lines.append(f"  {words:<32} {100 * value:6.2f} %")
+    cost = record["cost"]
+    lines.append(f"  {'trainable / total parameters':<32} {cost['params_trainable']:,} / {cost['params_total']:,}")
+    lines.append(
+        f"  {'time':<32} {timing['total_seconds']:.1f} s "
+        f"(data {timing['data_seconds']:.1f}, training {sum(timing['train_seconds']):.1f}, "
+        f"evaluation {sum(timing['eval_seconds']):.1f})"
+    )
+    lines += [f"  warning: {warning}" for warning in record["warnings"]]
+    lines += ["", f"record: {path}"]
+    return "\n".join(lines)
+
+
+def heat_map(accuracy: list[list[float | None]], scenario: Mapping[str, Any], *, colour: bool) -> list[str]:
+    """The accuracy matrix, rows = after which experience, columns = test sets, in percent."""
+    columns = len(accuracy[0])
+    if columns > MOST_COLUMNS:
+        return [f"accuracy matrix: {len(accuracy)} x {columns}, too wide to draw; it is in the record"]
+    domains = [part["domain"] for part in scenario["experiences"]]
+    titles = [
+        f"{domains[j][:5]:>5}" if j < len(domains) and domains[j] and len(domains) == columns else f"{j:>5}"
+        for j in range(columns)
+    ]
+    lines = ["accuracy in %, rows: after experience, columns: test set", "     " + "".join(titles)]
+    for index, row in enumerate(accuracy):
+        lines.append(f"{index:>4} " + "".join(_cell(value, colour) for value in row))
+    return lines
+
+
+def _cell(value: float | None, colour: bool) -> str:
+    if value is None:
+        return "    ·"
+    text = f"{100 * value:3.0f}"
+    if colour:
+        level = min(len(_COLOURS) - 1, int(value * len(_COLOURS)))
+        front = 15 if level < 6 else 16
+        return f"\x1b[48;5;{_COLOURS[level]}m\x1b[38;5;{front}m {text} \x1b[0m"
+    return f"{SHADES[min(len(SHADES) - 1, int(value * len(SHADES)))]}{text} "

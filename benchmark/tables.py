@@ -1,0 +1,114 @@
+"""Tables as data: what every exporter is given, and the plain text for the terminal.
+
+Texts are plain Unicode; an exporter escapes them for its format. Nothing here knows what a table
+is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Scalar = str | int | float | bool | None
+MISSING = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes:
+        key: Stable name for machines.
+        title: Heading, with the unit in brackets.
+        align: Side to which cells are flushed.
+    """
+
+    key: str
+    title: str
+    align: Literal["left", "right"] = "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: What people read.
+        value: The number behind it at full precision, or the text.
+        bold: Whether it is better than the rest by more than the noise.
+        marks: Marks of the footnotes that apply.
+    """
+
+    text: str
+    value: Scalar = None
+    bold: bool = False
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row.
+
+    Attributes:
+        cells: One per column.
+        group: Rows of one group stand together; formats may draw a line between groups.
+    """
+
+    cells: tuple[Cell, ...]
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table.
+
+    Attributes:
+        title: Short, unique within a list of tables.
+        caption: How to read it.
+        columns: Columns from left to right.
+        rows: Rows from top to bottom.
+        footnotes: Pairs of mark and text; an empty mark for notes on the whole table.
+        runs: Raw values, one mapping per run, for formats that machines read.
+    """
+
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    footnotes: tuple[tuple[str, str], ...] = ()
+    runs: tuple[Mapping[str, Scalar], ...] = field(default=())
+
+
+def render_text(tables: list[Table]) -> str:
+    """Renders tables for a terminal; bold is a trailing ``*``, as colour may be missing."""
+    return "\n\n".join(_text(table) for table in tables) + "\n" if tables else ""
+
+
+def _text(table: Table) -> str:
+    from tabulate import tabulate
+
+    def show(cell: Cell) -> str:
+        marks = f" [{','.join(cell.marks)}]" if cell.marks else ""
+        return one_line(cell.text) + ("*" if cell.bold else "") + marks
+
+    body: list[list[str]] = []
+    previous = table.rows[0].group if table.rows else ""
+    for row in table.rows:
+        if row.group != previous:
+            body.append([""] * len(table.columns))
+        previous = row.group
+        body.append([show(cell) for cell in row.cells])
+    grid = tabulate(
+        body,
+        headers=[one_line(column.title) for column in table.columns],
+        colalign=[column.align for column in table.columns] if body else None,
+        disable_numparse=True,
+    )
+    notes = [f"[{mark}] {one_line(text)}" if mark else one_line(text) for mark, text in table.footnotes]
+    return "\n".join([one_line(table.title), "", grid, "", one_line(table.caption), *notes])
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space and control characters as one blank."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())

@@ -1,0 +1,31 @@
+"""The contract that every method, scenario and exporter must pass, for built-ins and outsiders alike.
+
+::
+
+    from benchmark.testing import MethodContract
+
+    class TestMine(MethodContract):
+        method = "mine"
+
+``bench check mine`` runs the same checks without pytest. `benchmark.testing.toys` has the toy stream,
+a tiny ViT and a toy method for tests of your own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmark.testing.checks import CheckFailed, CheckSkipped, run_checks
+    from benchmark.testing.contract import ExporterContract, MethodContract, ScenarioContract
+
+__all__ = ["CheckFailed", "CheckSkipped", "ExporterContract", "MethodContract", "ScenarioContract", "run_checks"]
+
+
+def __getattr__(name: str) -> Any:
+    # The contract classes need pytest and the checks need torch: neither is imported before it is used.
+    if name in __all__:
+        module = "contract" if name.endswith("Contract") else "checks"
+        return getattr(importlib.import_module(f"benchmark.testing.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

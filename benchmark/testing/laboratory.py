@@ -1,0 +1,476 @@
+"""Runs a method or builds a scenario under observation; the checks judge what is seen.
+
+A method is run by the real engine, on a toy stream of three experiences with two classes each and a
+tiny ViT with random weights, so that a run takes a fraction of a second on a CPU. Watchers are
+ordinary life-cycle plugins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+from unittest import mock
+
+import pluggy
+import torch
+from torch import Tensor
+
+from benchmark import config as configs
+from benchmark import data, engine, hookspecs, predictions, preparation, records, registry, streams
+from benchmark.api import Batch, Context, ExperienceView, ImageSet, Method, Scenario, tensors_in
+from benchmark.errors import BenchError, did_you_mean
+from benchmark.hookspecs import hookimpl
+from benchmark.plan import EngineConfig, Plan, RunRequest
+from benchmark.predictions import Predictions
+from benchmark.preparation import Prepared
+from benchmark.registry import Entry, Loaded
+from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
+from benchmark.testing import toys
+from benchmark.transforms import InputPipeline
+
+FAMILIES = ("class-il", "domain-il")
+PRESET = "glyph32"  # has an augmentation, so that its random numbers are part of what is checked
+TOLERANCE = 1e-4  # of logits, relative to the largest: batched and single products differ by about 1e-6
+
+
+class CheckFailed(BenchError, AssertionError):
+    """A plugin breaks its contract."""
+
+
+class CheckSkipped(Exception):  # noqa: N818 - it is not an error
+    """A check does not apply; its text says why."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What was seen after one experience.
+
+    Attributes:
+        state: Copies of all tensors by name: weights, buffers, optimiser and extra state.
+        logits: Of all test images of the stream met so far, in natural order.
+        seen: Number of classes seen.
+        raw: Those test images, uint8 ``(N, 3, H, W)``.
+        labels: Their labels.
+    """
+
+    state: dict[str, Tensor]
+    logits: Tensor
+    seen: int
+    raw: Tensor
+    labels: Tensor
+
+
+class Watcher:
+    """A life-cycle plugin that looks at the method before and after every experience."""
+
+    def __init__(self, prepared: Prepared, *, stop_before: int = -1, stop_after: int = -1, look: bool = True) -> None:
+        self.prepared = prepared
+        self.stop_before = stop_before
+        self.stop_after = stop_after
+        self.look = look
+        self.method: Method | None = None
+        self.sights: list[Sight] = []
+        self.start: dict[str, Tensor] = {}
+        self.frozen: set[str] = set()
+        self.promised: dict[str, tuple[Tensor, Tensor]] = {}
+        self.moved: set[str] = set()
+
+    @hookimpl
+    def bench_before_task(self, experience: int, method: Method) -> None:
+        """Remembers the weights that are frozen, and those that the optimiser promises to train."""
+        if experience == self.stop_before:
+            raise KeyboardInterrupt
+        self.method = method
+        if not self.look:
+            return
+        backbone = method.context.backbone.model
+        if not self.start:
+            self.start = {name: p.detach().clone() for name, p in backbone.named_parameters()}
+            self.frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
+        names = {id(p): f"backbone.{name}" for name, p in backbone.named_parameters()}
+        names |= {id(p): name for name, p in method.named_parameters() if id(p) not in names}
+        groups = [] if method.optimizer is None else method.optimizer.param_groups
+        held = [p for group in groups for p in group["params"] if p.requires_grad]
+        self.promised = {names.get(id(p), "an unnamed tensor"): (p, p.detach().clone()) for p in held}
+
+    @hookimpl
+    def bench_after_task(self, experience: int) -> None:
+        """Looks at the state and the logits."""
+        if self.look and self.method is not None:
+            self.moved |= {name for name, (now, then) in self.promised.items() if not torch.equal(now, then)}
+            self.sights.append(self._sight(self.method, experience))
+        if experience == self.stop_after:
+            raise KeyboardInterrupt
+
+    def _sight(self, method: Method, experience: int) -> Sight:
+        stream = self.prepared.stream
+        tests = ImageSet.concat([stream.tests[place] for place in stream.tests_seen[experience]])
+        raw = tests.images(slice(None))
+        return Sight(
+            state=state_of(method),
+            logits=predict(method, self.prepared.pipeline, raw),
+            seen=len(stream.scenario.seen_classes(experience)),
+            raw=raw,
+            labels=tests.labels,
+        )
+
+
+def state_of(method: Method) -> dict[str, Tensor]:
+    """Copies of every tensor of a method's state, by name."""
+    found = {f"backbone.{name}": t for name, t in method.context.backbone.model.state_dict().items()}
+    found |= method.state_dict()
+    for group, tree in (
+        ("optimizer", method.optimizer.state_dict() if method.optimizer is not None else {}),
+        ("extra", method.extra_state()),
+    ):
+        found |= {f"{group}[{place}]": tensor for place, tensor in enumerate(tensors_in(tree))}
+    return {name: tensor.detach().clone() for name, tensor in found.items()}
+
+
+@contextmanager
+def evaluating(method: Method) -> Iterator[None]:
+    """Eval mode without gradients, as the engine predicts; mode as found afterwards."""
+    was_training = method.training
+    method.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        method.train(was_training)
+
+
+def predict(method: Method, pipeline: InputPipeline, raw: Tensor, sizes: int | None = None) -> Tensor:
+    """Logits of uint8 images, ``sizes`` at a time (default: all at once)."""
+    size = len(raw) if sizes is None else sizes
+    with evaluating(method):
+        return torch.cat([method.predict(pipeline.eval(part)).detach().clone() for part in raw.split(size)])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One finished run: its record, its predictions with logits, and what was seen on the way."""
+
+    record: dict[str, Any]
+    predictions: Predictions
+    watcher: Watcher
+    prepared: Prepared
+
+    @property
+    def method(self) -> Method:
+        """The trained method."""
+        if self.watcher.method is None:
+            raise CheckFailed("the run ended without training")
+        return self.watcher.method
+
+
+@dataclass
+class MethodSubject:
+    """A method under test, with a configuration that is small enough for a toy run.
+
+    Attributes:
+        loaded: The spec and where it comes from.
+        recipe: Its recipe.
+    """
+
+    loaded: Loaded
+    recipe: str
+
+    @property
+    def spec(self) -> MethodSpec:
+        """The method's spec."""
+        return cast("MethodSpec", self.loaded.spec)
+
+    def config_of(self, recipe: str) -> Any:
+        """The configuration of a recipe, as its author gave it."""
+        layers = [configs.Layer(f"recipe {recipe}", self.spec.recipes.get(recipe, {}))]
+        return configs.resolve(self.spec.config, layers, key=f"method.{self.spec.name}")[0]
+
+    def small(self, recipe: str, **changes: Any) -> Any:
+        """The same, with few epochs and small batches where the method's own checks allow it."""
+        config = self.config_of(recipe)
+        for name, value in {"epochs": min(2, config.epochs), "batch_size": 8, **changes}.items():
+            try:
+                config = dataclasses.replace(config, **{name: value})
+            except ValueError:  # e.g. a method that makes exactly one pass
+                if name in changes:
+                    raise CheckSkipped(f"its options do not allow {name}={value}") from None
+        return config
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """What it declares under the recipe."""
+        return self.spec.uses_of(self.config_of(self.recipe))
+
+    @cached_property
+    def family(self) -> str:
+        """The first family of toy streams that it supports."""
+        reasons = []
+        for family in FAMILIES:
+            reason = self.refusal(family)
+            if reason is None:
+                return family
+            reasons.append(f"{family}: {reason}")
+        raise CheckSkipped("it supports no toy stream: " + "; ".join(reasons))
+
+    def refusal(self, family: str) -> str | None:
+        """Why it does not run on a family, or None."""
+        return None if self.spec.supports is None else self.spec.supports(toys.toy_scenario(family=family))
+
+    def scenario(self, **options: Any) -> Scenario:
+        """The toy stream: 3 experiences of 2 classes, 10 training and 12 test images per class."""
+        return toys.toy_scenario(
+            **{"experiences": 3, "classes": 2, "train": 10, "test": 12, "family": self.family, **options}
+        )
+
+    @cached_property
+    def baseline(self) -> Outcome:
+        """The undisturbed run with seed 0, made once."""
+        return self.run()
+
+    def prepare(
+        self, scenario: Scenario, *, seed: int = 0, recipe: str | None = None, config: Any = None, every_step: bool = False
+    ) -> Prepared:
+        """What `benchmark.preparation.prepare` makes, with a tiny ViT instead of loaded weights."""
+        recipe = self.recipe if recipe is None else recipe
+        config = self.small(recipe) if config is None else config
+        backbone = toys.tiny_backbone()
+        plan = Plan(
+            request=RunRequest(scenario="toy", method=self.spec.name, seed=seed, device="cpu"),
+            scenario=Loaded(toys.TOY_SCENARIO, Entry("toy", toys.__name__, "adaptbench"), "0" * 64),
+            scenario_name="toy",
+            scenario_config=toys.ToyConfig(),
+            method=self.loaded,
+            recipe=recipe,
+            method_config=config,
+            engine=EngineConfig(save_logits=True, checkpoint_seconds=0.0 if every_step else 3600.0),
+            track="nano",
+            preset=PRESET,
+            backbone=backbone.name,
+            seeds={"seed": seed, "class_order": seed, "init": seed, "data": seed},
+            origin={},
+            given={},
+        )
+        stream = streams.joint(scenario) if self.spec.stream == "joint" else streams.sequential(scenario)
+        pipeline, warnings = preparation.make_pipeline(plan, backbone)
+        context = SpyContext(
+            backbone=backbone,
+            device=torch.device("cpu"),
+            scenario=stream.scenario,
+            pipeline=pipeline,
+            uses=self.spec.uses_of(config),
+            method=self.spec.name,
+        )
+        return Prepared(
+            plan=plan,
+            stream=stream,
+            backbone=backbone,
+            context=context,
+            pipeline=pipeline,
+            device=torch.device("cpu"),
+            run_id=plan.run_id(fingerprint=scenario.fingerprint, weights_sha256=backbone.sha256, device="cpu"),
+            command="bench check",
+            warnings=warnings,
+            data_seconds=0.0,
+        )
+
+    def run(
+        self, scenario: Scenario | None = None, *, view: type[ExperienceView] = ExperienceView, **options: Any
+    ) -> Outcome:
+        """One undisturbed run; ``options`` as for `prepare`."""
+        prepared = self.prepare(self.scenario() if scenario is None else scenario, **options)
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(engine, "ExperienceView", view):
+            watcher = Watcher(prepared)
+            path = engine.execute(prepared, Path(folder), hooks=manager([watcher]), quiet=True)
+            return outcome(path, watcher)
+
+    def run_in_pieces(self, stops: Sequence[Stop]) -> Outcome:
+        """A run that is stopped at each of the places in turn and resumed."""
+        with tempfile.TemporaryDirectory() as folder:
+            for stop in stops:
+                prepared = stop.arm(self.prepare(self.scenario(), every_step=True))
+                watcher = Watcher(prepared, stop_before=stop.before, stop_after=stop.after, look=False)
+                try:
+                    engine.execute(prepared, Path(folder), hooks=manager([watcher]), quiet=True)
+                except engine.Interrupted:
+                    continue
+                raise CheckFailed(f"the run was not stopped {stop}: it did not get there")
+            prepared = self.prepare(self.scenario(), every_step=True)
+            watcher = Watcher(prepared, look=False)
+            return outcome(engine.execute(prepared, Path(folder), hooks=manager([watcher]), quiet=True), watcher)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A place at which a run is stopped: before or after an experience, or before a training step."""
+
+    before: int = -1
+    after: int = -1
+    step: int = -1
+
+    def __str__(self) -> str:
+        if self.step >= 0:
+            return f"before training step {self.step}"
+        return f"after experience {self.after}" if self.after >= 0 else f"at the start of experience {self.before}"
+
+    def arm(self, prepared: Prepared) -> Prepared:
+        """Makes the method of a run raise KeyboardInterrupt at the step."""
+        if self.step < 0:
+            return prepared
+        spec, left = prepared.plan.method_spec, [self.step]
+
+        def build(config: Any, context: Context) -> Method:
+            method = spec.build(config, context)
+            own = type(method)
+
+            def train_step(self: Method, batch: Batch) -> Any:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+                return own.train_step(self, batch)
+
+            # A subclass, not an attribute: the engine copies methods to count their FLOPs.
+            method.__class__ = type(own.__name__, (own,), {"train_step": train_step})
+            return method
+
+        loaded = dataclasses.replace(prepared.plan.method, spec=dataclasses.replace(spec, build=build))
+        return dataclasses.replace(prepared, plan=dataclasses.replace(prepared.plan, method=loaded))
+
+
+def outcome(path: Path, watcher: Watcher) -> Outcome:
+    """Reads what a run wrote."""
+    return Outcome(records.read(path), predictions.read(path.with_suffix(".parquet")), watcher, watcher.prepared)
+
+
+def manager(plugins: Sequence[object]) -> pluggy.PluginManager:
+    """A manager with the given life-cycle plugins only."""
+    made = pluggy.PluginManager("bench")
+    made.add_hookspecs(hookspecs)
+    for plugin in plugins:
+        made.register(plugin)
+    return made
+
+
+class SpyContext(Context):
+    """A context that remembers what was refused, even if the method swallows the error."""
+
+    def _need(self, use: str, what: str) -> None:
+        if use not in self.uses:
+            self.__dict__.setdefault("refused", []).append(f"{what} (`{use}`)")
+        super()._need(use, what)
+
+
+class SpyView(ExperienceView):
+    """Likewise for a view; also remembers who looks behind its promised attributes."""
+
+    refused: list[str]
+
+    def _need(self, use: str, what: str) -> None:
+        if use not in self._uses:
+            self.refused.append(f"{what} (`{use}`)")
+        super()._need(use, what)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_") and not name.startswith("__"):
+            reader = sys._getframe(1).f_globals.get("__name__", "")
+            if reader not in ("benchmark.api", "benchmark.engine", __name__):
+                type(self).refused.append(f"the private attribute `{name}` of its view (in {reader})")
+        return super().__getattribute__(name)
+
+
+@dataclass
+class ScenarioSubject:
+    """A scenario under test, with its default options.
+
+    Attributes:
+        loaded: The spec and where it comes from.
+        variant: What followed the ``/`` of its name.
+        data_root: Folder with data sets, or None for the default places.
+    """
+
+    loaded: Loaded
+    variant: str = ""
+    data_root: Path | None = None
+
+    @property
+    def spec(self) -> ScenarioSpec:
+        """The scenario's spec."""
+        return cast("ScenarioSpec", self.loaded.spec)
+
+    @cached_property
+    def options(self) -> Any:
+        """Its default options, with the variant."""
+        from benchmark.plan import resolve_scenario
+
+        return resolve_scenario(self.spec, self.variant, [])[0]
+
+    def build(self, seed: int = 0) -> Scenario:
+        """Builds it; nothing is downloaded."""
+        places = {"data_root": self.data_root, "cache": data.cache_root(), "download": "never"}
+        return preparation.make_scenario(self.loaded, self.options, places, seed=seed)
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """The scenario with seed 0, built once."""
+        return self.build()
+
+
+@dataclass
+class ExporterSubject:
+    """An exporter under test."""
+
+    spec: ExporterSpec
+
+
+Subject = MethodSubject | ScenarioSubject | ExporterSubject
+
+
+def _given(spec: Any) -> Loaded:
+    return Loaded(spec, Entry(spec.name, str(getattr(spec, "build", spec).__module__), "not installed"), "0" * 64)
+
+
+def method_subject(method: str | MethodSpec) -> MethodSubject:
+    """The subject for a registered method (``name`` or ``name@recipe``), or for a spec.
+
+    Raises:
+        UsageError: No such method or recipe.
+        PluginError: Its plugin is broken.
+    """
+    if isinstance(method, MethodSpec):
+        return MethodSubject(_given(method), method.default_recipe)
+    name, _, recipe = method.partition("@")
+    loaded = registry.load_method(name)
+    spec = cast("MethodSpec", loaded.spec)
+    if recipe and recipe != spec.default_recipe and recipe not in spec.recipes:
+        raise did_you_mean(f"recipe of {name}", recipe, [spec.default_recipe, *spec.recipes])
+    return MethodSubject(loaded, recipe or spec.default_recipe)
+
+
+def scenario_subject(scenario: str | ScenarioSpec, data_root: Path | None = None) -> ScenarioSubject:
+    """The subject for a registered scenario (``name`` or ``name/variant``), or for a spec.
+
+    Raises:
+        UsageError: No such scenario.
+        PluginError: Its plugin is broken.
+    """
+    if isinstance(scenario, ScenarioSpec):
+        return ScenarioSubject(_given(scenario), data_root=data_root)
+    name, _, variant = scenario.partition("/")
+    return ScenarioSubject(registry.load_scenario(name), variant, data_root)
+
+
+def exporter_subject(exporter: str | ExporterSpec) -> ExporterSubject:
+    """The subject for a registered exporter, or for a spec.
+
+    Raises:
+        UsageError: No such exporter.
+        PluginError: Its plugin is broken.
+    """
+    return ExporterSubject(exporter if isinstance(exporter, ExporterSpec) else registry.load_exporter(exporter))
+

@@ -1,0 +1,384 @@
+"""Checks that every method must pass, on any machine, in seconds.
+
+Each is a function of a `benchmark.testing.laboratory.MethodSubject` that returns nothing, raises
+`CheckFailed` or `CheckSkipped`; its first line is what ``bench check`` prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmark import checkpoint, records
+from benchmark import config as configs
+from benchmark.api import Experience, ExperienceView, ImageSet, LoopMethod, Scenario
+from benchmark.errors import PluginError
+from benchmark.testing import laboratory
+from benchmark.testing.laboratory import TOLERANCE, CheckFailed, CheckSkipped, MethodSubject, Outcome, SpyView, Stop
+
+
+def options(subject: MethodSubject) -> None:
+    """options survive a round trip through text; a run does not change them"""
+    spec = subject.spec
+    for recipe in [spec.default_recipe, *spec.recipes]:
+        config = subject.config_of(recipe)
+        values = configs.as_dict(config)
+        again, _ = configs.resolve(spec.config, [configs.Layer("round trip", values)], key=f"method.{spec.name}")
+        if again != config:
+            raise CheckFailed(f"recipe `{recipe}`: {config} became {again} on the way through `as_dict`")
+    for track, given in spec.tracks.items():
+        layers = [configs.Layer(f"track {track}", given)]
+        configs.resolve(spec.config, layers, key=f"method.{spec.name}")
+    config = subject.baseline.prepared.plan.method_config
+    if config != subject.small(subject.recipe):
+        raise CheckFailed(f"the run changed its configuration to {config}", hint="make the dataclass frozen")
+
+
+def recipes(subject: MethodSubject) -> None:
+    """every recipe trains one experience"""
+    others = [name for name in [subject.spec.default_recipe, *subject.spec.recipes] if name != subject.recipe]
+    for recipe in others:
+        try:
+            subject.run(subject.scenario(experiences=1), recipe=recipe)
+        except PluginError as error:
+            raise CheckFailed(f"recipe `{recipe}`: {error.message}", hint=error.hint) from error
+
+
+def supports(subject: MethodSubject) -> None:
+    """`supports` gives a reason or None; the method runs where it gives None"""
+    for family in laboratory.FAMILIES:
+        reason = subject.refusal(family)
+        if reason is not None and (not isinstance(reason, str) or not reason.strip()):
+            raise CheckFailed(f"`supports` returned {reason!r} on {family}", hint="return None or the reason as text")
+        if reason is None and family != subject.family:
+            subject.run(subject.scenario(family=family))
+
+
+def same_seed(subject: MethodSubject) -> None:
+    """the same seed gives the same record, bit for bit"""
+    _same(subject.baseline, subject.run(), "a second run with the same seed")
+
+
+def other_seed(subject: MethodSubject) -> None:
+    """another seed gives other numbers, unless nothing is trained"""
+    if not subject.baseline.record["cost"]["params_trainable"]:
+        raise CheckSkipped("no weights are trained: nothing is drawn")
+    other = subject.run(seed=1)
+    if _difference(subject.baseline, other, scenario_part=False) is None:
+        raise CheckFailed(
+            "seeds 0 and 1 give the same losses and predictions",
+            hint="draw from torch's global generator, which the engine seeds; do not seed it yourself",
+        )
+
+
+def weights(subject: MethodSubject) -> None:
+    """frozen weights stay frozen, those of the optimiser move"""
+    watcher = subject.baseline.watcher
+    model = dict(subject.baseline.method.context.backbone.model.named_parameters())
+    for name in sorted(watcher.frozen):
+        if name not in model or not torch.equal(model[name], watcher.start[name]):
+            raise CheckFailed(f"the frozen backbone weight `{name}` changed", hint="set requires_grad to what is meant")
+    still = sorted(set(watcher.promised) - watcher.moved)
+    if still:
+        raise CheckFailed(
+            f"the optimiser holds `{still[0]}`, which never moved ({len(still)} such)",
+            hint="does it take part in the loss? Freeze it, or leave it out of the optimiser",
+        )
+
+
+def logits(subject: MethodSubject) -> None:
+    """logits are finite, one row per image and one column per class seen"""
+    for index, sight in enumerate(subject.baseline.watcher.sights):
+        rows, columns = sight.logits.shape
+        more = "num_classes" in subject.uses
+        if rows != len(sight.raw) or columns < sight.seen or (columns > sight.seen and not more):
+            raise CheckFailed(
+                f"after experience {index}: logits of shape {(rows, columns)} for {len(sight.raw)} images "
+                f"and {sight.seen} classes seen"
+            )
+        if torch.isnan(sight.logits).any():
+            raise CheckFailed(f"after experience {index}: NaN among the logits")
+
+
+def batch(subject: MethodSubject) -> None:
+    """a prediction does not depend on the test batch (1, 7, 64, shuffled, sorted, foreign images)"""
+    if "test_batch" in subject.uses:
+        raise CheckSkipped("it declares `test_batch`: tables mark it as leaking")
+    run = subject.baseline
+    sight, method, pipeline = run.watcher.sights[-1], run.method, run.prepared.pipeline
+    count = len(sight.raw)
+    generator = torch.Generator().manual_seed(0)
+    for name, places, size in (
+        ("alone", torch.arange(count), 1),
+        ("7 at a time", torch.arange(count), 7),
+        ("64 at a time", torch.arange(count), 64),
+        ("shuffled", torch.randperm(count, generator=generator), 32),
+        ("sorted by class", sight.labels.sort(stable=True).indices, 8),
+    ):
+        found = torch.empty_like(sight.logits)
+        found[places] = laboratory.predict(method, pipeline, sight.raw[places], size)
+        _close(found, sight.logits, f"images predicted {name} and all together differ", "do without batch statistics")
+    noise = torch.randint(0, 256, (56, *sight.raw.shape[1:]), generator=generator, dtype=torch.uint8)
+    found = laboratory.predict(method, pipeline, torch.cat([noise, sight.raw[:8]]))[-8:]
+    _close(found, sight.logits[:8], "images among foreign ones are predicted differently", "use no batch statistics")
+
+
+def undeclared(subject: MethodSubject) -> None:
+    """the method asks for nothing that it does not declare, not even to catch the refusal"""
+
+    class Spy(SpyView):
+        refused: list[str] = []  # noqa: RUF012 - one list for all views of this run
+
+    run = subject.run(view=Spy)
+    asked = [*Spy.refused, *run.prepared.context.__dict__.get("refused", [])]
+    if asked:
+        raise CheckFailed(f"the method reads {asked[0]}", hint="declare it in `uses`, or do without")
+
+
+def task_id(subject: MethodSubject) -> None:
+    """results do not change when the experiences are numbered differently"""
+    if "task_id" in subject.uses:
+        raise CheckSkipped("it declares `task_id`")
+
+    class Renumbered(ExperienceView):
+        """Seven empty experiences come first; everything that may be read is the same."""
+
+        def __init__(self, scenario: Scenario, index: int, uses: frozenset[str], method: str) -> None:
+            first = scenario.experiences[0]
+            nothing = first.train.subset(torch.arange(0))
+            empty = Experience(train=nothing, test=nothing, classes=())
+            shifted = dataclasses.replace(scenario, experiences=(*[empty] * 7, *scenario.experiences))
+            super().__init__(shifted, index + 7, uses, method)
+
+    _same(subject.baseline, subject.run(view=Renumbered), "a run whose experiences are numbered from 7")
+
+
+def future(subject: MethodSubject) -> None:
+    """what is predicted after two experiences does not depend on the third"""
+    if subject.spec.stream == "joint":
+        raise CheckSkipped("it trains on everything at once, and says so")
+    scenario = subject.scenario()
+    *past, last = scenario.experiences
+    flipped = dataclasses.replace(last, train=_other_images(last.train), test=_other_images(last.test))
+    _same_past(subject.baseline, subject.run(dataclasses.replace(scenario, experiences=(*past, flipped))), "other images")
+    if not subject.uses & {"num_tasks", "num_classes"}:
+        short = subject.run(dataclasses.replace(scenario, experiences=tuple(past)))
+        _same_past(subject.baseline, short, "no images")
+
+
+def evaluation(subject: MethodSubject) -> None:
+    """prediction leaves weights, optimiser and random state as they are, and repeats itself"""
+    run = subject.baseline
+    raw = run.watcher.sights[-1].raw
+    before, random = laboratory.state_of(run.method), checkpoint.random_state()
+    first = laboratory.predict(run.method, run.prepared.pipeline, raw)
+    found, drawn = laboratory.state_of(run.method), checkpoint.random_state()
+    checkpoint.set_random_state(random)
+    if changed := _changed(before, found):
+        raise CheckFailed(f"`predict` changed `{changed}`")
+    if not _equal_trees(random, drawn):
+        raise CheckFailed("`predict` draws random numbers", hint="predictions must not be random")
+    if not torch.equal(first, laboratory.predict(run.method, run.prepared.pipeline, raw)):
+        raise CheckFailed("`predict` gives other logits the second time", hint="does eval mode switch dropout off?")
+
+
+def resume(subject: MethodSubject) -> None:
+    """a run that was stopped and resumed gives the same record, bit for bit"""
+    last = 0 if subject.spec.stream == "joint" else 2
+    pieces = [(Stop(after=index),) for index in range(last)] + [(Stop(before=last),)]
+    if not isinstance(subject.baseline.method, LoopMethod):
+        steps = len(subject.baseline.prepared.stream.scenario.experiences[0].train)
+        config = subject.small(subject.recipe)
+        steps = -(-steps // config.batch_size) * config.epochs
+        # In the middle of the first and of the second experience (joint: twice in the only one).
+        pieces.append((Stop(step=1), Stop(step=max(1, steps - 2))))
+        if last:
+            pieces.append((Stop(step=steps + 1),))
+    for stops in pieces:
+        _same(subject.baseline, subject.run_in_pieces(stops), f"a run stopped {' and '.join(map(str, stops))}")
+
+
+def no_images_kept(subject: MethodSubject) -> None:
+    """no training image is kept after its experience, unless `memory` is declared"""
+    if "memory" in subject.uses:
+        raise CheckSkipped("it declares `memory`")
+    run = subject.baseline
+    train = ImageSet.concat([part.train for part in run.prepared.stream.scenario.experiences])
+    raw = train.images(slice(None))
+    looks = [raw.float(), raw.float() / 255, run.prepared.pipeline.eval(raw)]
+    known = [look.flatten(1) for look in looks]
+    for where, thing in _held(run.method):
+        if isinstance(thing, (ImageSet, Scenario, Experience)):
+            raise CheckFailed(
+                f"`{where}` keeps a {type(thing).__name__} of training images", hint="declare `memory`, or let it go"
+            )
+        if not isinstance(thing, Tensor) or thing.numel() % raw[0].numel() or not thing.numel():
+            continue
+        rows = thing.detach().float().reshape(-1, raw[0].numel())
+        if any(torch.cdist(rows, look).amin() < 1e-3 for look in known):
+            raise CheckFailed(f"`{where}` holds a training image", hint="declare `memory`, or let it go")
+
+
+def batch_of_one(subject: MethodSubject) -> None:
+    """training works when the last batch has one image"""
+    scenario = subject.scenario(experiences=2)
+    config = subject.small(subject.recipe, batch_size=len(scenario.experiences[0].train) - 1)
+    subject.run(scenario, config=config)
+
+
+def surroundings(subject: MethodSubject) -> None:
+    """random state, grad mode, dtype, threads, folder and environment are as found after a run"""
+
+    def look() -> dict[str, Any]:
+        return {
+            "the random state": checkpoint.random_state(),
+            "grad mode": torch.is_grad_enabled(),
+            "the default dtype": torch.get_default_dtype(),
+            "the number of threads": torch.get_num_threads(),
+            "the working folder": os.getcwd(),
+            "the environment": dict(os.environ),
+        }
+
+    subject.baseline  # noqa: B018 - imports, which may set variables once, are over now
+    before = look()
+    subject.run(subject.scenario(experiences=1))
+    after = look()
+    for name, value in before.items():
+        if not _equal_trees(value, after[name]):
+            raise CheckFailed(f"a run changes {name}", hint="put it back, or do without")
+
+
+def costs(subject: MethodSubject) -> None:
+    """parameters and bytes kept are whole numbers that are 0 or more"""
+    cost = subject.baseline.record["cost"]
+    for name in ("params_total", "params_trainable", "params_trainable_per_experience", "storage_bytes", "flops_forward"):
+        values = cost[name] if isinstance(cost[name], list) else [cost[name]]
+        if any(type(value) is not int or value < 0 for value in values):
+            raise CheckFailed(f"{name} is {cost[name]}")
+    if cost["params_trainable"] > cost["params_total"]:
+        raise CheckFailed(f"{cost['params_trainable']} of {cost['params_total']} parameters are trained")
+
+
+def _difference(first: Outcome, second: Outcome, *, scenario_part: bool = True) -> str | None:
+    """Names the first part in which two records differ."""
+    one, two = records.comparable(first.record), records.comparable(second.record)
+    keys = sorted(one) if scenario_part else ["accuracy", "losses"]
+    for key in keys:
+        if key != "predictions" and one[key] != two[key]:
+            return f"{key}: {_short(one[key])} and {_short(two[key])}"
+    for field in dataclasses.fields(first.predictions):
+        a, b = getattr(first.predictions, field.name), getattr(second.predictions, field.name)
+        if not np.array_equal(a, b):
+            return f"the {field.name} of the predictions"
+    return None
+
+
+def _short(value: object) -> str:
+    return text if len(text := str(value)) <= 160 else text[:157] + "..."
+
+
+def _same(first: Outcome, second: Outcome, what: str) -> None:
+    if (found := _difference(first, second)) is not None:
+        raise CheckFailed(f"{what} differs in {found}", hint="keep all state in parameters, buffers and extra_state")
+
+
+def _same_past(first: Outcome, second: Outcome, what: str) -> None:
+    """Compares logits after the second experience, on the first two test sets."""
+    found = []
+    for run in (first, second):
+        predictions = run.predictions.after(1)
+        if predictions.logits is None:
+            raise CheckFailed("the run kept no logits")
+        order = np.argsort(predictions.sample_id, kind="stable")
+        kept = order[predictions.test_set[order] < 2]
+        found.append(torch.from_numpy(predictions.logits[kept]))
+    width = min(logits.shape[1] for logits in found)
+    _close(
+        found[1][:, :width],
+        found[0][:, :width],
+        f"with {what} in the third experience, predictions after the second differ",
+        "train on what was given so far",
+    )
+
+
+def _close(found: Tensor, expected: Tensor, message: str, hint: str) -> None:
+    finite = torch.isfinite(expected)
+    if not torch.equal(finite, torch.isfinite(found)):
+        raise CheckFailed(f"{message}: other classes are allowed", hint=hint)
+    gap = float((found[finite] - expected[finite]).abs().max()) if finite.any() else 0.0
+    if gap > TOLERANCE * max(1.0, float(expected[finite].abs().max())):
+        raise CheckFailed(f"{message}: logits by {gap:.2g}", hint=hint)
+
+
+def _other_images(images: ImageSet) -> ImageSet:
+    """The same set with negative images."""
+    raw = 255 - images.images(slice(None))
+    return ImageSet(raw, torch.arange(len(raw)), images.labels, images.ids)
+
+
+def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> str | None:
+    for name in sorted(set(before) | set(after)):
+        if name not in before or name not in after or not torch.equal(before[name], after[name]):
+            return name
+    return None
+
+
+def _equal_trees(one: Any, two: Any) -> bool:
+    if isinstance(one, (Tensor, np.ndarray)):
+        return bool(np.array_equal(one, two))
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(_equal_trees(one[key], two[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(two) and all(map(_equal_trees, one, two))
+    return bool(one == two)
+
+
+def _held(method: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Everything a method holds on to outside its backbone: attributes, state, the optimiser's too."""
+    skipped = {id(vars(method).get("context")), id(vars(method).get("config"))}
+    stack: list[tuple[str, Any, int]] = [("self", vars(method), 0)]
+    visited: set[int] = set()
+    while stack:
+        where, thing, depth = stack.pop()
+        if id(thing) in visited or id(thing) in skipped or depth > 8:
+            continue
+        visited.add(id(thing))
+        if isinstance(thing, (Tensor, ImageSet, Scenario, Experience)):
+            yield where, thing
+        elif isinstance(thing, np.ndarray) and thing.dtype != object:
+            yield where, torch.from_numpy(thing)
+        elif isinstance(thing, dict):
+            stack += [(f"{where}.{key}", value, depth + 1) for key, value in thing.items()]
+        elif isinstance(thing, (list, tuple, set)):
+            stack += [(f"{where}[{place}]", value, depth + 1) for place, value in enumerate(thing)]
+        elif hasattr(thing, "__dict__") and not isinstance(thing, (type, ExperienceView)) and not callable(thing):
+            stack.append((where, vars(thing), depth + 1))
+        elif isinstance(thing, nn.Module):
+            stack.append((where, vars(thing), depth + 1))
+
+
+CHECKS: dict[str, Callable[[MethodSubject], None]] = {
+    "options": options,
+    "recipes": recipes,
+    "supports": supports,
+    "same-seed": same_seed,
+    "other-seed": other_seed,
+    "weights": weights,
+    "logits": logits,
+    "batch": batch,
+    "undeclared": undeclared,
+    "task-id": task_id,
+    "future": future,
+    "evaluation": evaluation,
+    "resume": resume,
+    "no-images-kept": no_images_kept,
+    "batch-of-one": batch_of_one,
+    "surroundings": surroundings,
+    "costs": costs,
+}

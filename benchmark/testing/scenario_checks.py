@@ -1,0 +1,231 @@
+"""Checks that every scenario and every exporter must pass (scenario specification, section 10)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from benchmark import checkpoint, splits
+from benchmark import config as configs
+from benchmark.api import ImageSet, Scenario
+from benchmark.specs import FAMILIES
+from benchmark.tables import Cell, Column, Row, Table
+from benchmark.testing.laboratory import CheckFailed, CheckSkipped, ExporterSubject, ScenarioSubject
+from benchmark.tracks import TRACKS
+from benchmark.transforms import PRESETS
+
+SAMPLES = 32  # images compared per subset, spread evenly
+
+
+def record(subject: ScenarioSubject) -> None:
+    """the spec names a known family, known tracks and known input presets"""
+    spec = subject.spec
+    if spec.family not in FAMILIES:
+        raise CheckFailed(f"family `{spec.family}` is unknown", hint=f"use one of {', '.join(FAMILIES)}")
+    if not spec.tracks:
+        raise CheckFailed("`tracks` is empty", hint='e.g. {"mini": "cifar32"}')
+    for track, preset in spec.tracks.items():
+        if track not in TRACKS:
+            raise CheckFailed(f"track `{track}` is unknown", hint=f"use {', '.join(TRACKS)}")
+        if preset not in PRESETS:
+            raise CheckFailed(f"input preset `{preset}` is unknown", hint=f"use one of {', '.join(PRESETS)}")
+    values = configs.as_dict(subject.options)
+    again, _ = configs.resolve(spec.config, [configs.Layer("round trip", values)], key=f"scenario.{spec.name}")
+    if again != subject.options:
+        raise CheckFailed(f"{subject.options} became {again} on the way through `as_dict`")
+    json.dumps(values)
+
+
+def repeat(subject: ScenarioSubject) -> None:
+    """two builds are equal; the fingerprint is that of the split, another seed changes both or none"""
+    one, two = subject.scenario, subject.build()
+    if one.fingerprint != two.fingerprint:
+        raise CheckFailed("two builds have different fingerprints", hint="draw from private generators with fixed seeds")
+    # A note such as "-lossy" may follow the hash of the split.
+    if not one.fingerprint.startswith(splits.fingerprint(one.experiences)):
+        raise CheckFailed("the fingerprint is not `benchmark.splits.fingerprint` of the experiences")
+    for (where, first), (_, second) in zip(_subsets(one), _subsets(two), strict=True):
+        places = _spread(len(first))
+        if not torch.equal(first.images(places), second.images(places)):
+            raise CheckFailed(f"{where}: two builds have different images")
+    other = subject.build(seed=1)
+    if other.class_order != one.class_order and other.fingerprint == one.fingerprint:
+        raise CheckFailed("seed 1 gives another class order, but the same fingerprint")
+    if other.fingerprint != subject.build(seed=1).fingerprint:
+        raise CheckFailed("two builds with seed 1 have different fingerprints")
+
+
+def classes(subject: ScenarioSubject) -> None:
+    """labels are 0..C-1, those of an experience are in its classes, each class has images"""
+    scenario = subject.scenario
+    every = set(range(scenario.num_classes))
+    met: set[int] = set()
+    for index, part in enumerate(scenario.experiences):
+        own = set(part.classes)
+        for name, images in (("train", part.train), ("test", part.test)):
+            if set(images.labels.tolist()) != own:
+                strange = sorted(set(images.labels.tolist()) ^ own)[:5]
+                raise CheckFailed(f"experience {index}, {name}: labels and `classes` differ in {strange}")
+        if scenario.family == "class-il" and met & own:
+            raise CheckFailed(f"experience {index} has classes of earlier ones: {sorted(met & own)[:5]}")
+        if scenario.family == "domain-il" and own != every:
+            raise CheckFailed(f"experience {index} lacks classes {sorted(every - own)[:5]}")
+        met |= own
+    if met != every:
+        raise CheckFailed(f"classes met and 0..{scenario.num_classes - 1} differ in {sorted(met ^ every)[:5]}")
+
+
+def names(subject: ScenarioSubject) -> None:
+    """class names are unique and follow the class order; domains are named where they are the point"""
+    scenario = subject.scenario
+    if len(set(scenario.class_names)) != scenario.num_classes or len(scenario.class_names) != scenario.num_classes:
+        raise CheckFailed(f"{len(set(scenario.class_names))} different names for {scenario.num_classes} classes")
+    if len(set(scenario.class_order)) != scenario.num_classes:
+        raise CheckFailed("the class order repeats a class")
+    if scenario.family == "domain-il" and (None in scenario.domains or len(set(scenario.domains)) < len(scenario.domains)):
+        raise CheckFailed(f"domains are {scenario.domains}", hint="give every experience its own domain name")
+    other = subject.build(seed=1)
+    original = dict(zip(scenario.class_order, scenario.class_names, strict=True))
+    for label, name in zip(other.class_order, other.class_names, strict=True):
+        if original.get(label) != name:
+            raise CheckFailed(f"class {label} is `{original.get(label)}` with seed 0 and `{name}` with seed 1")
+
+
+def ids(subject: ScenarioSubject) -> None:
+    """no training image is a test image; ids are unique within training and test set"""
+    scenario = subject.scenario
+    for name in ("train", "test"):
+        found = torch.cat([getattr(part, name).ids for part in scenario.experiences])
+        if len(found.unique()) != len(found):
+            raise CheckFailed(f"{name}: {len(found) - len(found.unique())} sample ids occur twice")
+    for part in scenario.experiences:
+        for other in scenario.experiences:
+            shared = part.train.source is other.test.source
+            if shared and np.intersect1d(part.train.rows.numpy(), other.test.rows.numpy()).size:
+                raise CheckFailed("training and test sets share rows of their source")
+
+
+def images(subject: ScenarioSubject) -> None:
+    """images are uint8 (B, 3, H, W) of the stated size; reading one twice gives the same"""
+    scenario = subject.scenario
+    for where, subset in _subsets(scenario):
+        places = _spread(len(subset))
+        found = subset.images(places)
+        if found.dtype != torch.uint8 or found.shape != (len(places), *subset.image_shape) or found.shape[1] != 3:
+            raise CheckFailed(f"{where}: {found.dtype} {tuple(found.shape)}, not uint8 {(len(places), 3, '.', '.')}")
+        if scenario.image_size not in found.shape[2:]:
+            raise CheckFailed(f"{where}: {tuple(found.shape[2:])} pixels, but `image_size` is {scenario.image_size}")
+        if not torch.equal(found, subset.images(places)):
+            raise CheckFailed(f"{where}: the second access gives other images", hint="augment in the input pipeline")
+
+
+def target(subject: ScenarioSubject) -> None:
+    """unlabelled target images carry no label"""
+    sets = [part.target for part in subject.scenario.experiences if part.target is not None]
+    if not sets:
+        raise CheckSkipped("it has no target images")
+    if any((part.labels != -1).any() for part in sets):
+        raise CheckFailed("target images have labels other than -1")
+
+
+def surroundings(subject: ScenarioSubject) -> None:
+    """building and reading it leaves the global random generators as they are"""
+    before = checkpoint.random_state()
+    for _, subset in _subsets(subject.build()):
+        subset.images(_spread(len(subset)))
+    after = checkpoint.random_state()
+    if not torch.equal(before["torch"], after["torch"]):
+        raise CheckFailed("torch's global generator was used", hint="make a torch.Generator of your own")
+    if before["python"] != after["python"]:
+        raise CheckFailed("Python's global generator was used", hint="make a random.Random of your own")
+    if not np.array_equal(before["numpy"][1], after["numpy"][1]) or before["numpy"][2] != after["numpy"][2]:
+        raise CheckFailed("numpy's global generator was used", hint="make a numpy RandomState of your own")
+
+
+def avalanche(subject: ScenarioSubject) -> None:
+    """the Avalanche benchmark has the same samples (imports avalanche: 10 s)"""
+    scenario = subject.scenario
+    twin = scenario.to_avalanche()
+    for name in ("train", "test"):
+        stream = getattr(twin, f"{name}_stream")
+        if len(stream) != len(scenario.experiences):
+            raise CheckFailed(f"its {name} stream has {len(stream)} of {len(scenario.experiences)} experiences")
+        for index, (theirs, part) in enumerate(zip(stream, scenario.experiences, strict=True)):
+            ours: ImageSet = getattr(part, name)
+            if len(theirs.dataset) != len(ours):
+                raise CheckFailed(f"{name} experience {index}: {len(theirs.dataset)} instead of {len(ours)} images")
+            if sorted(theirs.classes_in_this_experience) != sorted(part.classes):
+                raise CheckFailed(f"{name} experience {index} has other classes")
+            if list(theirs.dataset.targets) != ours.labels.tolist():
+                raise CheckFailed(f"{name} experience {index} has other labels")
+            for place in _spread(len(ours)).tolist():
+                image, label = theirs.dataset[place][:2]
+                wanted = ours.images(torch.tensor([place]))[0]
+                scaled = image if image.dtype == torch.uint8 else (image * 255).round().to(torch.uint8)
+                if int(label) != int(ours.labels[place]) or not torch.equal(scaled, wanted):
+                    raise CheckFailed(f"{name} experience {index}: sample {place} differs")
+
+
+def _subsets(scenario: Scenario) -> Iterator[tuple[str, ImageSet]]:
+    for index, part in enumerate(scenario.experiences):
+        yield f"experience {index}, train", part.train
+        yield f"experience {index}, test", part.test
+        if part.target is not None:
+            yield f"experience {index}, target", part.target
+
+
+def _spread(count: int) -> torch.Tensor:
+    """Up to `SAMPLES` positions from 0 to ``count`` - 1, evenly."""
+    return torch.linspace(0, count - 1, min(count, SAMPLES)).long() if count else torch.arange(0)
+
+
+SCENARIO_CHECKS: dict[str, Callable[[ScenarioSubject], None]] = {
+    "record": record,
+    "repeat": repeat,
+    "classes": classes,
+    "names": names,
+    "ids": ids,
+    "images": images,
+    "target": target,
+    "surroundings": surroundings,
+    "avalanche": avalanche,
+}
+
+STRANGE = "_ & % # $ { } ~ ^ \\ < > \" ' | é – ∞ =1+1\n second line"
+
+
+def nothing(subject: ExporterSubject) -> None:
+    """no table, and a table without rows, give text"""
+    column = Column("method", "Method", "left")
+    for tables in ([], [Table("t", "c", (column,), ())]):
+        if not isinstance(found := subject.spec.export(tables), str):
+            raise CheckFailed(f"`export` returned a {type(found).__name__}", hint="return text")
+
+
+def strange(subject: ExporterSubject) -> None:
+    """characters that mean something to the format, empty cells and missing numbers do no harm"""
+    found = subject.spec.export([_strange_table()])
+    if not isinstance(found, str) or not found.strip():
+        raise CheckFailed("nothing was written")
+
+
+def pure(subject: ExporterSubject) -> None:
+    """the same tables give the same text"""
+    if subject.spec.export([_strange_table()]) != subject.spec.export([_strange_table()]):
+        raise CheckFailed("two exports of one table differ", hint="write no date and no random names")
+
+
+def _strange_table() -> Table:
+    columns = (Column("method", "Method", "left"), Column("acc", f"Accuracy [%] {STRANGE}"))
+    rows = (
+        Row((Cell(STRANGE, STRANGE), Cell("12.34", 0.1234, bold=True, marks=("a",)))),
+        Row((Cell(""), Cell("–", None)), group="controls"),
+    )
+    runs = ({"method": STRANGE, "final": 0.1234}, {"method": "", "final": None})
+    return Table("a table", STRANGE, columns, rows, footnotes=(("a", STRANGE), ("", STRANGE)), runs=runs)
+
+
+EXPORTER_CHECKS: dict[str, Callable[[ExporterSubject], None]] = {"nothing": nothing, "strange": strange, "pure": pure}

@@ -1,0 +1,212 @@
+"""A toy world for tests: tiny images, a tiny ViT with random weights, a method in a few lines.
+
+Class means lie on a seeded unit sphere, an image is its class mean plus noise; a colour shift per domain
+turns the class-incremental stream into a domain-incremental one. Everything is made in
+milliseconds and needs no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from benchmark import plan, preparation, splits
+from benchmark.api import (
+    Batch,
+    Context,
+    Experience,
+    ExperienceView,
+    ImageSet,
+    Method,
+    MethodConfig,
+    Scenario,
+    ScenarioRequest,
+)
+from benchmark.backbones.loading import Backbone
+from benchmark.plan import RunRequest
+from benchmark.preparation import Prepared
+from benchmark.registry import Entry, Loaded
+from benchmark.specs import MethodSpec, ScenarioSpec
+
+SIZE = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToyConfig:
+    """Options of the toy scenario.
+
+    Attributes:
+        experiences: T.
+        classes: Classes per experience (class-il) or in all (domain-il).
+        train: Training images per class and experience.
+        test: Test images per class and experience.
+        family: ``class-il`` or ``domain-il``.
+        data_seed: Of the images.
+    """
+
+    experiences: int = 2
+    classes: int = 2
+    train: int = 8
+    test: int = 4
+    family: str = "class-il"
+    data_seed: int = 0
+
+
+def build_toy(config: ToyConfig, request: ScenarioRequest) -> Scenario:
+    """Builds the toy stream."""
+    generator = torch.Generator().manual_seed(config.data_seed)
+    growing = config.family == "class-il"
+    total = config.classes * (config.experiences if growing else 1)
+    means = F.normalize(torch.randn(total, 3 * 8 * 8, generator=generator), dim=1).view(total, 3, 8, 8)
+    means = F.interpolate(means, size=(SIZE, SIZE), mode="nearest")
+    experiences = []
+    base = 0
+    for index in range(config.experiences):
+        first = index * config.classes if growing else 0
+        labels = list(range(first, first + config.classes))
+        shift = torch.zeros(3, 1, 1) if growing else torch.randn(3, 1, 1, generator=generator) * 0.1
+        sets = []
+        for count in (config.train, config.test):
+            targets = torch.tensor(labels).repeat_interleave(count)
+            noise = torch.randn(len(targets), 3, SIZE, SIZE, generator=generator) * 0.05
+            images = ((means[targets] * 2 + shift + noise + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+            sets.append(ImageSet(images, torch.arange(len(targets)), targets, base + torch.arange(len(targets))))
+            base += len(targets)
+        experiences.append(
+            Experience(train=sets[0], test=sets[1], classes=tuple(labels), domain=None if growing else f"domain{index}")
+        )
+    return Scenario(
+        name="toy",
+        version=1,
+        family="class-il" if growing else "domain-il",
+        experiences=tuple(experiences),
+        num_classes=total,
+        class_names=tuple(f"thing {label}" for label in range(total)),
+        class_order=tuple(range(total)),
+        fingerprint=splits.fingerprint(experiences),
+        image_size=SIZE,
+    )
+
+
+TOY_SCENARIO = ScenarioSpec(
+    name="toy",
+    build=build_toy,
+    config=ToyConfig,
+    summary="synthetic images for tests",
+    family="class-il",
+    tracks={"nano": "plain"},
+)
+
+
+def toy_scenario(**options: Any) -> Scenario:
+    """The toy stream with the given options."""
+    return build_toy(ToyConfig(**options), ScenarioRequest(data_root=None, cache=Path()))
+
+
+def tiny_backbone(seed: int = 0, **architecture: Any) -> Backbone:
+    """A ViT of width 32 and depth 2 with random weights; global random state is left as found."""
+    shape = {"img_size": SIZE, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = VisionTransformer(**{**shape, **architecture}).eval()
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.1) if parameter.ndim > 1 else None
+    return Backbone(name="tiny", model=model, mean=(0.5,) * 3, std=(0.5,) * 3, sha256="0" * 64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToyMethodConfig(MethodConfig):
+    """Options of the toy method."""
+
+    epochs: int = 3
+    batch_size: int = 8
+    lr: float = 0.5
+
+
+class ToyMethod(Method):
+    """A linear classifier on mean colours: the smallest method that learns something."""
+
+    def __init__(self, config: ToyMethodConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.head = nn.Parameter(torch.zeros(0, 192))
+
+    def _features(self, images: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(images, 8).flatten(1)  # (B, 192)
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        """Adds rows for new classes; a fresh optimiser."""
+        fresh = torch.randn(experience.seen - len(self.head), 192, device=self.head.device) * 0.01
+        self.head = nn.Parameter(torch.cat([self.head.detach(), fresh]))
+        self.optimizer = torch.optim.SGD([self.head], lr=self.config.lr, momentum=0.9)
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        """One step of cross-entropy."""
+        loss = F.cross_entropy(self._features(batch.images) @ self.head.T, batch.labels)
+        if self.optimizer is None:
+            raise RuntimeError("begin_experience was not called")
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return {"loss": loss.detach()}
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits of the classes seen."""
+        return self._features(images) @ self.head.T
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}head")
+        if saved is not None and saved.shape != self.head.shape:
+            self.head = nn.Parameter(torch.zeros_like(saved))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+TOY_METHOD = MethodSpec(
+    name="toy-linear",
+    build=ToyMethod,
+    config=ToyMethodConfig,
+    summary="linear classifier on pixels, for tests",
+    uses=frozenset({"boundaries"}),
+)
+
+
+def prepare_toy(
+    *,
+    build: type[Method] = ToyMethod,
+    uses: frozenset[str] = TOY_METHOD.uses,  # type: ignore[assignment]
+    stream: Literal["sequential", "joint"] = "sequential",
+    settings: Mapping[str, str] | None = None,
+    validate: int = 0,
+    init_seed: int | None = None,
+    **scenario: Any,
+) -> Prepared:
+    """A run of the toy method, or a subclass of it, on the toy stream, ready for `benchmark.engine`.
+
+    Args:
+        build: The method's class.
+        uses: What it declares.
+        stream: As in `MethodSpec`.
+        settings: As ``--set``.
+        validate: As ``--validate``.
+        init_seed: As ``--init-seed``.
+        **scenario: Options of `ToyConfig`.
+    """
+    spec = replace(TOY_METHOD, build=build, uses=uses, stream=stream)
+    request = RunRequest(
+        scenario="toy",
+        method=spec.name,
+        settings={**(settings or {}), **{f"scenario.{name}": str(value) for name, value in scenario.items()}},
+        validate=validate,
+        init_seed=init_seed,
+        device="cpu",
+    )
+    here = Entry("toy", __name__, "benchmark.testing")
+    resolved = plan.resolve_specs(request, Loaded(TOY_SCENARIO, here, "0" * 64), Loaded(spec, here, "0" * 64))
+    built, _ = preparation.build_scenario(resolved, {"data_root": None, "cache": Path(), "download": "never"})
+    return preparation.prepare(resolved, built, backbone=tiny_backbone())

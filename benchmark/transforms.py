@@ -1,0 +1,262 @@
+"""Input presets: from stored uint8 images to normalised model input, whole batches at a time.
+
+Augmentation draws its parameters per sample and applies them to the batch in one tensor operation;
+there is no per-sample Python. The presets are those of the published protocols (table 0.5 of the
+scenario specification; the code base each comes from is named beside it).
+
+Random resized crops sample the source by (bi)linear or bicubic interpolation at the crop's pixel
+centres. For crops that are enlarged (CIFAR's 32 px to 224 px, the published protocol) this equals
+``torchvision.transforms.functional.resized_crop``; for crops that are shrunk by more than two
+it has no anti-aliasing, as torchvision's tensor path with ``antialias=False``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WeightRule = Callable[[Tensor, Tensor, int, int], Tensor]
+
+NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "zero_one": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "half_half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputPreset:
+    """How images become model input, before normalisation.
+
+    Attributes:
+        train: ``none``, ``pad_crop`` (zero padding, then a random crop of the stored size) or
+            ``resized_crop`` (random area and aspect ratio, resized to the model's size).
+        padding: Pixels of zero padding for ``pad_crop``.
+        area: Range of the crop's share of the area for ``resized_crop``.
+        flip: Whether images are mirrored with probability 1/2 in training.
+        interpolation: Of every resize.
+        test_resize: Short side at test time relative to the model's size (256/224 for the ViT
+            protocols), before the centre crop; 1 resizes straight to the model's size.
+        square: Resize both sides, ignoring the aspect ratio, before anything else.
+        source: Code base that uses it.
+    """
+
+    train: Literal["none", "pad_crop", "resized_crop"]
+    padding: int = 0
+    area: tuple[float, float] = (0.08, 1.0)
+    flip: bool = True
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    test_resize: float = 1.0
+    square: bool = False
+    source: str = ""
+
+
+PRESETS: dict[str, InputPreset] = {
+    "plain": InputPreset(train="none", flip=False, source="no augmentation"),
+    "glyph32": InputPreset(
+        train="pad_crop", padding=2, flip=False, source="adaptbench: characters must not be mirrored"
+    ),
+    "cifar32": InputPreset(train="pad_crop", padding=4, source="mammoth, PyCIL"),
+    "tiny64": InputPreset(train="pad_crop", padding=4, source="mammoth seq-tinyimg"),
+    "unit224": InputPreset(
+        train="resized_crop", area=(0.05, 1.0), test_resize=256 / 224, source="l2p-pytorch, dualprompt-pytorch, PILOT"
+    ),
+    "l2p-jax": InputPreset(
+        train="resized_crop",
+        area=(0.05, 1.0),
+        test_resize=256 / 224,
+        interpolation="bilinear",
+        square=True,
+        source="google-research/l2p libml/preprocess.py",
+    ),
+    "coda224": InputPreset(
+        train="resized_crop", test_resize=256 / 224, source="GT-RIPL/CODA-Prompt dataloaders/utils.py"
+    ),
+    "clip224": InputPreset(train="resized_crop", source="CoOp, open_clip"),
+}
+
+
+class InputPipeline:
+    """An input preset, bound to a model's input size and a normalisation.
+
+    Args:
+        preset: Key of `PRESETS`.
+        size: Side S of the model's input in pixels.
+        mean: Per channel, for values in [0, 1].
+        std: Per channel.
+        augment: False makes `train` the same as `eval`.
+    """
+
+    def __init__(
+        self, preset: str, *, size: int, mean: tuple[float, ...], std: tuple[float, ...], augment: bool = True
+    ) -> None:
+        self.preset_name = preset
+        self.preset = PRESETS[preset]
+        self.size = size
+        self.mean = mean
+        self.std = std
+        self.augment = augment
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Returns ``(images - mean) / std`` for float images in [0, 1], shape kept."""
+        shape = (1, -1, 1, 1)
+        mean = torch.tensor(self.mean, dtype=images.dtype, device=images.device).view(shape)
+        std = torch.tensor(self.std, dtype=images.dtype, device=images.device).view(shape)
+        return (images - mean) / std
+
+    def resize(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resizes float images to ``size`` (height, width); shrinking is anti-aliased."""
+        if tuple(images.shape[-2:]) == size:
+            return images
+        return F.interpolate(images, size=size, mode=self.preset.interpolation, antialias=True).clamp_(0.0, 1.0)
+
+    def eval(self, raw: Tensor) -> Tensor:
+        """Test transform: uint8 ``(B, 3, H, W)`` to normalised float ``(B, 3, S, S)``."""
+        images = raw.to(torch.float32) / 255.0
+        height, width = images.shape[-2:]
+        short = round(self.size * self.preset.test_resize)
+        if (height, width) != (self.size, self.size) or short != self.size:
+            if self.preset.square or height == width:
+                images = self.resize(images, (short, short))
+            else:
+                scale = short / min(height, width)
+                images = self.resize(images, (round(height * scale), round(width * scale)))
+            top, left = (images.shape[-2] - self.size) // 2, (images.shape[-1] - self.size) // 2
+            images = images[..., top : top + self.size, left : left + self.size]
+        return self.normalize(images)
+
+    def train(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        """Training transform, parameters drawn per sample from ``generator``.
+
+        Args:
+            raw: uint8 ``(B, 3, H, W)``.
+            generator: On the CPU; the same state gives the same batch on every device.
+
+        Returns:
+            Normalised float ``(B, 3, S, S)``.
+        """
+        if not self.augment:
+            return self.eval(raw)
+        preset = self.preset
+        count = len(raw)
+        if preset.flip:
+            mirrored = (torch.rand(count, generator=generator) < 0.5).to(raw.device)
+            raw = torch.where(mirrored.view(-1, 1, 1, 1), raw.flip(-1), raw)
+        if preset.train == "pad_crop":
+            raw = _pad_crop(raw, preset.padding, generator)
+        if preset.train != "resized_crop":
+            images = self.resize(raw.to(torch.float32) / 255.0, (self.size, self.size))
+            return self.normalize(images)
+        images = raw.to(torch.float32) / 255.0
+        if preset.square:
+            short = round(self.size * preset.test_resize)
+            images = self.resize(images, (short, short))
+        boxes = draw_boxes(count, images.shape[-2], images.shape[-1], preset.area, generator)
+        return self.normalize(crop_boxes(images, boxes, self.size, preset.interpolation))
+
+
+def _pad_crop(raw: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """Zero padding, then a crop of the original size at a random place per sample."""
+    count, channels, height, width = raw.shape
+    padded = F.pad(raw, [padding] * 4)
+    offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).to(raw.device)
+    rows = (offsets[0].view(-1, 1) + torch.arange(height, device=raw.device)).view(count, 1, height, 1)
+    columns = (offsets[1].view(-1, 1) + torch.arange(width, device=raw.device)).view(count, 1, 1, width)
+    samples = torch.arange(count, device=raw.device).view(count, 1, 1, 1)
+    planes = torch.arange(channels, device=raw.device).view(1, channels, 1, 1)
+    return padded[samples, planes, rows, columns]
+
+
+def draw_boxes(count: int, height: int, width: int, area: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Draws crops as torchvision's ``RandomResizedCrop.get_params`` does, for a whole batch.
+
+    Ten attempts per sample, the first that fits wins; else the largest centre crop whose aspect
+    ratio is in range (3/4 to 4/3).
+
+    Returns:
+        Integer boxes ``(B, 4)``: top, left, height, width in pixels.
+    """
+    attempts = 10
+    share = torch.empty(count, attempts).uniform_(area[0], area[1], generator=generator) * height * width
+    ratio = torch.empty(count, attempts).uniform_(math.log(3 / 4), math.log(4 / 3), generator=generator).exp()
+    wide = torch.sqrt(share * ratio).round().long()
+    tall = torch.sqrt(share / ratio).round().long()
+    fits = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
+    first = fits.to(torch.int8).argmax(dim=1)
+    picked = torch.arange(count)
+    wide, tall, found = wide[picked, first], tall[picked, first], fits[picked, first]
+    ratio_all = width / height
+    back_wide = width if ratio_all <= 4 / 3 else round(height * 4 / 3)
+    back_tall = height if ratio_all >= 3 / 4 else round(width / (3 / 4))
+    wide = torch.where(found, wide, torch.tensor(back_wide))
+    tall = torch.where(found, tall, torch.tensor(back_tall))
+    place = torch.rand(2, count, generator=generator)
+    top = torch.where(found, (place[0] * (height - tall + 1)).long(), (height - tall) // 2)
+    left = torch.where(found, (place[1] * (width - wide + 1)).long(), (width - wide) // 2)
+    return torch.stack([top, left, tall, wide], dim=1)
+
+
+def crop_boxes(images: Tensor, boxes: Tensor, size: int, interpolation: str) -> Tensor:
+    """Cuts one box per image and resizes it to ``size``.
+
+    Args:
+        images: Float ``(B, 3, H, W)`` in [0, 1].
+        boxes: ``(B, 4)`` top, left, height, width.
+        size: Side of the result.
+        interpolation: ``bilinear`` or ``bicubic``.
+
+    Returns:
+        Float ``(B, 3, size, size)`` in [0, 1].
+    """
+    boxes = boxes.to(device=images.device, dtype=images.dtype)
+    if interpolation == "bilinear":
+        return _separable(images, boxes, size, _linear_weights)
+    return _separable(images, boxes, size, _cubic_weights).clamp_(0.0, 1.0)
+
+
+def _separable(images: Tensor, boxes: Tensor, size: int, weights: WeightRule) -> Tensor:
+    """Interpolates along columns, then rows, by one weight matrix per image and axis."""
+    rows = weights(boxes[:, 0], boxes[:, 2], images.shape[-2], size)  # (B, size, H)
+    columns = weights(boxes[:, 1], boxes[:, 3], images.shape[-1], size)  # (B, size, W)
+    return torch.einsum("bih,bchw,bjw->bcij", rows, images, columns)
+
+
+def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Centres of the target pixels in source coordinates relative to the box, ``(B, size)``."""
+    steps = torch.arange(size, device=start.device, dtype=start.dtype) + 0.5
+    return steps.view(1, -1) * (length.view(-1, 1) / size) - 0.5
+
+
+def _spread(index: Tensor, weight: Tensor, start: Tensor, length: Tensor, full: int) -> Tensor:
+    """Adds tap weights into a matrix ``(B, size, full)``; taps outside the box use its edge pixel."""
+    inside = torch.minimum(index.clamp(min=0), (length.view(-1, 1, 1) - 1).long())
+    target = inside + start.view(-1, 1, 1).long()
+    matrix = torch.zeros(*index.shape[:2], full, device=weight.device, dtype=weight.dtype)
+    return matrix.scatter_add_(2, target, weight)
+
+
+def _linear_weights(start: Tensor, length: Tensor, full: int, size: int) -> Tensor:
+    position = _positions(start, length, size).clamp(min=0)
+    base = position.floor()
+    fraction = (position - base).unsqueeze(-1)
+    index = torch.stack([base, base + 1], dim=-1).long()
+    return _spread(index, torch.cat([1 - fraction, fraction], dim=-1), start, length, full)
+
+
+def _cubic_weights(start: Tensor, length: Tensor, full: int, size: int) -> Tensor:
+    position = _positions(start, length, size)
+    base = position.floor()
+    offsets = torch.arange(-1, 3, device=start.device)
+    index = (base.unsqueeze(-1) + offsets).long()
+    distance = (position.unsqueeze(-1) - index).abs()
+    a = -0.75  # torch's constant without anti-aliasing; PIL uses -0.5
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return _spread(index, torch.where(distance <= 1, near, far), start, length, full)

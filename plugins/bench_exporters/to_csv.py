@@ -1,0 +1,46 @@
+"""CSV: one row per run, raw values at full precision, for machines and spreadsheets.
+
+Accuracies are fractions in [0, 1], times are seconds. A text that a spreadsheet would take for a
+formula (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return) gets a leading
+apostrophe; numbers stay numbers. See OWASP, "CSV injection".
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from benchmark import ExporterSpec, hookimpl
+from benchmark.tables import Scalar, Table
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def export(tables: list[Table]) -> str:
+    """Returns one header and one line per run of all tables; columns in the order of first occurrence."""
+    runs = [run for table in tables for run in table.runs]
+    names = list(dict.fromkeys(name for run in runs for name in run))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    if names:
+        writer.writerow([_field(name) for name in names])
+    for run in runs:
+        writer.writerow([_field(run.get(name)) for name in names])
+    return buffer.getvalue()
+
+
+def _field(value: Scalar) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    text = value.replace("\0", "")  # csv readers refuse NUL
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+@hookimpl
+def bench_register_exporters() -> list[ExporterSpec]:
+    """Registers the format."""
+    return [ExporterSpec(name="csv", export=export, summary="one row per run, raw values", suffix=".csv")]

@@ -1,0 +1,1 @@
+"""Built-in scenarios of adaptbench, one file each; they register through entry points."""

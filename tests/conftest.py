@@ -1,0 +1,58 @@
+"""Fixtures of the whole suite: no network, a private cache, golden files, a record to play with."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files; review them like code")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections leave this machine in no test; servers on the loopback address are fine."""
+    real = socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in LOOPBACK:
+            raise OSError(f"the test suite has no network, but something connects to {address[0]}")
+        real(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _private_folders(monkeypatch: pytest.MonkeyPatch, session_cache: Path) -> None:
+    """Tests never touch the user's cache; rendered images are shared within the session."""
+    monkeypatch.setenv("BENCH_CACHE", str(session_cache))
+    monkeypatch.setenv("NO_COLOR", "1")
+    for name in ("BENCH_DISABLE_PLUGINS", "BENCH_TRACE_PLUGINS", "BENCH_DEBUG", "BENCH_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def data_root() -> Iterator[Path]:
+    """Real data sets; tests that need them are skipped where there are none."""
+    root = os.environ.get("BENCH_DATA")
+    if not root:
+        pytest.skip("set BENCH_DATA to a folder with real data sets to run this")
+    yield Path(root)

@@ -1,0 +1,323 @@
+"""Backbones by name: bundled, timm, local files; everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from benchmark.backbones import _timm, loading
+from benchmark.errors import DataMissing, UsageError
+
+ARCHITECTURE: dict[str, Any] = {
+    "img_size": 16,
+    "patch_size": 8,
+    "embed_dim": 24,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_ratio": 2.0,
+    "num_classes": 0,
+}
+
+
+def model(**changes: Any) -> VisionTransformer:
+    return VisionTransformer(**{**ARCHITECTURE, **changes})
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of bundled weights with one tiny backbone, ``tiny-vit``."""
+    monkeypatch.setattr(loading, "WEIGHTS", tmp_path)
+    file = tmp_path / "tiny-vit.safetensors"
+    safetensors.torch.save_file(model().state_dict(), file)
+    description = {
+        "name": "tiny-vit",
+        "architecture": ARCHITECTURE,
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.2, 0.2],
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "licence": "CC0-1.0",
+        "description": "random weights",
+    }
+    (tmp_path / "tiny-vit.json").write_text(json.dumps(description))
+    return tmp_path
+
+
+def test_a_bundled_backbone_has_its_weights_and_facts(weights: Path) -> None:
+    backbone = loading.load("tiny-vit")
+    stored = safetensors.torch.load_file(weights / "tiny-vit.safetensors")
+    assert all(torch.equal(value, stored[name]) for name, value in backbone.model.state_dict().items())
+    assert not backbone.model.training
+    assert (backbone.image_size, backbone.patch_size, backbone.width, backbone.depth) == (16, 8, 24, 2)
+    assert backbone.parameters == sum(value.numel() for value in stored.values())
+    assert backbone.mean == (0.5, 0.4, 0.3)
+    assert backbone.sha256 == hashlib.sha256((weights / "tiny-vit.safetensors").read_bytes()).hexdigest()
+    assert loading.bundled() == ["tiny-vit"]
+    described = loading.describe("tiny-vit")
+    assert described["sha256"] == backbone.sha256
+    assert described["source"] == "bundled"
+
+
+def test_loading_leaves_random_state_as_found(weights: Path) -> None:
+    before = torch.random.get_rng_state()
+    loading.load("tiny-vit")
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_altered_weights_are_noticed(weights: Path) -> None:
+    file = weights / "tiny-vit.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataMissing, match=r"tiny-vit\.safetensors: SHA-256 is") as caught:
+        loading.load("tiny-vit")
+    assert caught.value.hint is not None
+
+
+def test_absent_weights_are_named(weights: Path) -> None:
+    (weights / "tiny-vit.safetensors").unlink()
+    with pytest.raises(DataMissing, match=r"tiny-vit\.safetensors: No such file"):
+        loading.load("tiny-vit")
+
+
+def test_damaged_descriptions_are_named(weights: Path) -> None:
+    (weights / "tiny-vit.json").write_text("{")
+    with pytest.raises(DataMissing, match=r"tiny-vit\.json: not a backbone description"):
+        loading.describe("tiny-vit")
+
+
+def test_unknown_names_get_suggestions(weights: Path) -> None:
+    with pytest.raises(UsageError, match="unknown backbone `tiny-vitt`") as caught:
+        loading.load("tiny-vitt")
+    assert "did you mean `tiny-vit`" in str(caught.value.hint)
+    with pytest.raises(UsageError) as caught:
+        loading.describe("vit_base_patch16_224.augreg_in21k")
+    assert "`timm:vit_base_patch16_224.augreg_in21k`" in str(caught.value.hint)
+
+
+def test_describing_needs_no_torch() -> None:
+    code = (
+        "import sys; from benchmark.backbones.loading import bundled, describe; "
+        "[describe(name) for name in [*bundled(), 'timm:x.y']]; print('torch' in sys.modules, 'timm' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_local_safetensors_and_plain_pt_files(weights: Path, tmp_path: Path) -> None:
+    source = model()
+    state = {**source.state_dict(), "head.weight": torch.zeros(3, 24), "head.bias": torch.zeros(3)}
+    state["pre_logits.fc.weight"] = torch.zeros(24, 24)
+    safetensors.torch.save_file(state, tmp_path / "mine.safetensors")
+    torch.save({"model": {f"module.{name}": value for name, value in state.items()}, "epoch": 3}, tmp_path / "mine.pth")
+    for name in ("mine.safetensors", "mine.pth"):
+        backbone = loading.load("tiny-vit", weights=tmp_path / name)
+        assert all(torch.equal(value, state[key]) for key, value in backbone.model.state_dict().items())
+        assert backbone.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("this must never be printed",))
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch"])
+def test_pickles_that_run_code_are_refused(
+    kind: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "evil.pt"
+    if kind == "pickle":
+        file.write_bytes(pickle.dumps({"state_dict": Evil()}))
+    else:
+        torch.save({"state_dict": Evil()}, file)
+    with pytest.raises(UsageError, match=r"evil\.pt: refused") as caught:
+        loading.load("tiny-vit", weights=file)
+    assert "safetensors" in str(caught.value.hint)
+    assert capsys.readouterr().out == ""
+
+
+def test_other_kinds_of_files_are_refused(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights.h5").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"`\.h5` are not read"):
+        loading.load("tiny-vit", weights=tmp_path / "weights.h5")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz", "pt"])
+def test_truncated_files_are_damaged(suffix: str, weights: Path, tmp_path: Path) -> None:
+    file = tmp_path / f"cut.{suffix}"
+    if suffix == "safetensors":
+        safetensors.torch.save_file(model().state_dict(), file)
+    elif suffix == "npz":
+        np.savez(file, **jax_arrays(model()))
+    else:
+        torch.save(model().state_dict(), file)
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(DataMissing, match=rf"cut\.{suffix}: damaged"):
+        loading.load("tiny-vit", weights=file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("blocks.1.norm2.bias"), "`blocks.1.norm2.bias` is missing"),
+        (lambda s: s.update(cls_token=torch.zeros(1, 1, 8)), r"`cls_token` has shape \(1, 1, 8\), .* \(1, 1, 24\)"),
+        (lambda s: s.update(extra=torch.zeros(1)), "`extra` is not part of the backbone"),
+        (lambda s: s["norm.bias"].fill_(float("nan")), "`norm.bias` holds values that are not finite"),
+    ],
+)
+def test_the_first_tensor_that_does_not_fit_is_named(change: Any, message: str, weights: Path, tmp_path: Path) -> None:
+    state = {name: value.clone() for name, value in model().state_dict().items()}
+    change(state)
+    safetensors.torch.save_file(state, tmp_path / "odd.safetensors")
+    with pytest.raises(DataMissing, match=rf"odd\.safetensors: tensor {message}"):
+        loading.load("tiny-vit", weights=tmp_path / "odd.safetensors")
+
+
+def test_another_image_size_resamples_positions_only_when_asked_for(weights: Path, tmp_path: Path) -> None:
+    from timm.layers import resample_abs_pos_embed
+
+    backbone = loading.load("tiny-vit", image_size=32)
+    stored = safetensors.torch.load_file(weights / "tiny-vit.safetensors")["pos_embed"]
+    assert backbone.image_size == 32
+    assert torch.equal(backbone.model.pos_embed, resample_abs_pos_embed(stored, [4, 4], num_prefix_tokens=1))
+    safetensors.torch.save_file(model(img_size=32).state_dict(), tmp_path / "large.safetensors")
+    with pytest.raises(DataMissing, match="`pos_embed` has shape"):
+        loading.load("tiny-vit", weights=tmp_path / "large.safetensors")
+
+
+def jax_arrays(vit: VisionTransformer, prefix: str = "") -> dict[str, np.ndarray[Any, Any]]:
+    """The original JAX layout, by the mapping of the ViT conventions read backwards."""
+    width, heads = vit.embed_dim, vit.blocks[0].attn.num_heads
+    state = vit.state_dict()
+    arrays: dict[str, Tensor] = {
+        "cls": state["cls_token"],
+        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
+        "embedding/kernel": state["patch_embed.proj.weight"].permute(2, 3, 1, 0),
+        "embedding/bias": state["patch_embed.proj.bias"],
+        "Transformer/encoder_norm/scale": state["norm.weight"],
+        "Transformer/encoder_norm/bias": state["norm.bias"],
+        "head/kernel": torch.zeros(width, 10),
+        "head/bias": torch.zeros(10),
+        "pre_logits/kernel": torch.zeros(width, width),
+        "pre_logits/bias": torch.zeros(width),
+    }
+    for index in range(len(vit.blocks)):
+        block, source = f"Transformer/encoderblock_{index}", f"blocks.{index}"
+        attention = f"{block}/MultiHeadDotProductAttention_1"
+        for layer, norm in (("LayerNorm_0", "norm1"), ("LayerNorm_2", "norm2")):
+            arrays[f"{block}/{layer}/scale"] = state[f"{source}.{norm}.weight"]
+            arrays[f"{block}/{layer}/bias"] = state[f"{source}.{norm}.bias"]
+        kernels = state[f"{source}.attn.qkv.weight"].chunk(3)
+        biases = state[f"{source}.attn.qkv.bias"].chunk(3)
+        for name, kernel, bias in zip(("query", "key", "value"), kernels, biases, strict=True):
+            arrays[f"{attention}/{name}/kernel"] = kernel.T.reshape(width, heads, width // heads)
+            arrays[f"{attention}/{name}/bias"] = bias.reshape(heads, width // heads)
+        arrays[f"{attention}/out/kernel"] = state[f"{source}.attn.proj.weight"].T.reshape(heads, width // heads, width)
+        arrays[f"{attention}/out/bias"] = state[f"{source}.attn.proj.bias"]
+        for layer, linear in (("Dense_0", "fc1"), ("Dense_1", "fc2")):
+            arrays[f"{block}/MlpBlock_3/{layer}/kernel"] = state[f"{source}.mlp.{linear}.weight"].T
+            arrays[f"{block}/MlpBlock_3/{layer}/bias"] = state[f"{source}.mlp.{linear}.bias"]
+    return {prefix + name: value.contiguous().numpy() for name, value in arrays.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "opt/target/"])
+def test_original_jax_weights_load_as_timm_loads_them(prefix: str, weights: Path, tmp_path: Path) -> None:
+    source, reference = model(), model()
+    np.savez(tmp_path / "vit.npz", **jax_arrays(source, prefix))
+    backbone = loading.load("tiny-vit", weights=tmp_path / "vit.npz")
+    reference.load_pretrained(str(tmp_path / "vit.npz"))
+    images = torch.randn(2, 3, 16, 16)
+    for name, value in backbone.model.state_dict().items():
+        assert torch.equal(value, source.state_dict()[name]), name
+        assert torch.equal(value, reference.state_dict()[name]), name
+    with torch.no_grad():
+        assert torch.equal(backbone.model(images), source.eval()(images))
+
+
+def test_a_jax_file_with_a_part_missing_names_it(weights: Path, tmp_path: Path) -> None:
+    arrays = jax_arrays(model())
+    del arrays["Transformer/encoderblock_1/MlpBlock_3/Dense_0/kernel"]
+    np.savez(tmp_path / "vit.npz", **arrays)
+    with pytest.raises(DataMissing, match="`Transformer/encoderblock_1/MlpBlock_3/Dense_0/kernel` is missing"):
+        loading.load("tiny-vit", weights=tmp_path / "vit.npz")
+
+
+def test_a_timm_name_without_its_tag_lists_the_tags() -> None:
+    with pytest.raises(UsageError, match="vit_tiny_patch16_224 names no weights") as caught:
+        loading.load("timm:vit_tiny_patch16_224")
+    assert "timm:vit_tiny_patch16_224.augreg_in21k," in str(caught.value.hint)
+
+
+def test_unknown_timm_names_and_tags_get_suggestions() -> None:
+    with pytest.raises(UsageError, match="unknown timm model") as caught:
+        loading.load("timm:vit_tiny_patch16_225.augreg_in21k")
+    assert "did you mean `timm:vit_tiny_patch16_224.augreg_in21k`" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="unknown timm tag") as caught:
+        loading.load("timm:vit_tiny_patch16_224.augreg_in22k")
+    assert "did you mean `timm:vit_tiny_patch16_224.augreg_in21k`" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="not a plain vision transformer"):
+        loading.load("timm:resnet18.a1_in1k")
+
+
+def test_a_timm_backbone_from_a_local_file(tmp_path: Path) -> None:
+    import timm
+
+    source = timm.create_model("vit_tiny_patch16_224.augreg_in21k", pretrained=False, num_classes=7)
+    safetensors.torch.save_file(source.state_dict(), tmp_path / "w.safetensors")
+    backbone = loading.load("timm:vit_tiny_patch16_224.augreg_in21k", weights=tmp_path / "w.safetensors")
+    assert (backbone.width, backbone.depth, backbone.image_size) == (192, 12, 224)
+    assert backbone.mean == (0.5, 0.5, 0.5)
+    assert torch.equal(backbone.model.pos_embed, source.pos_embed)
+
+
+@pytest.mark.parametrize("how", ["argument", "BENCH_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_says_at_once_what_to_fetch(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    if how != "argument":
+        monkeypatch.setenv(how, "1")
+    with pytest.raises(DataMissing, match="downloads are off") as caught:
+        loading.load("timm:vit_tiny_patch16_224.augreg_in21k", offline=how == "argument")
+    hint = str(caught.value.hint)
+    assert "model.safetensors of https://huggingface.co/timm/vit_tiny_patch16_224.augreg_in21k" in hint
+    assert "--weights FILE" in hint
+    assert str(tmp_path) in hint
+
+
+def test_without_network_the_error_comes_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    start = time.monotonic()
+    with pytest.raises(DataMissing, match="cannot be reached") as caught:
+        _timm.fetch("vit_tiny_patch16_224.augreg_in21k", offline=False)
+    assert time.monotonic() - start < 2 * _timm.TIMEOUT
+    assert "--weights FILE" in str(caught.value.hint)
+
+
+def test_a_file_in_the_hub_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    source = timm.create_model("vit_tiny_patch16_224.augreg_in21k", pretrained=False, num_classes=0)
+    folder = tmp_path / "models--timm--vit_tiny_patch16_224.augreg_in21k"
+    snapshot = folder / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    safetensors.torch.save_file(source.state_dict(), snapshot / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    backbone = loading.load("timm:vit_tiny_patch16_224.augreg_in21k", offline=True)
+    assert torch.equal(backbone.model.blocks[11].mlp.fc2.weight, source.blocks[11].mlp.fc2.weight)
+    assert backbone.sha256 == hashlib.sha256((snapshot / "model.safetensors").read_bytes()).hexdigest()

@@ -1,0 +1,375 @@
+"""L2P against numbers recorded from the official code, through the same `train_step` that runs train with.
+
+`tests/golden/l2p` was recorded from JH-LEE-KR/l2p-pytorch f7bc994 and google-research/l2p 8cfb210 and
+dd8836e at toy size; see the ``reference`` field of each json. ``pytest -s`` prints the deviations.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from bench_methods.l2p import L2P, L2PConfig, Pass, uses
+from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.backbones.loading import Backbone
+from benchmark.backbones.prompted_vit import position_table
+from benchmark.testing.toys import toy_scenario
+from benchmark.transforms import InputPipeline
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "l2p"
+TRAINABLE = {
+    "prompt.prompt": "pool.prompts",
+    "prompt.prompt_key": "pool.keys",
+    "head.weight": "head.weight",
+    "head.bias": "head.bias",
+}
+LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
+
+
+class Case:
+    """Arrays of one case, and the largest deviation of every quantity compared so far."""
+
+    def __init__(self, name: str, dtype: torch.dtype) -> None:
+        self.name, self.dtype = name, dtype
+        self.meta: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
+        with np.load(GOLDEN / f"{name}.npz") as arrays:
+            self.arrays = {key: arrays[key] for key in arrays.files}
+        self.worst: dict[str, float] = {}
+
+    def tensor(self, key: str) -> Tensor:
+        value = torch.from_numpy(self.arrays[key])
+        return value.to(self.dtype) if value.is_floating_point() else value
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        return {key[len(prefix) :]: self.tensor(key) for key in self.arrays if key.startswith(prefix)}
+
+    def compare(self, key: str, mine: Tensor | float) -> None:
+        wanted = self.arrays[f"f64.{key}"]
+        got = torch.as_tensor(mine).detach().numpy()
+        if wanted.shape[:1] == (1,) and got.shape == wanted.shape[1:]:
+            got = got[None]  # dd8836e keeps an axis for layers
+        assert got.shape == wanted.shape, key
+        if wanted.dtype.kind == "i":
+            assert np.array_equal(got, wanted), f"{self.name}: {key} differs"
+            return
+        finite = np.isfinite(wanted)
+        assert np.array_equal(np.isfinite(got), finite), f"{self.name}: {key} is masked elsewhere"
+        error = float(np.abs(got[finite] - wanted[finite]).max() / max(1.0, np.abs(wanted[finite]).max()))
+        self.worst[key] = error
+        assert error < LIMITS[self.dtype], f"{self.name}: {key} deviates by {error:.1e}"
+
+    def report(self) -> None:
+        label = str(self.dtype).removeprefix("torch.")
+        for key, error in sorted(self.worst.items(), key=lambda item: -item[1])[:6]:
+            print(f"{self.name:24s} {label:8s} {key:34s} {error:.1e}")
+
+    def config(self, **changes: Any) -> L2PConfig:
+        raw = self.meta["config"]
+        rule = "batchwise" if raw["batchwise_prompt"] else "per-sample"
+        jax = self.name.startswith("jax")
+        values: dict[str, Any] = {
+            "pool_size": raw["pool_size"],
+            "prompt_length": raw["prompt_length"],
+            "top_k": raw["top_k"],
+            "pull": raw["pull_constraint_coeff"],
+            "selection_train": rule,
+            "selection_eval": rule,
+            "eval_logits": "all",
+            "lr": raw.get("lr", 0.01),
+            "lr_scaling": "none",
+            "clip": raw["clip_grad"],
+            "clip_scope": "all" if jax else "trainable",
+            "gelu": self.meta["gelu"],
+            "variant": "v2" if self.name == "jax_v2" else "v1",
+            "prompt_mask": raw["use_prompt_mask"],
+            "shared_prompt_pool": raw.get("shared_prompt_pool", False),
+        }
+        return L2PConfig(**{**values, **changes})
+
+    def method(self, **changes: Any) -> L2P:
+        vit = self.meta["config"]["vit"]
+        model = VisionTransformer(
+            img_size=vit["img_size"],
+            patch_size=vit["patch_size"],
+            embed_dim=vit["width"],
+            depth=vit["depth"],
+            num_heads=vit["heads"],
+            mlp_ratio=vit["mlp_ratio"],
+            num_classes=0,
+        )
+        model.load_state_dict(self.part("backbone."))
+        method = make(model, self.config(**changes), self.dtype)
+        start = self.part("method.")
+        with torch.no_grad():
+            for theirs, ours in TRAINABLE.items():
+                method.get_parameter(ours).copy_(start[theirs].view_as(method.get_parameter(ours)))
+        return method
+
+
+# Four tasks of three classes, as in the recorded cases.
+SCENARIO = toy_scenario(experiences=4, classes=3, train=1, test=1)
+
+
+def make(model: VisionTransformer, config: L2PConfig, dtype: torch.dtype, scenario: Scenario = SCENARIO) -> L2P:
+    backbone = Backbone(name="golden", model=model, mean=(0.0,) * 3, std=(1.0,) * 3, sha256="")
+    context = Context(
+        backbone=backbone,
+        device=torch.device("cpu"),
+        scenario=scenario,
+        pipeline=InputPipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
+        uses=uses(config),
+        method="l2p",
+    )
+    return L2P(config, context).to(dtype)
+
+
+def begin(method: L2P, task: int, scenario: Scenario = SCENARIO) -> None:
+    method.begin_experience(ExperienceView(scenario, task, method.context.uses, "l2p"))
+    method.train()
+
+
+def compare_pass(case: Case, prefix: str, result: Pass) -> None:
+    case.compare(f"{prefix}.query", result.query)
+    case.compare(f"{prefix}.similarity", result.similarity)
+    case.compare(f"{prefix}.prompt_idx", result.index)
+    case.compare(f"{prefix}.features", result.features)
+    case.compare(f"{prefix}.logits", result.logits)
+    case.compare(f"{prefix}.reduce_sim", result.pull)
+
+
+def compare_training(case: Case, method: L2P, twin: L2P, batch: Batch, stem: str = "") -> None:
+    """Three steps; ``twin`` does the first one without clipping, so its gradients are the raw ones."""
+    with torch.no_grad():
+        result = method.run(batch.images, training=True)
+    if f"f64.{stem}train.reduce_sim" in case.arrays:
+        compare_pass(case, f"{stem}train", result)
+    else:
+        for key, value in zip(("query", "similarity", "prompt_idx", "features", "logits"), result, strict=False):
+            case.compare(f"{stem}train.{key}", value)
+    raw = twin.train_step(batch)
+    for theirs, ours in TRAINABLE.items():
+        case.compare(f"{stem}grad.{theirs}", twin.get_parameter(ours).grad)
+    if f"f64.{stem}train.loss_ce" in case.arrays:
+        case.compare(f"{stem}train.loss_ce", raw["loss_ce"])
+        case.compare(f"{stem}train.loss_total", raw["loss"])
+    losses = []
+    for step in range(3):
+        terms = method.train_step(batch)
+        losses.append(terms["loss"])
+        if step == 0:
+            case.compare(f"{stem}grad_norm", terms["grad_norm"])
+            for theirs, ours in TRAINABLE.items():
+                case.compare(f"{stem}grad_clipped.{theirs}", method.get_parameter(ours).grad)
+    case.compare(f"{stem}steps.loss_total", torch.stack([torch.as_tensor(loss) for loss in losses]))
+    if case.dtype == torch.float64:  # Adam turns a gradient of 1e-8 into a step of either sign in float32
+        for theirs, ours in TRAINABLE.items():
+            case.compare(f"{stem}after3.{theirs}", method.get_parameter(ours))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", ["batchwise", "per_sample", "prompt_mask_two_tasks"])
+def test_three_training_steps_equal_l2p_pytorch(name: str, dtype: torch.dtype) -> None:
+    case = Case(name, dtype)
+    task = case.meta["config"]["task_id"]
+    method, twin = case.method(), case.method(clip=0.0)
+    begin(method, task)
+    begin(twin, task)
+    case.compare(
+        "pos_embed_extended",
+        position_table(method.backbone, case.meta["config"]["top_k"] * case.meta["config"]["prompt_length"]),
+    )
+    images = case.tensor("input.eval_images")
+    with torch.no_grad():
+        compare_pass(case, "eval", method.eval().run(images))
+    compare_training(case, method, twin, Batch(case.tensor("input.images"), case.tensor("input.labels")))
+    if dtype == torch.float64:
+        with torch.no_grad():
+            result = method.eval().run(images)
+        for key, value in zip(("query", "similarity", "prompt_idx", "features", "logits"), result, strict=False):
+            case.compare(f"eval_after3.{key}", value)
+    case.report()
+
+
+def test_second_task_copies_slots_and_starts_a_new_optimizer() -> None:
+    case = Case("prompt_mask_two_tasks", torch.float64)
+    method = case.method()
+    begin(method, 0)
+    for _ in range(3):
+        method.train_step(Batch(case.tensor("input.images"), case.tensor("input.labels")))
+    twin = case.method(clip=0.0)
+    twin.load_state_dict(method.state_dict())
+    begin(method, 1)
+    begin(twin, 1)
+    for theirs, ours in TRAINABLE.items():
+        case.compare(f"next_task.start.{theirs}", method.get_parameter(ours))
+    batch = Batch(case.tensor("input.images_next"), case.tensor("input.labels_next"))
+    compare_training(case, method, twin, batch, stem="next_task.")
+    with torch.no_grad():
+        result = method.eval().run(case.tensor("input.eval_images"))
+    for key, value in zip(("query", "similarity", "prompt_idx", "features", "logits"), result, strict=False):
+        case.compare(f"next_task.eval_after3.{key}", value)
+    case.report()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", ["jax_v1", "jax_v2"])
+def test_features_gradients_and_clip_equal_jax(name: str, dtype: torch.dtype) -> None:
+    case = Case(name, dtype)
+    method, twin = case.method(), case.method(clip=0.0)
+    task = case.meta["config"]["task_id"]
+    begin(method, task)
+    begin(twin, task)
+    with torch.no_grad():
+        compare_pass(case, "eval", method.eval().run(case.tensor("input.eval_images")))
+        compare_pass(case, "train", method.run(case.tensor("input.images"), training=True))
+    batch = Batch(case.tensor("input.images"), case.tensor("input.labels"))
+    terms = twin.train_step(batch)
+    case.compare("train.loss_ce", terms["loss_ce"])
+    case.compare("train.loss_total", terms["loss"])
+    for theirs, ours in TRAINABLE.items():
+        case.compare(f"grad.{theirs}", twin.get_parameter(ours).grad)
+    # The norm counts the frozen backbone and every row of the extended position table.
+    case.compare("grad_norm_all", method.train_step(batch)["grad_norm"])
+    factor = torch.from_numpy(case.arrays["f64.clip_factor"])
+    for ours in TRAINABLE.values():
+        clipped, raw = method.get_parameter(ours).grad, twin.get_parameter(ours).grad
+        assert clipped is not None
+        assert raw is not None
+        torch.testing.assert_close(clipped.double(), raw.double() * factor, rtol=1e-4, atol=1e-9)
+    assert all(p.grad is None and not p.requires_grad for p in method.backbone.parameters())
+    case.report()
+
+
+@pytest.mark.parametrize(
+    ("readout", "key"), [("token", "head_token"), ("prompt", "head_prompt"), ("token+prompt", "head_token_plus_prompt")]
+)
+def test_other_head_inputs_equal_l2p_pytorch(readout: Any, key: str) -> None:
+    case = Case("batchwise", torch.float64)
+    method = case.method(readout=readout)
+    with torch.no_grad():
+        result = method.eval().run(case.tensor("input.eval_images"))
+    case.compare(f"eval.{key}.features", result.features)
+    case.compare(f"eval.{key}.logits", result.logits)
+
+
+def fill(name: str, *shape: int, scale: float = 1.0, offset: float = 0.0) -> Tensor:
+    """The closed-form tensors of the vision parity fixtures."""
+    index = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64)
+    mixed = (index * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))) % np.uint64(2**32)
+    values = offset + scale * (2 * (mixed.astype(np.float64) / 2**32) - 1)
+    return torch.from_numpy(values.reshape(shape)).float()
+
+
+def fixture_vit() -> tuple[VisionTransformer, Tensor, Tensor]:
+    """Tiny ViT of the fixtures, and its head's weight and bias."""
+    vit = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, mlp_ratio=2.0, num_classes=0
+    )
+    with torch.no_grad():
+        for name, parameter in vit.named_parameters():
+            parameter.copy_(fixture_tensor(name, *parameter.shape))
+    return vit, fixture_tensor("head.weight", 6, 32), fixture_tensor("head.bias", 6)
+
+
+def fixture_tensor(name: str, *shape: int) -> Tensor:
+    if name.endswith("bias"):
+        return fill(name, *shape, scale=0.05)
+    if "norm" in name:
+        return fill(name, *shape, scale=0.1, offset=1.0)
+    if name in ("cls_token", "pos_embed"):
+        return fill(name, *shape, scale=0.5)
+    return fill(name, *shape, scale=(3 * shape[0] / int(np.prod(shape))) ** 0.5)
+
+
+FIXTURES: list[tuple[str, dict[str, Any], list[list[int]], list[float], tuple[float, float, float]]] = [
+    (
+        "per-sample",
+        {"selection_train": "per-sample"},
+        [[0, 1], [1, 0], [2, 1], [3, 2]],
+        [-0.1078970, -0.3369609, -0.2427368, -0.0388125, 0.2823775, -0.5493075],
+        (1.1153839, 0.8204972, 1.0333341),
+    ),
+    (
+        "batchwise, tie to the smaller index",
+        {},
+        [[1, 0]] * 4,
+        [-0.1078969, -0.3369609, -0.2427366, -0.0388126, 0.2823775, -0.5493074],
+        (1.0917103, 0.0609934, 1.0856110),
+    ),
+    (
+        "prompt mask",
+        {"prompt_mask": True},
+        [[2, 3]] * 4,
+        [-0.1696031, -0.3061549, -0.5453815, 0.0922963, 0.2227300, -0.5827724],
+        (1.0952131, 0.0956638, 1.0856466),
+    ),
+    (
+        "v2",
+        {"selection_train": "per-sample", "variant": "v2", "pull": 1.0},
+        [[0, 1], [1, 0], [2, 1], [3, 2]],
+        [-0.0572056, -0.1276098, -0.0382925, -0.1551693, 0.3252583, -0.3816783],
+        (1.0707676, 0.8204972, 0.2502705),
+    ),
+]
+# Gradient norms of prompts, keys and head weight; then of the pool's rows, where published.
+NORMS: dict[str, tuple[float, float, float | None, list[float] | None]] = {
+    "per-sample": (0.0837246, 0.0147590, 0.5148346, [0.0228866, 0.0548502, 0.0377260, 0.0453235]),
+    "batchwise, tie to the smaller index": (0.1041391, 0.0113025, None, [0.0485961, 0.0921052, 0.0, 0.0]),
+    "prompt mask": (0.0688598, 0.0111634, 0.4128647, [0.0, 0.0, 0.0258902, 0.0638073]),
+    "v2": (0.0910389, 0.1475905, None, None),
+}
+
+
+@pytest.mark.parametrize(("name", "changes", "index", "logits", "losses"), FIXTURES, ids=[row[0] for row in FIXTURES])
+def test_closed_form_fixtures(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    changes: dict[str, Any],
+    index: list[list[int]],
+    logits: list[float],
+    losses: tuple[float, float, float],
+) -> None:
+    """Section 4 of the vision parity fixtures; the query is fixed there, to exercise the selection."""
+    vit, weight, bias = fixture_vit()
+    scenario = toy_scenario(experiences=2, classes=3, train=1, test=1)
+    config = L2PConfig(
+        **{"pool_size": 4, "prompt_length": 2, "top_k": 2, "eval_logits": "all", "clip": 0.0, **changes}
+    )
+    method = make(vit, config, torch.float32, scenario)
+    with torch.no_grad():
+        method.pool.prompts.copy_(fill("l2p.prompt", 4, 2, 32))
+        method.pool.keys.copy_(fill("l2p.key", 4, 32))
+        method.head.weight.copy_(weight)
+        method.head.bias.copy_(bias)
+    begin(method, 1, scenario)
+    similarity = method.pool.similarity
+    monkeypatch.setattr(method.pool, "similarity", lambda query: similarity(fill("query3", 4, 32)))
+    batch = Batch(fill("image", 4, 3, 32, 32), torch.tensor([3, 4, 5, 4]))
+    with torch.no_grad():
+        result = method.run(batch.images, training=True)
+    assert result.query[0, :3].tolist() == pytest.approx([0.6934559, -0.5134934, 1.5164376], abs=1e-5)
+    assert result.similarity[0].tolist() == pytest.approx([0.8233792, -0.1991324, -0.4826522, -0.2139120], abs=1e-5)
+    assert result.index.tolist() == index
+    assert result.logits[0].tolist() == pytest.approx(logits, abs=1e-5)
+    terms = method.train_step(batch)
+    assert [float(terms[key]) for key in ("loss_ce", "pull", "loss")] == pytest.approx(losses, abs=1e-5)
+    grads = [method.get_parameter(key).grad for key in ("pool.prompts", "pool.keys", "head.weight")]
+    prompt_norm, key_norm, head_norm, rows = NORMS[name]
+    assert grads[0] is not None
+    assert grads[1] is not None
+    assert grads[2] is not None
+    assert float(grads[0].norm()) == pytest.approx(prompt_norm, rel=1e-4)
+    assert float(grads[1].norm()) == pytest.approx(key_norm, rel=1e-4)
+    if head_norm is not None:
+        assert float(grads[2].norm()) == pytest.approx(head_norm, rel=1e-4)
+    assert torch.count_nonzero(grads[2][:3]) == 0
+    if rows is not None:
+        assert grads[0].flatten(1).norm(dim=1).tolist() == pytest.approx(rows, rel=1e-4, abs=1e-9)

@@ -1,0 +1,302 @@
+"""The loop: order of events, resume, interruption, failures, identity."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pluggy
+import pytest
+import torch
+
+from benchmark import checkpoint, engine, hookspecs, preparation, records
+from benchmark.api import Batch
+from benchmark.engine import Interrupted, derive
+from benchmark.errors import PluginError, RunBusy, RunFailed, UndeclaredUse
+from benchmark.testing import toys
+from benchmark.testing.toys import ToyMethod, prepare_toy
+
+
+def manager(*plugins: object) -> pluggy.PluginManager:
+    hooks = pluggy.PluginManager("bench")
+    hooks.add_hookspecs(hookspecs)
+    for plugin in plugins:
+        hooks.register(plugin)
+    return hooks
+
+
+def comparable(path: Path) -> str:
+    return json.dumps(records.comparable(records.read(path)), sort_keys=True)
+
+
+class Stopper(ToyMethod):
+    """Stops the run, as Ctrl-C would, at one training step."""
+
+    stop_at: int | None = None
+    steps = 0
+
+    def train_step(self, batch: Batch) -> Any:
+        type(self).steps += 1
+        if type(self).steps == type(self).stop_at:
+            signal.raise_signal(signal.SIGINT)
+        return super().train_step(batch)
+
+
+@pytest.fixture
+def stopper() -> type[Stopper]:
+    return type("FreshStopper", (Stopper,), {})
+
+
+def test_a_run_writes_a_complete_record(tmp_path: Path) -> None:
+    path = engine.execute(prepare_toy(), tmp_path, hooks=manager(), quiet=True)
+    record = records.read(path)
+    assert record["status"] == "completed"
+    assert record["accuracy"][0][1] is None  # not met yet
+    assert record["accuracy"][1][1] > 0.5
+    assert record["cost"]["params_trainable"] == 4 * 192
+    assert record["cost"]["storage_bytes"] == [2 * 192 * 4, 4 * 192 * 4]
+    assert record["cost"]["flops_forward"] == 2 * 192 * 4
+    # Forward, and backward for the weights alone: images need no gradient.
+    assert record["cost"]["flops_train_step"] == 2 * 8 * 192 * 4 * 2
+    assert path.with_suffix(".parquet").exists()
+    assert not path.with_suffix(".work").exists()
+    assert not path.with_suffix(".lock").exists()
+
+
+def test_the_same_run_is_not_repeated_unless_forced(tmp_path: Path) -> None:
+    path = engine.execute(prepare_toy(), tmp_path, hooks=manager(), quiet=True)
+    stamp = path.stat().st_mtime_ns
+    assert engine.execute(prepare_toy(), tmp_path, hooks=manager(), quiet=True) == path
+    assert path.stat().st_mtime_ns == stamp
+    engine.execute(prepare_toy(), tmp_path, hooks=manager(), quiet=True, force=True)
+    assert path.stat().st_mtime_ns != stamp
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole")
+    return engine.execute(prepare_toy(experiences=3), out, hooks=manager(), quiet=True)
+
+
+@pytest.mark.parametrize("stop_at", range(1, 19))
+def test_a_run_stopped_at_any_step_resumes_bit_for_bit(
+    tmp_path: Path, stopper: type[Stopper], stop_at: int, whole: Path
+) -> None:
+    stopper.stop_at = stop_at
+    prepared = prepare_toy(build=stopper, experiences=3)
+    with pytest.raises(Interrupted, match="experiences are finished") as caught:
+        engine.execute(prepared, tmp_path / "cut", hooks=manager(), quiet=True)
+    assert caught.value.exit_code == 130
+    assert "resume with" in str(caught.value.hint)
+    unfinished = records.read(engine.record_path(tmp_path / "cut", prepared))
+    assert unfinished["status"] == "interrupted"
+    done = engine.execute(prepare_toy(build=stopper, experiences=3), tmp_path / "cut", hooks=manager(), quiet=True)
+    assert stopper.steps == 18 + 1  # no step was trained twice; one more is the copy that counts FLOPs
+    assert comparable(done) == comparable(whole)
+    assert done.with_suffix(".parquet").read_bytes() == whole.with_suffix(".parquet").read_bytes()
+    assert records.read(done)["timing"]["resumed"] == 1
+
+
+def test_a_second_process_is_told_that_the_run_is_taken(tmp_path: Path) -> None:
+    class Second:
+        @hookspecs.hookimpl
+        def bench_before_task(self, experience: int) -> None:
+            with pytest.raises(RunBusy, match="another process"):
+                engine.execute(prepare_toy(), tmp_path, hooks=manager(), quiet=True)
+
+    engine.execute(prepare_toy(), tmp_path, hooks=manager(Second()), quiet=True)
+
+
+def test_nan_stops_with_its_place_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    class Diverges(ToyMethod):
+        calls = 0
+
+        def train_step(self, batch: Batch) -> Any:
+            type(self).calls += 1
+            terms = dict(super().train_step(batch))
+            return {"loss": float("nan")} if type(self).calls == 9 else terms  # the 7th call counts FLOPs
+
+    prepared = prepare_toy(build=Diverges)
+    with pytest.raises(RunFailed, match="loss = nan at experience 1, epoch 0, step 1"):
+        engine.execute(prepared, tmp_path, hooks=manager(), quiet=True)
+    path = engine.record_path(tmp_path, prepared)
+    assert records.read(path)["status"] == "failed"
+    kept = checkpoint.load(path.with_suffix(".work") / engine.BOUNDARY)
+    assert kept["done"]["experience"] == 1
+
+
+def test_hooks_are_told_of_each_task_and_of_the_record(tmp_path: Path) -> None:
+    events: list[Any] = []
+
+    class Watcher:
+        @hookspecs.hookimpl
+        def bench_before_task(self, experience: int) -> None:
+            events.append(("before", experience))
+
+        @hookspecs.hookimpl
+        def bench_after_task(self, experience: int, accuracies: list[float | None]) -> None:
+            events.append(("after", experience, [value is None for value in accuracies]))
+
+        @hookspecs.hookimpl
+        def bench_run_finished(self, result: Any) -> None:
+            events.append(("finished", result.path.exists(), result.record["status"]))
+
+    engine.execute(prepare_toy(), tmp_path, hooks=manager(Watcher()), quiet=True)
+    assert events == [
+        ("before", 0),
+        ("after", 0, [False, True]),
+        ("before", 1),
+        ("after", 1, [False, False]),
+        ("finished", True, "completed"),
+    ]
+
+
+@pytest.mark.parametrize("use", ["task_id", "class_names", "unlabelled"])
+def test_what_is_not_declared_is_withheld(tmp_path: Path, use: str) -> None:
+    class Peeks(ToyMethod):
+        def begin_experience(self, experience: Any) -> None:
+            super().begin_experience(experience)
+            getattr(experience, use)
+
+    with pytest.raises(UndeclaredUse, match=f"does not declare `{use}`"):
+        engine.execute(prepare_toy(build=Peeks), tmp_path, hooks=manager(), quiet=True)
+
+
+@pytest.mark.parametrize("use", ["num_classes", "num_tasks"])
+def test_the_future_is_withheld_from_the_constructor(tmp_path: Path, use: str) -> None:
+    class Peeks(ToyMethod):
+        def __init__(self, config: Any, context: Any) -> None:
+            super().__init__(config, context)
+            getattr(context, use)
+
+    with pytest.raises(UndeclaredUse, match=f"does not declare `{use}`"):
+        engine.execute(prepare_toy(build=Peeks), tmp_path, hooks=manager(), quiet=True)
+
+
+def test_past_images_are_withheld_without_memory(tmp_path: Path) -> None:
+    class Hoards(ToyMethod):
+        past: Any = None
+
+        def begin_experience(self, experience: Any) -> None:
+            super().begin_experience(experience)
+            if self.past is not None:
+                len(self.past.train)
+            self.past = experience
+
+    with pytest.raises(UndeclaredUse, match="does not declare `memory`"):
+        engine.execute(prepare_toy(build=Hoards), tmp_path, hooks=manager(), quiet=True)
+
+
+def test_a_prediction_that_depends_on_its_batch_is_refused(tmp_path: Path) -> None:
+    class Leaks(ToyMethod):
+        def predict(self, images: torch.Tensor) -> torch.Tensor:
+            return super().predict(images - images.mean(dim=0))
+
+    with pytest.raises(PluginError, match="depends on the other images"):
+        engine.execute(prepare_toy(build=Leaks), tmp_path, hooks=manager(), quiet=True)
+    leaking = prepare_toy(build=Leaks, uses=frozenset({"boundaries", "test_batch"}))
+    record = records.read(engine.execute(leaking, tmp_path, hooks=manager(), quiet=True))
+    assert "test_batch" in record["method"]["uses"]
+
+
+def test_evaluation_must_not_change_the_method(tmp_path: Path) -> None:
+    class Learns(ToyMethod):
+        def predict(self, images: torch.Tensor) -> torch.Tensor:
+            self.head.mul_(1.0)
+            return super().predict(images)
+
+    with pytest.raises(PluginError, match="changes its parameters"):
+        engine.execute(prepare_toy(build=Learns), tmp_path, hooks=manager(), quiet=True)
+
+
+def test_logits_of_unseen_classes_are_refused(tmp_path: Path) -> None:
+    class Wide(ToyMethod):
+        def predict(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.pad(super().predict(images), (0, 1))
+
+    with pytest.raises(PluginError, match="returned 3 columns, but 2 classes were seen"):
+        engine.execute(prepare_toy(build=Wide), tmp_path, hooks=manager(), quiet=True)
+
+
+def test_global_random_state_is_left_as_found(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    engine.execute(prepare_toy(), tmp_path, hooks=manager(), quiet=True)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_an_unwritable_folder_is_one_message(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(RunFailed, match="cannot write"):
+        engine.execute(prepare_toy(), blocker, hooks=manager(), quiet=True)
+
+
+def test_a_full_disk_is_one_message_and_keeps_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    real = os.fsync
+    calls = []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) >= 3:  # the predictions and the checkpoint of experience 0 still fit
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    prepared = prepare_toy()
+    with pytest.raises(RunFailed, match="no space left"):
+        engine.execute(prepared, tmp_path, hooks=manager(), quiet=True)
+    monkeypatch.setattr(os, "fsync", real)
+    assert not list(tmp_path.rglob("*.part"))
+    done = engine.execute(prepare_toy(), tmp_path, hooks=manager(), quiet=True)
+    assert records.read(done)["timing"]["resumed"] == 1
+
+
+def test_seeds_of_initialisation_and_data_order_are_apart() -> None:
+    first, second = prepare_toy(init_seed=1), prepare_toy(init_seed=2)
+    assert first.plan.seeds["data"] == second.plan.seeds["data"]
+    assert first.run_id != second.run_id
+    assert derive(0, "a") != derive(0, "b") != derive(1, "b")
+
+
+def test_the_checkpoint_interval_is_not_part_of_the_identity() -> None:
+    plain, often = prepare_toy(), prepare_toy(settings={"engine.checkpoint_seconds": "0"})
+    assert plain.run_id == often.run_id
+    assert prepare_toy(settings={"lr": "0.1"}).run_id != plain.run_id
+
+
+def test_joint_stream_trains_once_on_everything(tmp_path: Path) -> None:
+    prepared = prepare_toy(stream="joint", experiences=3)
+    record = records.read(engine.execute(prepared, tmp_path, hooks=manager(), quiet=True))
+    assert len(record["accuracy"]) == 1
+    assert len(record["accuracy"][0]) == 3
+    assert record["metrics"]["forgetting"] is None
+
+
+def test_domain_streams_fill_the_whole_matrix_and_measure_the_untrained_model(tmp_path: Path) -> None:
+    prepared = prepare_toy(family="domain-il")
+    record = records.read(engine.execute(prepared, tmp_path, hooks=manager(), quiet=True))
+    assert all(value is not None for row in record["accuracy"] for value in row)
+    assert record["metrics"]["fwt"] is not None
+
+
+def test_validation_never_touches_test_images() -> None:
+    prepared = prepare_toy(validate=1)
+    full = toys.toy_scenario()
+    tests = {int(i) for part in full.experiences for i in part.test.ids}
+    used = {int(i) for part in prepared.stream.scenario.experiences for i in [*part.train.ids, *part.test.ids]}
+    assert not used & tests
+    assert len(prepared.stream.tests) == 1
+
+
+def test_the_class_and_spec_are_loaded_by_preparation_only() -> None:
+    assert preparation.pick_device("cpu") == torch.device("cpu")

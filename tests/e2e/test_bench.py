@@ -1,0 +1,183 @@
+"""The installed `bench`, as a user calls it: run, resume after kill -9, tables, errors, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark import records
+
+BENCH = Path(sys.executable).with_name("bench")
+# Small streams of the bundled world: seconds each.
+SMALL = ["--set", "scenario.train=2", "--set", "scenario.test=1"]
+
+
+def bench(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Runs `bench` and checks its exit code."""
+    done = subprocess.run(
+        [str(BENCH), *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def small(method: str, out: str, *more: str) -> list[str]:
+    """Arguments of a run that takes seconds."""
+    return ["run", "--scenario", "split-glyphs", "--method", method, "--out", out, *SMALL, *more]
+
+
+def comparable(folder: Path) -> str:
+    """The only record below a folder, without what may differ between two executions."""
+    found, problems = records.read_all(folder)
+    assert len(found) == 1
+    assert not problems
+    assert found[0]["status"] == "completed"
+    return json.dumps(records.comparable(found[0]), sort_keys=True)
+
+
+def test_run_resume_leaderboard_metrics(tmp_path: Path) -> None:
+    first = bench(*small("nearest-mean,linear-probe", "runs", "--seed", "0,1", "--set", "epochs=1"), cwd=tmp_path)
+    assert "final average accuracy" in first.stdout
+    assert first.stdout.count("record: ") == 4
+    assert "accuracy in %" in first.stdout
+    again = bench(*small("nearest-mean", "runs", "--set", "epochs=1"), cwd=tmp_path)
+    assert "already done" in again.stderr
+    table = bench("leaderboard", cwd=tmp_path)
+    assert "nearest-mean" in table.stdout
+    assert "linear-probe" in table.stdout
+    record = next((tmp_path / "runs").rglob("*.json"))
+    bench("metrics", str(record), "--forgetting", "clipped", cwd=tmp_path)
+    shown = json.loads(bench("metrics", str(record), "--json", cwd=tmp_path).stdout)
+    assert shown
+
+
+def test_kill_at_random_points_then_resume_is_bit_for_bit(tmp_path: Path) -> None:
+    """kill -9 at random moments, also within an experience; the record must not tell."""
+    arguments = ["--set", "engine.checkpoint_seconds=0", "--set", "epochs=2", "-q"]
+    bench(*small("l2p", "whole", *arguments), cwd=tmp_path)
+    chance = random.Random(20261122)
+    kills = 0
+    while kills < 4:
+        process = subprocess.Popen(
+            [str(BENCH), *small("l2p", "cut", *arguments)],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        # Wait until this process has written a checkpoint, so that every attempt gets further.
+        before = checkpoints(tmp_path / "cut")
+        while process.poll() is None and checkpoints(tmp_path / "cut") == before:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0.0, 0.6))
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 2, "the run was over before it could be killed twice"
+    bench(*small("l2p", "cut", *arguments), cwd=tmp_path)
+    assert comparable(tmp_path / "cut") == comparable(tmp_path / "whole")
+    files = [next((tmp_path / name).rglob("*.parquet")).read_bytes() for name in ("cut", "whole")]
+    assert files[0] == files[1]
+
+
+def checkpoints(folder: Path) -> list[tuple[str, int]]:
+    """Names and times of the checkpoints below a folder."""
+    found = []
+    for path in folder.rglob("*.safetensors"):
+        try:
+            found.append((path.name, path.stat().st_mtime_ns))
+        except FileNotFoundError:  # replaced between listing and looking
+            continue
+    return sorted(found)
+
+
+def test_ctrl_c_keeps_what_is_done_and_prints_how_to_resume(tmp_path: Path) -> None:
+    arguments = small("l2p", "runs", "--set", "engine.checkpoint_seconds=0")
+    process = subprocess.Popen(
+        [str(BENCH), *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not checkpoints(tmp_path / "runs"):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "are finished and kept" in errors
+    assert "resume with: bench run --scenario split-glyphs --method l2p" in errors
+    assert "Traceback" not in errors
+    bench(*arguments, "-q", cwd=tmp_path)
+    assert comparable(tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "--scenario", "split-glyph", "--method", "l2p"], 2, "unknown scenario `split-glyph`"),
+        (["run", "--scenario", "split-glyphs", "--method", "l2pp"], 2, "did you mean `l2p`"),
+        (["run", "--scenario", "split-glyphs", "--method", "l2p@pilt"], 2, "did you mean `pilot`"),
+        (["run", "--scenario", "split-glyphs", "--method", "l2p", "--set", "topk=3"], 2, "method.l2p.top_k"),
+        (["run", "--scenario", "split-glyphs", "--method", "l2p", "--set", "top_k=12"], 2, "larger than pool_size (10)"),
+        (["run", "--scenario", "split-glyphs", "--method", "l2p", "--set", "top_k=two"], 2, "not a whole number"),
+        (["run", "--scenario", "split-glyphs", "--method", "l2p", "--set", "top_k"], 2, "not of the form key=value"),
+        (["run", "--scenario", "split-glyphs", "--method", "l2p", "--track", "mini"], 2, "not offered on track"),
+        (["run", "--scenario", "split-glyphs", "--method", "l2p", "--backbone", "nano-vti"], 2, "did you mean `nano-vit`"),
+        (["run", "--scenario", "split-glyphs", "--method", "l2p", "--seed", "a"], 2, "is not a seed"),
+        (["run", "--scenario", "split-glyphs/7x7", "--method", "l2p"], 2, "split"),
+        (["run", "--method", "l2p"], 2, "--scenario is missing"),
+        (["run", "--scenario", "split-cifar", "--method", "l2p", "--no-download", "--data-root", "."], 4, "cifar100"),
+        (["rum"], 2, "did you mean `run`"),
+        (["info", "l2q"], 2, "did you mean `l2p`"),
+        (["leaderboard", "--results", "nowhere"], 2, "no results folder"),
+        (["leaderboard", "--format", "latx"], 2, "did you mean `latex`"),
+    ],
+)
+def test_bad_input_is_one_clear_message(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    if arguments[:1] == ["leaderboard"] and "--results" not in arguments:
+        (tmp_path / "runs").mkdir()
+    done = bench(*arguments, cwd=tmp_path, code=code)
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_dry_run_shows_every_value_and_its_origin(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("[method.l2p]\ntop_k = 3\n[engine]\neval_batch_size = 64\n")
+    done = bench(
+        "run", "--scenario", "split-glyphs", "--method", "l2p@pilot", "--config", "run.toml",
+        "--set", "epochs=2", "--dry-run", "--json", cwd=tmp_path,
+    )  # fmt: skip
+    rows = {row["key"]: (row["value"], row["origin"]) for row in json.loads(done.stdout)[0]}
+    assert rows["method.epochs"] == (2, "--set")
+    assert rows["method.top_k"] == (3, "run.toml")
+    assert rows["method.selection_eval"][1] == "recipe pilot"
+    assert rows["engine.eval_batch_size"] == (64, "run.toml")
+    assert rows["method.pool_size"][1] == "default"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_typo_in_the_file_names_file_and_key(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("[method.l2p]\ntop_kk = 3\n")
+    done = bench(
+        "run", "--scenario", "split-glyphs", "--method", "l2p", "--config", "run.toml", cwd=tmp_path, code=2
+    )
+    assert "run.toml: unknown option `method.l2p.top_kk`" in done.stderr
+
+
+def test_show_images_draws_a_picture(tmp_path: Path) -> None:
+    done = bench("info", "split-glyphs", "--show-images", "sheet.png", *SMALL, cwd=tmp_path)
+    assert "fingerprint" in done.stdout
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_recipes_are_compared(tmp_path: Path) -> None:
+    rows = json.loads(bench("info", "l2p", "--diff", "pilot,v2-jax", "--json", cwd=tmp_path).stdout)
+    assert {row["option"] for row in rows} >= {"prompt_length", "top_k", "pull", "variant"}

@@ -3,8 +3,7 @@
 Knows folders, checksums and caches; particular data sets describe themselves with `DataSet`.
 Nothing is fetched at import. torch is not needed here.
 
-Environment: ``BENCH_DATA`` (folder with data sets), ``BENCH_CACHE`` (folder for derived files),
-``BENCH_OFFLINE=1`` (never fetch anything).
+Environment: ``BENCH_DATA``, ``BENCH_CACHE`` (folders), ``BENCH_OFFLINE=1`` (never fetch anything).
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ SMALL = 200_000_000
 """Bytes. Sets up to this size are fetched on first use, larger ones only with ``--download``."""
 
 CONNECT_SECONDS = 5.0
-"""Patience for a connection and for a stalled one; name look-up may take as long again."""
+"""Patience for a connection; name look-up may take as long again."""
 
 _APP = "adaptbench"
 _BLOCK = 1 << 18
@@ -306,9 +305,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, urllib.error.HTTPError):
         error.close()  # it holds the connection
         return f"HTTP {error.code} {error.reason}"
-    if isinstance(error, urllib.error.URLError):
-        return f"{error.reason}"
-    return f"{error}" or type(error).__name__
+    return str(getattr(error, "reason", error)) or type(error).__name__
 
 
 def file_md5(path: Path) -> str:

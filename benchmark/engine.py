@@ -337,7 +337,9 @@ class _Run:
                     raw = data.images(part).to(self.prepared.device)
                     batch = Batch(pipeline.train(raw, generator), data.labels[part].to(self.prepared.device))
                     if self._measures_step(index, epoch, step):
+                        pause = time.perf_counter()
                         self.done["flops_train_step"] = self._step_flops(method, batch)
+                        started += time.perf_counter() - pause  # counting is not training
                     with self.stop.deferring():
                         terms = {name: float(value) for name, value in method.train_step(batch).items()}
                     if any(not math.isfinite(value) for value in terms.values()):

@@ -115,7 +115,7 @@ def _unique(records: Iterable[Record]) -> list[Record]:
 
 def _table_key(run: Record) -> tuple[Any, ...]:
     scenario, backbone = run["scenario"], run["backbone"]
-    options = json.dumps(scenario["options"], sort_keys=True)
+    options = repr(sorted(scenario["options"].items()))  # several times as fast as JSON
     return scenario["name"], scenario["version"], options, run["track"], backbone["name"], backbone["sha256"]
 
 
@@ -157,7 +157,7 @@ def _entries(runs: Sequence[Record]) -> list[_Entry]:
     found: dict[tuple[str, str, str], _Entry] = {}
     for run in runs:
         method, options = run["method"], _options(run)
-        key = (method["name"], method["recipe"], json.dumps(options, sort_keys=True))
+        key = (method["name"], method["recipe"], repr(sorted(options.items())))
         if key not in found:
             found[key] = _Entry(method["name"], method["recipe"], options, [])
         found[key].runs.append(run)

@@ -200,8 +200,10 @@ def check(record: object) -> str | None:
     Returns:
         What is wrong first, with the full key, or None if all is well.
     """
-    wrong = _check(record, _COMPILED, "")
-    if wrong is None and isinstance(record, dict) and record["status"] == "completed" and record["metrics"] is None:
+    wrong = _check(record, _COMPILED)
+    if wrong is not None:
+        return wrong.removeprefix(".") if wrong.startswith(".") else f"the file{wrong}"
+    if and isinstance(record, dict) and record["status"] == "completed" and record["metrics"] is None:
         return "metrics is null, but status is completed"
     return wrong
 
@@ -218,7 +220,7 @@ class _Node:
         self.enum = schema.get("enum")
         self.pattern = re.compile(schema["pattern"]) if "pattern" in schema else None
         self.minimum = schema.get("minimum")
-        self.required: list[str] = schema.get("required", [])
+        self.required = frozenset(schema.get("required", ()))
         self.properties = {name: _Node(part) for name, part in schema.get("properties", {}).items()}
         self.items = _Node(schema["items"]) if "items" in schema else None
         others = schema.get("additionalProperties", True)
@@ -230,58 +232,58 @@ class _Node:
 _COMPILED = _Node(_DOCUMENT)
 
 
-def _check(value: Any, node: _Node, key: str) -> str | None:
+# What is wrong is told from the inside out, and every level puts its own name in front: nothing is
+# put together as long as all is well.
+
+
+def _check(value: Any, node: _Node) -> str | None:
     kind = type(value)
     if node.types and kind not in node.types:
-        return f"{key or 'the file'} is {_name(value)}"
+        return f" is {_name(value)}"
     if kind is dict:
-        return _check_group(value, node, key)
+        return _check_group(value, node)
     if kind is list:
-        return None if node.items is None else _check_items(value, node.items, key)
+        return None if node.items is None else _check_items(value, node.items)
     if node.enum is not None and value not in node.enum:
-        return f"{key} is {value!r}; known are {', '.join(map(str, node.enum))}"
+        return f" is {value!r}; known are {', '.join(map(str, node.enum))}"
     if kind is str:
         if node.pattern is not None and not node.pattern.search(value):
-            return f"{key} is {value!r}, which does not match {node.pattern.pattern}"
+            return f" is {value!r}, which does not match {node.pattern.pattern}"
     elif node.minimum is not None and value is not None and value < node.minimum:
-        return f"{key} is {value}, less than {node.minimum}"
+        return f" is {value}, less than {node.minimum}"
     return None
 
 
-def _check_group(value: dict[str, Any], node: _Node, key: str) -> str | None:
-    for name in node.required:
-        if name not in value:
-            return f"{_join(key, name)} is missing"
+def _check_group(value: dict[str, Any], node: _Node) -> str | None:
+    if not node.required <= value.keys():
+        return f".{min(node.required - value.keys())} is missing"
+    find, others = node.properties.get, node.others
     for name, item in value.items():
-        part = node.properties.get(name, node.others)
+        part = find(name, others)
         if part is None:
             if node.closed:
-                return f"{_join(key, name)} is not part of schema 1"
+                return f".{name} is not part of schema 1"
         elif part.plain and part.minimum is None:
             if type(item) not in part.types:
-                return f"{_join(key, name)} is {_name(item)}"
-        elif wrong := _check(item, part, _join(key, name)):
-            return wrong
+                return f".{name} is {_name(item)}"
+        elif wrong := _check(item, part):
+            return f".{name}{wrong}"
     return None
 
 
-def _check_items(values: list[Any], node: _Node, key: str) -> str | None:
+def _check_items(values: list[Any], node: _Node) -> str | None:
     kinds = set(map(type, values))
     # Whole lists of scalars at once: the usual case, and lists can be long.
     if node.plain and kinds <= node.types and (node.minimum is None or _at_least(values, kinds, node.minimum)):
         return None
     for place, item in enumerate(values):
-        if wrong := _check(item, node, f"{key}[{place}]"):
-            return wrong
+        if wrong := _check(item, node):
+            return f"[{place}]{wrong}"
     return None
 
 
 def _at_least(values: list[Any], kinds: set[type], minimum: float) -> bool:
     return type(None) not in kinds and (not values or min(values) >= minimum)
-
-
-def _join(key: str, name: str) -> str:
-    return f"{key}.{name}" if key else name
 
 
 def _name(value: object) -> str:

@@ -23,12 +23,14 @@ import hashlib
 import io
 import json
 import math
+import os
 import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -335,71 +337,88 @@ def _flip(images: Tensor, spatial: Tensor, generator: torch.Generator) -> tuple[
 
 
 @torch.no_grad()
-def progress(student: Student, targets: Targets, known: dict[str, Tensor], held: dict[str, Tensor], y: list[Tensor]) -> str:
-    """Held-out losses on CIFAR-10 test images, and CIFAR-10 nearest-class-mean accuracy of the CLS."""
-    student.eval()
+def progress(student: Student, targets: Targets, held: dict[str, Tensor], labels: Tensor) -> str:
+    """Held-out losses, and nearest-class-mean accuracy of the CLS, on CIFAR-10 test images (half and half)."""
     losses = distillation_loss(student, targets, held["images"], held["pooled"].float(), held["spatial"].float())
-    own, other = (torch.cat([student.vit(b / 127.5 - 1) for b in x.split(500)]) for x in (known["images"], held["images"]))
-    means = torch.stack([F.normalize(own[y[0] == k], dim=1).mean(0) for k in range(10)])
-    hit = (F.normalize(other, dim=1) @ F.normalize(means, dim=1).T).argmax(1) == y[1]
-    student.train()
+    cls = F.normalize(student(held["images"])[0], dim=1)
+    half = len(cls) // 2
+    means = torch.stack([cls[:half][labels[:half] == k].mean(0) for k in range(10)])
+    hit = (cls[half:] @ F.normalize(means, dim=1).T).argmax(1) == labels[half:]
     return f"held-out {' '.join(f'{v:.4f}' for v in losses.tolist())} cifar10-ncm {hit.float().mean():.4f}"
 
 
 def train(options: argparse.Namespace) -> None:
-    """Distil into a fresh student, or continue from the state an earlier call saved (`--init`)."""
+    """Distil into a fresh student, or continue from the state an earlier call saved (`--init`).
+
+    Under `torchrun` every process takes its own batches and gradients are averaged. The schedule (warm-up,
+    constant, linear cool-down over the last 30 %) follows the steps, or the clock when `--minutes` is given.
+    """
+    parallel = "WORLD_SIZE" in os.environ
+    if parallel:
+        dist.init_process_group("gloo")
+    rank, world = (dist.get_rank(), dist.get_world_size()) if parallel else (0, 1)
     torch.manual_seed(SEED + len(options.shards))
-    generator = torch.Generator().manual_seed(SEED + len(options.shards))
+    generator = torch.Generator().manual_seed(SEED + len(options.shards) + 1000 * rank)
     shards = [load_file(options.work / f"train{s}.safetensors") for s in options.shards]
-    clean = load_file(options.work / "train0.safetensors")
+    pooled0 = load_file(options.work / "train0.safetensors")["pooled"]
     held = load_file(options.work / "test0.safetensors")
-    labels = [load_cifar10(options.data_root, split)[1] for split in ("train", "test")]
-    labels = [labels[0][:5000], labels[1][: len(held["images"])]]
-    targets = Targets(clean["pooled"].float(), load_teacher()[1])
-    known = {"images": clean["images"][:5000]}
+    labels = load_cifar10(options.data_root, "test")[1][: len(held["images"])]
+    targets = Targets(pooled0.float(), load_teacher()[1])
     student = Student()
     mimetic(student.vit)
     if options.init:
         student.load_state_dict(load_file(options.work / options.init))
     average = Student().requires_grad_(False)
     average.load_state_dict(student.state_dict())
+    weights = torch.tensor(LOSS_WEIGHTS)
     matrices = [p for name, p in student.named_parameters() if "blocks" in name and p.ndim == 2]
     others = [p for name, p in student.named_parameters() if not ("blocks" in name and p.ndim == 2)]
+    everything = [*matrices, *others]
     muon = Muon(matrices, lr=options.lr)
     adam = torch.optim.AdamW(others, lr=options.lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    weights = torch.tensor(LOSS_WEIGHTS)
-    total = sum(len(s["images"]) for s in shards)
+    size = len(shards[0]["images"])
     order = torch.empty(0, dtype=torch.long)
-    start, recent = time.perf_counter(), torch.zeros(4)
-    print(f"train: shards {options.shards}, {total} views, {options.steps} steps of {options.batch}, {vars(options)}", flush=True)
-    for step in range(1, options.steps + 1):
+    start, recent, done, step = time.perf_counter(), torch.zeros(4), 0.0, 0
+    print(f"train: rank {rank}/{world}, {vars(options)}", flush=True)
+    while done < 1:
+        step += 1
         if len(order) < options.batch:
-            order = torch.randperm(total, generator=generator)
+            order = torch.randperm(size * len(shards), generator=generator)
         picks, order = order[: options.batch], order[options.batch :]
-        rows = [(shards[int(i) // 50_000], int(i) % 50_000) for i in picks]
+        rows = [(shards[i // size], i % size) for i in picks.tolist()]
         images, pooled, spatial = (torch.stack([s[k][i] for s, i in rows]) for k in ("images", "pooled", "spatial"))
         images, spatial = _flip(images, spatial.float(), generator)
         losses = distillation_loss(student, targets, images, pooled.float(), spatial)
-        rate = options.lr * min(1.0, step / 100) * (0.01 + 0.495 * (1 + math.cos(math.pi * step / options.steps)))
-        for group in (*muon.param_groups, *adam.param_groups):
-            group["lr"] = rate
         student.zero_grad(set_to_none=True)
         (losses @ weights).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        seconds = time.perf_counter() - start
+        done = seconds / (60 * options.minutes) if options.minutes else step / options.steps
+        if parallel:  # one flat message; the share done travels along so that all processes stop together
+            flat = torch.cat([*(p.grad.flatten() for p in everything), torch.tensor([done])]) / world  # type: ignore[union-attr]
+            dist.all_reduce(flat)
+            done = flat[-1].item()
+            for p, g in zip(everything, flat[:-1].split([p.numel() for p in everything]), strict=True):
+                p.grad = g.view_as(p)
+        nn.utils.clip_grad_norm_(everything, 1.0)
+        rate = options.lr * min(1.0, step / 50, max(0.0, 1 - done) / 0.3)
+        for group in (*muon.param_groups, *adam.param_groups):
+            group["lr"] = rate
         muon.step()
         adam.step()
-        recent += losses.detach() / 100
+        recent += losses.detach() / 50
         with torch.no_grad():
-            pace = min(0.998, step / (step + 10))
-            torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), 1 - pace)
-        if step % 100 == 0:
-            speed = step * options.batch / (time.perf_counter() - start)
-            print(f"step {step} losses {' '.join(f'{v:.4f}' for v in recent.tolist())} {speed:.0f} img/s", flush=True)
-            recent.zero_()
-        if step % 1000 == 0 or step == options.steps:
-            print(f"step {step} {progress(average, targets, known, held, labels)}", flush=True)
+            torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), 1 / min(step, 100))
+        if rank == 0 and step % 50 == 0:
+            views = step * options.batch * world
+            text = " ".join(f"{v:.4f}" for v in recent.tolist())
+            print(f"step {step} {done:.3f} losses {text} {views} views {views / seconds:.0f} img/s", flush=True)
+        recent = recent * (step % 50 != 0)
+        if rank == 0 and (step % 250 == 0 or done >= 1):
+            print(f"step {step} {progress(average, targets, held, labels)}", flush=True)
             save_file(average.state_dict(), options.work / options.out)
-    print(f"train: done in {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"train: rank {rank} done in {time.perf_counter() - start:.0f} s", flush=True)
+    if parallel:
+        dist.destroy_process_group()
 
 
 def export(options: argparse.Namespace) -> None:
@@ -432,9 +451,10 @@ def main() -> None:
     parser.add_argument("--shards", type=int, nargs="+", default=[0], help="shards to write, or to learn from")
     parser.add_argument("--split", choices=("train", "test"), default="train", help="views: which images")
     parser.add_argument("--limit", type=int, help="views: only the first so many images")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--minutes", type=float, help="train: end after this time instead of after STEPS")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--init", help="train: state file in WORK to continue from")
     parser.add_argument("--out", default="state.safetensors", help="state file in WORK to write (export: to read)")
     parser.add_argument("--weights-dir", type=Path, default=Path("benchmark/backbones/weights"))

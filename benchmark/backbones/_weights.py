@@ -70,7 +70,7 @@ def read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # numpy leaks a damaged one
                 return {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files}
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
         raise DataMissing(f"weights {path}: damaged or not a {path.suffix} file: {error}", hint=damaged) from error

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     from benchmark.testing import checks
 
-    torch.set_num_threads(min(2, torch.get_num_threads()))  # toy-sized products: more threads only wait
+    torch.set_num_threads(1)  # for products of toy size, several threads would only wait for each other
     make = {
         "methods": checks.method_subject,
         "scenarios": lambda name: checks.scenario_subject(name, args.data_root),

@@ -377,9 +377,15 @@ def test_the_real_data_have_their_counts(module: Any, config: Any, count: int, t
 
 @pytest.mark.slow
 def test_the_real_cifar100_has_the_published_statistics(tmp_path: Path) -> None:
-    """Mean and standard deviation per channel as printed everywhere: .5071 .4867 .4408, .2675 .2565 .2761."""
+    """Widely printed: means .5071 .4865 .4409, deviations .2673 .2564 .2762. (The scenario specification
+    quotes figures that differ by up to 2e-4, which go round as well.)
+    """
     scenario = real(split_cifar100, SplitCifar100Config(), tmp_path)
     assert "lossy" not in scenario.notes
-    values = whole(scenario, "train").images(slice(None)).to(torch.float64) / 255
-    assert values.mean(dim=(0, 2, 3)).tolist() == pytest.approx([0.5071, 0.4867, 0.4408], abs=1e-4)
-    assert values.std(dim=(0, 2, 3)).tolist() == pytest.approx([0.2675, 0.2565, 0.2761], abs=2e-4)
+    images = whole(scenario, "train").images(slice(None))
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    for channel, (mean, deviation) in enumerate([(0.5071, 0.2673), (0.4865, 0.2564), (0.4409, 0.2762)]):
+        share = images[:, channel].flatten().bincount(minlength=256) / images[:, channel].numel()
+        found = float((share * levels).sum())
+        assert found == pytest.approx(mean, abs=6e-5)
+        assert float((share * (levels - found) ** 2).sum()) ** 0.5 == pytest.approx(deviation, abs=6e-5)

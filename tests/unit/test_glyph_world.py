@@ -32,6 +32,13 @@ def test_classes_are_named_and_disjoint_from_pretraining() -> None:
     assert not forms & {unicodedata.normalize("NFKC", chr(code)) for code in rest}
 
 
+def test_look_alikes_of_a_class_are_not_in_pretraining() -> None:
+    """Cyrillic es is a class: what looks like it in some font left pre-training."""
+    rest = set(world.pretraining_code_points())
+    assert ord("с") in world.code_points()
+    assert not rest & {ord("c"), ord("ϲ"), ord("ᴄ"), ord("ⅽ")}
+
+
 def test_at_least_half_of_the_names_are_made_of_words_of_pretraining() -> None:
     known = {word for code in world.pretraining_code_points() for word in unicodedata.name(chr(code), "").split()}
     alphabets = [name for name in world.class_names() if name.split()[0] in ("LATIN", "GREEK", "CYRILLIC")]

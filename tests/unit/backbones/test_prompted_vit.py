@@ -71,7 +71,7 @@ def test_frozen_weights_get_no_gradient_buffers_but_prompts_do() -> None:
     vit = prompted_vit.freeze(tiny_backbone().model)
     prompts = torch.randn(2, 3, 32, requires_grad=True)
     tokens = prompted_vit.assemble(vit, prompted_vit.patch_tokens(vit, torch.randn(2, 3, 32, 32)), prompts)
-    prompted_vit.forward_tokens(vit, tokens)[:, 0].sum().backward()
+    prompted_vit.forward_tokens(vit, tokens)[:, 0, 0].sum().backward()
     assert prompts.grad is not None
     assert prompts.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in vit.parameters())

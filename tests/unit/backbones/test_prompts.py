@@ -12,10 +12,10 @@ from benchmark.backbones.prompts import PromptPool
 
 def test_initial_ranges() -> None:
     torch.manual_seed(0)
-    pool = PromptPool(10, 5, 64)
+    pool = PromptPool(10, 5, 64).requires_grad_(False)
     assert pool.size == 10
     assert -1 <= float(pool.prompts.min()) < -0.9 < 0.9 < float(pool.prompts.max()) <= 1
-    flax = PromptPool(10, 5, 64, prompt_init="flax_uniform", key_init="flax_uniform")
+    flax = PromptPool(10, 5, 64, prompt_init="flax_uniform", key_init="flax_uniform").requires_grad_(False)
     assert 0 <= float(flax.prompts.min()) < float(flax.prompts.max()) < 0.01
     assert 0 <= float(flax.keys.min()) < float(flax.keys.max()) < 0.01
 

@@ -1,0 +1,99 @@
+"""Learning without forgetting: the model before the experience teaches its successor its old outputs.
+
+Paper: Li and Hoiem, Learning without Forgetting, ECCV 2016, arXiv 1606.09282.
+Official code: lizhitwo/LearningWithoutForgetting (Matlab); compared with ContinualAI/avalanche 0.6.0,
+``avalanche/training/plugins/lwf.py``.
+
+Differences from the paper: one head for all classes instead of a head per task, no warm-up of the new
+rows; the distillation term is the KL divergence at temperature 2 over the classes seen before.
+Teacher and student see the same augmented batch.
+Expected: no published figure with a pretrained ViT is reproduced here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark import hookimpl
+from benchmark.avalanche_adapter import AvalancheConfig, AvalancheMethod
+from benchmark.specs import MethodSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LwfConfig(AvalancheConfig):
+    """Options of learning without forgetting.
+
+    Attributes:
+        alpha: Weight of the distillation term.
+        temperature: Of its softmax.
+    """
+
+    alpha: float = 1.0
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        AvalancheConfig.__post_init__(self)
+        if self.alpha < 0:
+            raise ValueError(f"alpha: {self.alpha} is negative; use 0 or more")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature: {self.temperature} is not positive; use e.g. 2")
+
+
+class AvalancheLwf(AvalancheMethod):
+    """Naive training with an LwF plugin."""
+
+    config: LwfConfig
+
+    def strategy(self, model: Any, optimizer: Any, **common: Any) -> Any:
+        """A plain strategy with ``LwFPlugin``."""
+        from avalanche.training.plugins import LwFPlugin
+        from avalanche.training.templates import SupervisedTemplate
+
+        lwf = LwFPlugin(alpha=self.config.alpha, temperature=self.config.temperature)
+        return SupervisedTemplate(model=model, optimizer=optimizer, plugins=[lwf], **common)
+
+    def remember(self, strategy: Any) -> Mapping[str, Any]:
+        """The teacher's weights and the classes it knows."""
+        lwf = strategy.plugins[0].lwf
+        return {
+            "teacher": {name: tensor.detach().clone() for name, tensor in lwf.prev_model.state_dict().items()},
+            "classes": sorted(int(label) for label in lwf.prev_classes_by_task[0]),
+            "count": lwf.expcount,
+        }
+
+    def recall(self, strategy: Any, kept: Mapping[str, Any]) -> None:
+        """Makes the teacher from the model and its old weights."""
+        lwf = strategy.plugins[0].lwf
+        lwf.prev_model = copy.deepcopy(strategy.model)
+        lwf.prev_model.load_state_dict(kept["teacher"])
+        lwf.prev_classes_by_task[0] = set(kept["classes"])
+        lwf.expcount = kept["count"]
+
+
+@hookimpl
+def bench_register_methods() -> list[MethodSpec]:
+    """Registers ``avalanche-lwf``."""
+    return [
+        MethodSpec(
+            name="avalanche-lwf",
+            build=AvalancheLwf,
+            config=LwfConfig,
+            summary="learning without forgetting with Avalanche's plugin",
+            uses=frozenset({"boundaries"}),
+            tracks={
+                "nano": {"batch_size": 32, "lr": 0.01, "epochs": 5},
+                "mini": {"batch_size": 64, "lr": 0.01, "epochs": 3},
+            },
+            rule="as finetune; alpha and temperature are Avalanche's defaults",
+            paper="arXiv:1606.09282",
+            reference="ContinualAI/avalanche@0.6.0",
+        )
+    ]

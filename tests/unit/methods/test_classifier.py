@@ -1,0 +1,150 @@
+"""`finetune`, `linear-probe` and `joint`: what trains, what competes, what the schedule does."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from bench_methods import finetune, joint, linear_probe
+from bench_methods._classifier import Classifier
+from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.testing.toys import tiny_backbone, toy_scenario
+from benchmark.transforms import InputPipeline
+
+PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def make(module: ModuleType, scenario: Scenario, **changes: Any) -> Classifier:
+    (spec,) = module.bench_register_methods()
+    config = spec.config(**{"batch_size": 8, "epochs": 2, **changes})
+    context = Context(
+        backbone=tiny_backbone(),
+        device=torch.device("cpu"),
+        scenario=scenario,
+        pipeline=PIPELINE,
+        uses=spec.uses_of(config),
+        method=spec.name,
+    )
+    method = spec.build(config, context)
+    assert isinstance(method, Classifier)
+    return method
+
+
+def begin(method: Classifier, scenario: Scenario, index: int) -> None:
+    method.begin_experience(ExperienceView(scenario, index, method.context.uses, "mine"))
+    method.train()
+
+
+def batch_of(scenario: Scenario, index: int, count: int = 8) -> Batch:
+    train = scenario.experiences[index].train
+    return Batch(PIPELINE.eval(train.images(slice(0, count))), train.labels[:count])
+
+
+@pytest.mark.parametrize(
+    ("module", "changes", "moves"),
+    [
+        (finetune, {}, True),
+        (linear_probe, {}, False),
+        (joint, {}, True),
+        (joint, {"backbone_lr_scale": 0.0}, False),
+    ],
+)
+def test_what_moves_and_what_stays(module: ModuleType, changes: dict[str, Any], moves: bool) -> None:
+    scenario = toy_scenario()
+    method = make(module, scenario, **changes)
+    before = {name: value.clone() for name, value in method.backbone.state_dict().items()}
+    begin(method, scenario, 0)
+    assert method.backbone.training == moves
+    head = method.head.weight.detach().clone()
+    for _ in range(2):
+        method.train_step(batch_of(scenario, 0))
+    same = [name for name, value in method.backbone.state_dict().items() if torch.equal(value, before[name])]
+    assert len(same) == (0 if moves else len(before))
+    assert all((p.grad is not None) == moves for p in method.backbone.parameters())
+    assert not torch.equal(method.head.weight, head)
+
+
+def test_the_mask_keeps_old_rows_still_and_its_absence_does_not() -> None:
+    scenario = toy_scenario()
+    for mask in ("none", "current"):
+        method = make(linear_probe, scenario, mask=mask)
+        begin(method, scenario, 0)
+        begin(method, scenario, 1)
+        old = method.head.weight.detach()[:2].clone()
+        method.train_step(batch_of(scenario, 1))
+        assert torch.equal(method.head.weight[:2], old) == (mask == "current")
+
+
+def test_in_domain_incremental_streams_nothing_is_masked() -> None:
+    scenario = toy_scenario(family="domain-il", classes=3)
+    masked, plain = (make(finetune, scenario, mask=mask) for mask in ("current", "none"))
+    plain.load_state_dict(masked.state_dict())
+    for method in (masked, plain):
+        torch.manual_seed(0)
+        for index in range(2):
+            begin(method, scenario, index)
+            method.train_step(batch_of(scenario, index))
+    assert torch.equal(masked.head.weight, plain.head.weight)
+    assert masked.head.classes == 3
+
+
+def test_the_cosine_schedule_starts_high_ends_low_and_is_resumed() -> None:
+    scenario = toy_scenario(train=8)  # 16 images: 2 steps in each of 2 epochs
+    method = make(finetune, scenario, schedule="cosine", lr=0.1, backbone_lr_scale=0.5)
+    begin(method, scenario, 0)
+    assert method.optimizer is not None
+    seen = []
+    for _ in range(4):
+        method.train_step(batch_of(scenario, 0))
+        seen.append([group["lr"] for group in method.optimizer.param_groups])
+    wanted = [0.1 * 0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
+    assert [row[0] for row in seen] == pytest.approx(wanted)
+    assert [row[1] for row in seen] == pytest.approx([value / 2 for value in wanted])
+    again = make(finetune, scenario, schedule="cosine", lr=0.1)
+    begin(again, scenario, 0)
+    again.load_extra_state(dict(method.extra_state()) | {"step": 3})
+    again.train_step(batch_of(scenario, 0))
+    assert again.optimizer is not None
+    assert again.optimizer.param_groups[0]["lr"] == pytest.approx(wanted[3])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_every_optimizer_learns_the_toy_classes(name: str) -> None:
+    scenario = toy_scenario()
+    torch.manual_seed(0)
+    method = make(linear_probe, scenario, optimizer=name, lr=0.05)
+    begin(method, scenario, 0)
+    batch = batch_of(scenario, 0, 16)
+    losses = [float(torch.as_tensor(method.train_step(batch)["loss"])) for _ in range(40)]
+    assert losses[-1] < losses[0] / 2
+    with torch.no_grad():
+        assert (method.eval().predict(batch.images).argmax(1) == batch.labels).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("module", "changes", "message"),
+    [
+        (finetune, {"lr": 0.0}, "lr: 0.0 is not positive"),
+        (finetune, {"backbone_lr_scale": 0.0}, "to freeze the backbone use `linear-probe`"),
+        (joint, {"backbone_lr_scale": -1.0}, "backbone_lr_scale: -1.0 is negative"),
+        (linear_probe, {"momentum": 1.0}, "momentum: 1.0 is out of range"),
+        (linear_probe, {"weight_decay": -0.1}, "weight_decay: -0.1 is negative"),
+        (linear_probe, {"epochs": -1}, "epochs: -1 is negative"),
+    ],
+)
+def test_values_out_of_range_are_explained(module: ModuleType, changes: dict[str, Any], message: str) -> None:
+    (spec,) = module.bench_register_methods()
+    with pytest.raises(ValueError, match=message):
+        spec.config(**changes)
+
+
+@pytest.mark.parametrize("module", [finetune, linear_probe, joint])
+def test_recipes_and_tracks_name_existing_fields(module: ModuleType) -> None:
+    (spec,) = module.bench_register_methods()
+    for values in [*spec.recipes.values(), *spec.tracks.values()]:
+        spec.config(**values)
+    assert spec.control

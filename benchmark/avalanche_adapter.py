@@ -22,16 +22,14 @@ through `AvalancheMethod.remember` and `AvalancheMethod.recall` as a tree of ten
 resumed run therefore takes the same road as an uninterrupted one and gives the same bits. A
 strategy with plugins must define both.
 
-**Differences from plain Avalanche:** the optimiser's momentum starts anew with each experience; an
-epoch is one pass over the experience's images even where a larger memory would lengthen it.
+**Difference from plain Avalanche:** the optimiser's momentum starts anew with each experience.
 """
 
 from __future__ import annotations
 
 import abc
-import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -126,7 +124,7 @@ class AdaptedModel(nn.Module):
 
     def classify(self, images: Tensor) -> Tensor:
         """Logits ``(B, K)`` for normalised images ``(B, 3, S, S)``."""
-        logits: Tensor = self.head(cls_feature(self.backbone, images))  # type: ignore[arg-type]
+        logits: Tensor = self.head(cls_feature(self.backbone, images))
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
@@ -185,7 +183,7 @@ class AvalancheMethod(LoopMethod):
             )
         return {}
 
-    def recall(self, strategy: Any, kept: Mapping[str, Any]) -> None:  # noqa: B027 - optional
+    def recall(self, strategy: Any, kept: Mapping[str, Any]) -> None:
         """Puts back into a fresh strategy what `remember` returned after the previous experience."""
 
     def begin_experience(self, experience: ExperienceView) -> None:
@@ -194,8 +192,7 @@ class AvalancheMethod(LoopMethod):
 
     def train_experience(self, experience: ExperienceView) -> Mapping[str, float]:
         """Trains a fresh strategy on the experience; returns the mean of its loss."""
-        data = experience.train
-        log = _Observer(math.ceil(len(data) / self.config.batch_size))
+        log = _LossMeter()
         with warnings.catch_warnings():
             # Its own renamings (`update` of buffers), which no user of ours can act on.
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"avalanche\.")
@@ -214,9 +211,7 @@ class AvalancheMethod(LoopMethod):
     def _optimizer(self) -> torch.optim.Optimizer:
         config, parameters = self.config, self.model.parameters()
         if config.optimizer == "sgd":
-            return torch.optim.SGD(
-                parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-            )
+            return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
         return kind(parameters, lr=config.lr, weight_decay=config.weight_decay)
 
@@ -258,43 +253,23 @@ class AvalancheMethod(LoopMethod):
         self._kept, self._seen, self._done = state["kept"], list(state["seen"]), int(state["done"])
 
 
-class _Observer:
-    """A plugin that sums up the loss and keeps an epoch at one pass over the new images."""
+class _LossMeter:
+    """A plugin that sums up the loss. It needs no base class: Avalanche calls the hooks it finds."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    def __init__(self) -> None:
         self.total = 0.0
         self.samples = 0
 
-    def before_training_exp(self, strategy: Any, **_: Any) -> None:
-        # Runs after the strategy's own plugins: a replay loader is in place by now.
-        if len(strategy.dataloader) > self.steps:
-            strategy.dataloader = _FirstBatches(strategy.dataloader, self.steps)
-
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
         count = len(strategy.mb_y)
-        self.total += float(strategy.loss) * count
+        self.total += float(strategy.loss.detach()) * count
         self.samples += count
-
-
-class _FirstBatches:
-    """The first batches of a loader."""
-
-    def __init__(self, loader: Any, count: int) -> None:
-        self.loader = loader
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Any]:
-        return (batch for _, batch in zip(range(self.count), self.loader, strict=False))
 
 
 def _is_authors(plugin: object) -> bool:
     plugins = import_quietly("avalanche.training.plugins")
     clock = import_quietly("avalanche.training.plugins.clock").Clock
-    return not isinstance(plugin, (_Observer, plugins.EvaluationPlugin, clock))
+    return not isinstance(plugin, (_LossMeter, plugins.EvaluationPlugin, clock))
 
 
 # --- for remember and recall --------------------------------------------------------------------

@@ -398,6 +398,12 @@ class _Run:
         """Accuracy of the untrained model per test set, where forward transfer means something."""
         if self.stream.scenario.family in ("class-il", "task-il") or len(self.stream.scenario.experiences) == 1:
             return None
+        one = self.prepared.pipeline.eval(self.stream.tests[0].images(slice(0, 1)).to(self.prepared.device))
+        with torch.no_grad():
+            columns = method.eval().predict(one).shape[1]
+        method.train()
+        if columns == 0:  # it does not know a single class before its first batch: there is no baseline
+            return None
         found = predictions.table(0, self._predict(method, 0))
         return [float(value) for value in metrics.accuracy_matrix(found, 1, len(self.stream.tests))[0][0]]
 

@@ -203,9 +203,9 @@ def check(record: object) -> str | None:
     wrong = _check(record, _COMPILED)
     if wrong is not None:
         return wrong.removeprefix(".") if wrong.startswith(".") else f"the file{wrong}"
-    if and isinstance(record, dict) and record["status"] == "completed" and record["metrics"] is None:
+    if isinstance(record, dict) and record["status"] == "completed" and record["metrics"] is None:
         return "metrics is null, but status is completed"
-    return wrong
+    return None
 
 
 class _Node:

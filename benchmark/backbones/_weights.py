@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,7 +73,7 @@ def read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".npz":
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # numpy leaks a damaged one
                 return {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
         raise DataMissing(f"weights {path}: damaged or not a {path.suffix} file: {error}", hint=damaged) from error
     if path.suffix not in (".pt", ".pth", ".bin"):
         raise UsageError(
@@ -80,7 +81,9 @@ def read(path: Path) -> dict[str, Tensor]:
             hint="use .safetensors, .npz, or .pt/.pth/.bin with tensors only",
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on pickles of unusual protocols: they are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UsageError(
             f"weights {path}: refused, because it is a pickle that would run code when opened, or is damaged",
@@ -115,8 +118,9 @@ def _native(state: dict[str, Tensor], model: VisionTransformer, path: Path, *, r
     state = {name: value for name, value in state.items() if not name.startswith(DROPPED)}
     table = state.get("pos_embed")
     if resample and table is not None and model.pos_embed is not None and table.shape != model.pos_embed.shape:
+        prefix = 0 if model.no_embed_class else model.num_prefix_tokens
         state["pos_embed"] = resample_abs_pos_embed(
-            table, list(model.patch_embed.grid_size), num_prefix_tokens=0 if model.no_embed_class else model.num_prefix_tokens
+            table, list(model.patch_embed.grid_size), num_prefix_tokens=prefix
         )
     return state
 

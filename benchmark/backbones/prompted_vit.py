@@ -30,7 +30,7 @@ Gelu = Literal["erf", "tanh"]
 
 
 def check_promptable(vit: VisionTransformer) -> None:
-    """Makes sure that the passes of this module mean something on a model.
+    """Makes sure that the passes of this module mean something on a model; methods call it first.
 
     Raises:
         UsageError: No class token, register or distillation tokens, no learned position table, or
@@ -49,8 +49,8 @@ def check_promptable(vit: VisionTransformer) -> None:
         problem = "is built for changing image sizes"
     if problem is not None:
         raise UsageError(
-            f"this backbone {problem}, which prompted passes do not support",
-            hint="use a ViT with one class token and a learned position table, e.g. timm:vit_base_patch16_224.orig_in21k",
+            f"this backbone {problem}, which methods on the class token do not support",
+            hint="use a ViT with one class token and learned positions, e.g. timm:vit_base_patch16_224.orig_in21k",
         )
 
 

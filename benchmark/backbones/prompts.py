@@ -80,7 +80,7 @@ def vote(index: Tensor, size: int, k: int, *, group: int = 0) -> Tensor:
     Returns:
         ``(B, k)``, rows of a group equal, most frequent first, ties by smaller index.
     """
-    groups = index.split(group) if group else (index,)
+    groups = torch.split(index, group) if group else (index,)
     return torch.cat([top_k(count(part, size), k).expand(len(part), k) for part in groups])
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig
 from benchmark.backbones.heads import ClassHead, HeadInit, mask_logits
-from benchmark.backbones.prompted_vit import cls_feature, freeze
+from benchmark.backbones.prompted_vit import check_promptable, cls_feature, freeze
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,11 +43,6 @@ class ClassifierConfig(MethodConfig):
     head_init: HeadInit = "trunc_normal"
 
     def __post_init__(self) -> None:
-        """Checks ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
         MethodConfig.__post_init__(self)
         if self.lr <= 0:
             raise ValueError(f"lr: {self.lr} is not positive; use e.g. 0.01")
@@ -71,6 +66,7 @@ class Classifier(Method):
     def __init__(self, config: ClassifierConfig, context: Context, *, backbone_lr_scale: float) -> None:
         super().__init__(config, context)
         self.backbone = context.backbone.model
+        check_promptable(self.backbone)
         self.backbone_lr_scale = backbone_lr_scale
         if backbone_lr_scale > 0:
             self.backbone.requires_grad_(True)

@@ -76,8 +76,7 @@ class AvalancheEwc(AvalancheMethod):
         for name, experiences in kept.items():
             for experience, tensors in experiences.items():
                 getattr(ewc, name)[int(experience)] = {
-                    key: ParamData(key, init_tensor=tensor.to(device), device=device)
-                    for key, tensor in tensors.items()
+                    key: ParamData(key, init_tensor=tensor.to(device), device=device) for key, tensor in tensors.items()
                 }
 
 

@@ -3,9 +3,8 @@
 Official code: ContinualAI/avalanche 0.6.0, ``avalanche/training/plugins/replay.py`` with its default
 memory (``ExperienceBalancedBuffer``: reservoir samples, equally many per experience).
 
-Differences from Avalanche's ``Replay``: an epoch is one pass over the new images even where the memory
-is larger; replayed images are augmented like new ones. Each step sees ``batch_size`` new and
-``batch_size`` stored images, so it costs twice a step of `avalanche-naive`.
+Differences from Avalanche's ``Replay``: none; replayed images are augmented like new ones. Each step
+sees ``batch_size`` new and as many stored images, so it costs twice a step of `avalanche-naive`.
 Expected: no published figure with a pretrained ViT is reproduced here.
 """
 

@@ -38,15 +38,11 @@ class FinetuneConfig(ClassifierConfig):
     backbone_lr_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Checks ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
         ClassifierConfig.__post_init__(self)
         if self.backbone_lr_scale <= 0:
             raise ValueError(
-                f"backbone_lr_scale: {self.backbone_lr_scale} is not positive; to freeze the backbone use `linear-probe`"
+                f"backbone_lr_scale: {self.backbone_lr_scale} is not positive; "
+                "to freeze the backbone use `linear-probe`"
             )
 
 

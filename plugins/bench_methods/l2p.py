@@ -102,11 +102,6 @@ class L2PConfig(MethodConfig):
     frequency_penalty: bool = False
 
     def __post_init__(self) -> None:
-        """Checks ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
         MethodConfig.__post_init__(self)
         for name in ("pool_size", "prompt_length", "top_k"):
             if getattr(self, name) < 1:
@@ -128,11 +123,11 @@ class L2PConfig(MethodConfig):
 
 
 class Pass(NamedTuple):
-    """What one forward pass computes; without prompts `index` is empty and `pull` 0."""
+    """What one forward pass computes; without prompts `selection` is empty and `pull` 0."""
 
     query: Tensor  # (B, D)
     similarity: Tensor  # (B, M)
-    index: Tensor  # (B, k)
+    selection: Tensor  # (B, k)
     features: Tensor  # (B, D)
     logits: Tensor  # (B, C)
     pull: Tensor  # scalar R
@@ -200,9 +195,8 @@ class L2P(Method):
         """Prompts per image, ``(B, k)``, best first."""
         config = self.config
         if training and self._slots is not None:
-            return torch.arange(self._slots.start, self._slots.stop, device=similarity.device).expand(
-                len(similarity), -1
-            )
+            own = torch.tensor(self._slots, device=similarity.device)
+            return own.expand(len(similarity), -1)
         scores = similarity.detach()
         if training and config.frequency_penalty and bool(self.past.any()):
             scores = -(1 - scores) * (self.past / self.past.sum())
@@ -223,8 +217,7 @@ class L2P(Method):
         config, vit = self.config, self.backbone
         patches = prompted_vit.patch_tokens(vit, images)
         with torch.no_grad():
-            plain = prompted_vit.forward_tokens(vit, prompted_vit.assemble(vit, patches))
-            query = plain[:, 0]
+            query = prompted_vit.forward_tokens(vit, prompted_vit.assemble(vit, patches))[:, 0]
         similarity = self.pool.similarity(query)
         if config.prompts == "off":
             nothing = torch.empty(len(images), 0, dtype=torch.int64, device=images.device)
@@ -241,18 +234,18 @@ class L2P(Method):
         """Cross-entropy minus c times the pull term, one step of Adam."""
         if self.optimizer is None:
             raise RuntimeError("train_step before begin_experience")
-        config, trainable, table = self.config, self._trainable(), None
+        config, table = self.config, None
+        clipped: list[Tensor] = [*self._trainable()]
         everything = config.clip > 0 and config.clip_scope == "all" and config.prompts == "on"
-        clipped = list(trainable)
         if everything:
             # The frozen weights' gradients enter the norm and nothing else. In v1 every row of the
             # extended position table is a parameter of its own (libml/utils_vit.py).
             self.backbone.requires_grad_(True)
-            clipped += list(self.backbone.parameters())
+            clipped += self.backbone.parameters()
             if config.variant == "v1":
                 count = config.top_k * config.prompt_length
                 table = prompted_vit.position_table(self.backbone, count).detach().requires_grad_(True)
-                clipped.append(table)  # type: ignore[arg-type] - a leaf, which is all that clipping needs
+                clipped.append(table)
         result = self.run(batch.images, training=True, table=table)
         cross_entropy = F.cross_entropy(mask_logits(result.logits, self._allowed), batch.labels)
         loss = cross_entropy - config.pull * result.pull
@@ -266,7 +259,7 @@ class L2P(Method):
                 parameter.grad = None
             self.backbone.requires_grad_(False)
         self.optimizer.step()
-        self.selected += prompts.count(result.index, config.pool_size)
+        self.selected += prompts.count(result.selection, config.pool_size)
         return terms
 
     def end_experience(self, experience: ExperienceView) -> None:
@@ -300,35 +293,41 @@ def uses(config: L2PConfig) -> frozenset[str]:
     return frozenset(used)
 
 
-_JAX = {
+# Values that differ from the class defaults; `SOURCES` says where they come from.
+_PORT: dict[str, object] = {"selection_eval": "batchwise", "normalize": "zero_one"}
+_JAX: dict[str, object] = {
+    **_PORT,
     "prompt_init": "flax_uniform",
     "key_init": "flax_uniform",
     "head_init": "zeros",
-    "selection_eval": "batchwise",
     "selection_group": 16,
     "eval_logits": "all",
     "clip_scope": "all",
     "gelu": "tanh",
-    "normalize": "zero_one",
 }
 RECIPES: dict[str, dict[str, object]] = {
     "paper-v1-jax": _JAX,
     "v2-jax": {**_JAX, "variant": "v2", "prompt_length": 10, "top_k": 4, "pull": 1.0},
-    "l2p-pytorch": {
-        "batch_size": 16,
-        "selection_eval": "batchwise",
-        "eval_logits": "all",
-        "normalize": "zero_one",
-    },
-    "pilot": {
-        "batch_size": 16,
-        "lr": 0.001875,
-        "lr_scaling": "none",
-        "selection_eval": "batchwise",
-        "clip": 0.0,
-        "normalize": "zero_one",
-    },
-    "mammoth": {"pull": 0.5, "selection_eval": "batchwise", "normalize": "zero_one"},
+    "l2p-pytorch": {**_PORT, "batch_size": 16, "eval_logits": "all"},
+    "pilot": {**_PORT, "batch_size": 16, "lr": 0.001875, "lr_scaling": "none", "clip": 0.0},
+    "mammoth": {**_PORT, "pull": 0.5},
+}
+SOURCES = {
+    "honest": "v1 arithmetic, inits of l2p-pytorch; at test time per-sample selection and seen classes",
+    "paper-v1-jax": "google-research/l2p at 8cfb210, configs/cifar100_l2p.py, 8 devices of batch 16",
+    "v2-jax": "google-research/l2p at dd8836e, its L2P configuration for CIFAR-100, 8 devices of batch 16",
+    "l2p-pytorch": "JH-LEE-KR/l2p-pytorch at f7bc994, its CIFAR-100 configuration on one device",
+    "pilot": "LAMDA-CL/LAMDA-PILOT at 5240714, exps/l2p.json",
+    "mammoth": "aimagelab/mammoth at e75a491, best configuration for CIFAR-100",
+    "pool_size": "v1 code: 10, 5, 5 give the paper's 46,080 added parameters",
+    "pull": "v1 code; the paper says 0.5 and insensitive",
+    "prompt_init": "l2p-pytorch, the port that reproduces; JAX has flax_uniform",
+    "selection_eval": "paper; all official configurations vote over the batch",
+    "eval_logits": "adaptbench; official code has all",
+    "lr": "paper and v1 code",
+    "clip_scope": "l2p-pytorch; JAX has all",
+    "frequency_penalty": "paper, equation 4; in no released code",
+    "prompt_mask": "google-research/l2p, 5-datasets configuration",
 }
 
 
@@ -346,16 +345,7 @@ def bench_register_methods() -> list[MethodSpec]:
             default_recipe="honest",
             tracks={"nano": {"batch_size": 32}, "mini": {"batch_size": 64}},
             rule="first values, not searched yet",
-            sources={
-                "honest": "v1 arithmetic, inits of l2p-pytorch, per-sample selection and seen classes at test time",
-                "paper-v1-jax": "google-research/l2p at 8cfb210, configs/cifar100_l2p.py, 8 devices of batch 16",
-                "v2-jax": "google-research/l2p at dd8836e, configs/cifar100_l2p.py, 8 devices of batch 16",
-                "l2p-pytorch": "JH-LEE-KR/l2p-pytorch at f7bc994, configs/cifar100_l2p.py, one device",
-                "pilot": "LAMDA-CL/LAMDA-PILOT at 5240714, exps/l2p.json",
-                "mammoth": "aimagelab/mammoth at e75a491, best configuration for CIFAR-100",
-                "frequency_penalty": "paper, equation 4; in no released code",
-                "clip": "google-research/l2p train_continual.py",
-            },
+            sources=SOURCES,
             paper="arXiv:2112.08654",
             reference="google-research/l2p@8cfb210",
             published="l2p",

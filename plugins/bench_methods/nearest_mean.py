@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from benchmark import hookimpl
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig
-from benchmark.backbones.prompted_vit import cls_feature, freeze
+from benchmark.backbones.prompted_vit import check_promptable, cls_feature, freeze
 from benchmark.specs import MethodSpec
 
 
@@ -50,11 +50,6 @@ class NearestMeanConfig(MethodConfig):
     normalise_before_mean: bool = False
 
     def __post_init__(self) -> None:
-        """Checks ranges.
-
-        Raises:
-            ValueError: More or less than one pass, or augmentation.
-        """
         MethodConfig.__post_init__(self)
         if self.epochs != 1:
             raise ValueError(f"epochs: {self.epochs} passes make no better mean than one; use 1")
@@ -72,6 +67,7 @@ class NearestMean(Method):
     def __init__(self, config: NearestMeanConfig, context: Context) -> None:
         super().__init__(config, context)
         self.backbone = freeze(context.backbone.model)
+        check_promptable(self.backbone)
         self.register_buffer("sums", torch.zeros(0, context.backbone.width, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(0, dtype=torch.int64))
         self.to(context.device)
@@ -130,7 +126,7 @@ class NearestMean(Method):
         if isinstance(stored, Tensor):
             self.sums = self.sums.new_zeros(len(stored), self.sums.shape[1])
             self.counts = self.counts.new_zeros(len(stored))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def uses(config: NearestMeanConfig) -> frozenset[str]:

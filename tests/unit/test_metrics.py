@@ -277,7 +277,9 @@ def test_a_test_set_may_not_change_its_size() -> None:
 def test_mean_class_accuracy_and_f1() -> None:
     vector = VECTORS["mean_class_acc"]
     labels = np.repeat(np.arange(3), vector["count"])
-    right = np.concatenate([np.arange(count) < good for good, count in zip(vector["correct"], vector["count"], strict=True)])
+    right = np.concatenate(
+        [np.arange(count) < good for good, count in zip(vector["correct"], vector["count"], strict=True)]
+    )
     guesses = np.where(right, labels, (labels + 1) % 3)
     assert prediction_metrics.mean_class_acc(labels, guesses) == near(vector["value"])
     assert prediction_metrics.accuracy(labels, guesses) == near(vector["overall"])
@@ -344,7 +346,9 @@ def test_masked_classes_get_no_probability() -> None:
 )
 def test_calibration_properties(conf: np.ndarray, bins: int, random: object) -> None:
     correct = np.array([random.random() < 0.5 for _ in conf])  # type: ignore[attr-defined]
-    l1, l2, top = (prediction_metrics.calibration_error(conf, correct, bins=bins, norm=norm) for norm in ("l1", "l2", "max"))
+    l1, l2, top = (
+        prediction_metrics.calibration_error(conf, correct, bins=bins, norm=norm) for norm in ("l1", "l2", "max")
+    )
     assert 0 <= l1 <= l2 + 1e-12
     assert l2 <= top + 1e-12
     assert top <= 1

@@ -107,7 +107,8 @@ def test_gelu_switch_refuses_other_activations() -> None:
     ],
 )
 def test_models_without_a_meaning_for_prompts_are_refused(architecture: dict[str, Any], problem: str) -> None:
-    vit = VisionTransformer(img_size=32, patch_size=16, embed_dim=16, depth=1, num_heads=2, num_classes=0, **architecture)
+    shape = {"img_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2, "num_classes": 0}
+    vit = VisionTransformer(**{**shape, **architecture})
     with pytest.raises(UsageError, match=problem):
         prompted_vit.check_promptable(vit)
 

@@ -96,8 +96,8 @@ def test_groups_vote_for_themselves() -> None:
     method.begin_experience(view(method, scenario, 0))
     images = PIPELINE.eval(scenario.experiences[0].test.images(slice(None)))
     with torch.no_grad():
-        together = method.eval().run(images).index
-        apart = torch.cat([method.run(part).index for part in images.split(4)])
+        together = method.eval().run(images).selection
+        apart = torch.cat([method.run(part).selection for part in images.split(4)])
     assert torch.equal(together, apart)
 
 

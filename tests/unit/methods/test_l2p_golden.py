@@ -139,7 +139,7 @@ def begin(method: L2P, task: int, scenario: Scenario = SCENARIO) -> None:
 def compare_pass(case: Case, prefix: str, result: Pass) -> None:
     case.compare(f"{prefix}.query", result.query)
     case.compare(f"{prefix}.similarity", result.similarity)
-    case.compare(f"{prefix}.prompt_idx", result.index)
+    case.compare(f"{prefix}.prompt_idx", result.selection)
     case.compare(f"{prefix}.features", result.features)
     case.compare(f"{prefix}.logits", result.logits)
     case.compare(f"{prefix}.reduce_sim", result.pull)
@@ -357,7 +357,7 @@ def test_closed_form_fixtures(
         result = method.run(batch.images, training=True)
     assert result.query[0, :3].tolist() == pytest.approx([0.6934559, -0.5134934, 1.5164376], abs=1e-5)
     assert result.similarity[0].tolist() == pytest.approx([0.8233792, -0.1991324, -0.4826522, -0.2139120], abs=1e-5)
-    assert result.index.tolist() == index
+    assert result.selection.tolist() == index
     assert result.logits[0].tolist() == pytest.approx(logits, abs=1e-5)
     terms = method.train_step(batch)
     assert [float(terms[key]) for key in ("loss_ce", "pull", "loss")] == pytest.approx(losses, abs=1e-5)

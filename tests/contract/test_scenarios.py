@@ -1,0 +1,30 @@
+"""Every registered scenario through the contract; those on real data need BENCH_DATA."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmark import registry
+from benchmark.errors import DataMissing
+from benchmark.testing import checks
+
+_subjects: dict[str, checks.ScenarioSubject] = {}
+
+
+@pytest.mark.parametrize("check", checks.SCENARIO_CHECKS)
+@pytest.mark.parametrize("scenario", registry.names("scenarios"))
+# Avalanche and the libraries under it warn about their own future; the contract is about ours.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_scenario(scenario: str, check: str) -> None:
+    if scenario not in _subjects:
+        root = os.environ.get("BENCH_DATA")
+        _subjects[scenario] = checks.scenario_subject(scenario, Path(root) if root else None)
+    try:
+        checks.SCENARIO_CHECKS[check](_subjects[scenario])
+    except checks.CheckSkipped as reason:
+        pytest.skip(str(reason))
+    except DataMissing as error:
+        pytest.skip(f"{error.message}: set BENCH_DATA to a folder that has it")

@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark import cli, records
+from benchmark.leaderboard import Table, leaderboard, render_text
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TEMPLATE = records.read(GOLDEN / "records" / "v1.json")
+CONTROLS = {"floor": "sequential", "probe": "sequential", "everything": "joint"}
+
+
+def run(method: str, seed: int, accuracy: float, **changes: Any) -> dict[str, Any]:
+    """A record; ``changes`` are ``part__key=value`` or ``key=value``."""
+    record = copy.deepcopy(TEMPLATE)
+    record["method"] |= {"name": method, "control": method in CONTROLS, "stream": CONTROLS.get(method, "sequential")}
+    record["seeds"] = dict.fromkeys(record["seeds"], seed)
+    record["metrics"] |= {"final_avg_acc": accuracy, "final_acc": accuracy}
+    for name, value in changes.items():
+        part, _, key = name.partition("__")
+        if key:
+            record[part][key] = value
+        else:
+            record[part] = value
+    identity = json.dumps([record[key] for key in sorted(record) if key != "run_id"], sort_keys=True)
+    record["run_id"] = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return record
+
+
+def basic() -> list[dict[str, Any]]:
+    return [
+        *(run("floor", seed, value) for seed, value in enumerate([0.30, 0.32, 0.31])),
+        *(run("probe", seed, value) for seed, value in enumerate([0.60, 0.61, 0.62])),
+        *(run("mine", seed, value) for seed, value in enumerate([0.80, 0.81, 0.82])),
+        *(run("everything", seed, value) for seed, value in enumerate([0.90, 0.91, 0.92])),
+    ]
+
+
+def rows(table: Table) -> dict[str, dict[str, Any]]:
+    keys = [column.key for column in table.columns]
+    return {row.cells[0].text: dict(zip(keys, row.cells, strict=True)) for row in table.rows}
+
+
+def only(found: list[dict[str, Any]], **options: Any) -> Table:
+    tables = leaderboard(found, **options)
+    assert len(tables) == 1
+    return tables[0]
+
+
+def test_numbers() -> None:
+    table = only(basic())
+    found = rows(table)
+    assert list(found) == ["everything", "mine", "probe", "floor"]
+    mine = found["mine"]
+    assert mine["final_avg_acc"].text == "81.00 ± 1.00"
+    assert mine["final_avg_acc"].value == pytest.approx(0.81)
+    assert mine["ci95"].text == "[78.52, 83.48]"  # 4.3027 * 0.01 / sqrt 3
+    assert mine["gain"].text == "+20.00"
+    assert found["probe"]["gain"].text == "best control"
+    assert found["floor"]["gain"].text == "-30.00"
+    assert found["everything"]["gain"].text == "+30.00"  # the joint run is no control to beat
+    assert mine["seeds"].text == "3"
+    assert mine["params_trainable"].text == "200"
+    assert mine["train_seconds"].text == "4.5"
+    assert "ddof = 1" in table.caption
+    assert len(table.runs) == 12
+
+
+def test_the_order_of_records_changes_nothing() -> None:
+    forward, backward = leaderboard(basic()), leaderboard(basic()[::-1])
+    assert forward == backward
+    assert leaderboard(basic() + basic()) == forward  # a run that is there twice counts once
+
+
+def test_bold_needs_more_than_noise() -> None:
+    assert [name for name, row in rows(only(basic())).items() if row["final_avg_acc"].bold] == ["mine"]
+    noisy = [record for record in basic() if record["method"]["name"] != "mine"]
+    noisy += [run("mine", seed, value) for seed, value in enumerate([0.9, 0.6, 0.62])]
+    assert not any(row["final_avg_acc"].bold for row in rows(only(noisy)).values())
+    single = [record for record in basic() if record["seeds"]["seed"] == 0]
+    found = rows(only(single))
+    assert not any(row["final_avg_acc"].bold for row in found.values())
+    assert found["mine"]["final_avg_acc"].text == "80.00"
+    assert found["mine"]["ci95"].text == "–"
+
+
+def test_controls_that_are_missing_show() -> None:
+    other = [run("mine", 0, 0.5, scenario__name="other-stream"), run("late", 0, 0.7, scenario__name="other-stream")]
+    tables = leaderboard(basic() + other)
+    assert [table.title.split(" ")[0] for table in tables] == ["other-stream", "toy-stream/3x2"]
+    found = rows(tables[0])
+    assert list(found) == ["everything", "late", "mine", "floor", "probe"]
+    for name in CONTROLS:
+        assert found[name]["seeds"].text == "missing"
+        assert found[name]["final_avg_acc"].text == "–"
+    assert found["mine"]["gain"].text == "–"
+
+
+def test_missing_seeds_and_unfinished_runs_show() -> None:
+    found = basic()[:-1]
+    stopped = run("mine", 5, 0.0, status="interrupted", metrics={}, accuracy=[])
+    alone = run("broken", 0, 0.0, status="failed", metrics={}, accuracy=[], cost=None)
+    table = rows(only([*found, stopped, alone]))
+    assert table["everything"]["seeds"].text == "2 of 4"
+    assert table["mine"]["seeds"].text == "3 of 4, 1 interrupted"
+    assert table["mine"]["final_avg_acc"].text == "81.00 ± 1.00"
+    assert table["broken"]["seeds"].text == "0 of 4, 1 failed"
+    assert table["broken"]["final_avg_acc"].text == "–"
+
+
+def test_a_finished_run_hides_its_unfinished_record() -> None:
+    finished = basic()
+    twin = copy.deepcopy(finished[6]) | {"status": "interrupted", "metrics": {}}
+    assert leaderboard([twin, *finished]) == leaderboard(finished)
+
+
+def test_different_options_are_different_rows() -> None:
+    found = basic()
+    effective = copy.deepcopy(TEMPLATE["config"]["effective"])
+    effective["method"]["lr"] = 0.5
+    config = {**TEMPLATE["config"], "effective": effective}
+    found += [run("mine", 0, 0.2, config=config), run("mine", 0, 0.3, method__recipe="pilot")]
+    assert list(rows(only(found))) == ["everything", "mine (lr=0.01)", "mine@pilot", "mine (lr=0.5)", "probe", "floor"]
+
+
+def test_tables_are_apart() -> None:
+    changed = [
+        {"track": "mini"}, {"backbone__sha256": "0" * 64}, {"backbone__name": "other"}, {"scenario__version": 2},
+        {"scenario__options": {"split": "3x2", "train": 10}},
+    ]  # fmt: skip
+    tables = leaderboard(basic() + [run("mine", 0, 0.5, **change) for change in changed])
+    assert len(tables) == 6
+    assert len({table.title for table in tables}) == 6
+
+
+def test_validation_runs_are_counted_not_shown() -> None:
+    table = only([*basic(), run("mine", 0, 0.99, evaluated_on="validation")])
+    assert rows(table)["mine"]["final_avg_acc"].text == "81.00 ± 1.00"
+    assert ("", "1 run on validation data not shown.") in table.footnotes
+    assert leaderboard([run("mine", 0, 0.9, evaluated_on="validation")]) == []
+
+
+def test_footnotes_tell_what_a_method_used() -> None:
+    leak = run("leak", 0, 0.9, method__uses=["test_batch", "new-use"], method__distribution="stranger 1.0",
+               provenance__git_dirty=True, warnings=["half precision"], provenance__deterministic=False)  # fmt: skip
+    table = only([*basic(), leak])
+    notes = dict(table.footnotes)
+    told = " | ".join(notes[mark] for mark in rows(table)["leak"]["method"].marks)
+    for words in ("uses test_batch: lets a prediction depend", "leaking", "uses new-use: not known", "third-party method of stranger 1.0",
+                  "uncommitted changes", "warning: half precision", "without deterministic"):  # fmt: skip
+        assert words in told
+    assert [notes[mark] for mark in rows(table)["mine"]["method"].marks] == [
+        "uses boundaries: is told when one experience ends and the next begins, and its classes"
+    ]
+
+
+def test_notes_on_the_data() -> None:
+    lossy = [run("mine", 0, 0.5, scenario__notes={"lossy": "JPEG files were decoded"}),
+             run("mine", 0, 0.5, scenario__fingerprint="0" * 64, method__recipe="x"),
+             run("mine", 0, 0.5, scenario__distribution="stranger 1.0", method__recipe="y")]  # fmt: skip
+    told = " | ".join(text for _, text in only(lossy).footnotes)
+    assert "Data: lossy: JPEG files were decoded." in told
+    assert "differ in the fingerprint" in told
+    assert "Third-party scenario of stranger 1.0." in told
+    assert "fingerprint" not in " ".join(text for _, text in only(basic()).footnotes)
+
+
+def test_columns_follow_the_content() -> None:
+    plain = {column.key for column in only(basic()).columns}
+    assert "final_acc" not in plain
+    assert "worst_domain_acc" not in plain
+    domains = basic()
+    for record in domains:
+        record["metrics"] |= {"worst_domain_acc": 0.25, "final_acc": 0.5}
+    columns = {column.key for column in only(domains).columns}
+    assert {"final_acc", "worst_domain_acc"} <= columns
+
+
+def test_method_filter_keeps_controls() -> None:
+    found = [*basic(), run("late", 0, 0.7), run("late", 0, 0.8, method__recipe="x")]
+    assert list(rows(only(found, methods=["late@x"]))) == ["everything", "late@x", "probe", "floor"]
+
+
+def test_minus_zero_is_zero() -> None:
+    found = [run("floor", 0, 0.5), run("mine", 0, 0.5 - 1e-9)]
+    found[1]["metrics"]["forgetting"] = -1e-9
+    row = rows(only(found))["mine"]
+    assert (row["gain"].text, row["forgetting"].text) == ("+0.00", "0.00")
+
+
+def test_text(update_golden: bool) -> None:
+    text = render_text(leaderboard(basic()))
+    path = GOLDEN / "exporters" / "basic.txt"
+    if update_golden:
+        path.write_text(text)
+    assert text == path.read_text()
+    assert render_text([]) == ""
+
+
+# --- Commands ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for record in basic():
+        records.write(tmp_path / "results" / f"{record['run_id']}.json", record)
+    return tmp_path / "results"
+
+
+def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.json").write_text("{")
+    assert cli.main(["leaderboard", "--results", str(folder)]) == 0
+    output = capsys.readouterr()
+    assert "toy-stream/3x2 (version 1), track nano, tiny-vit" in output.out
+    assert "81.00 ± 1.00*" in output.out
+    assert output.err.startswith("warning: damaged record:")
+    assert output.err.rstrip().endswith("skipped")
+
+
+def test_command_writes_a_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "new" / "board.txt"
+    assert cli.main(["leaderboard", "--results", str(folder), "-o", str(target)]) == 0
+    assert capsys.readouterr().out == ""
+    assert target.read_text() == render_text(leaderboard(basic()))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--format", "markdwon"], ["unknown format `markdwon`", "`markdown`"]),
+        (["--scenario", "toy-steam"], ["unknown scenario in these records `toy-steam`", "`toy-stream`"]),
+        (["--track", "micro"], ["unknown track in these records `micro`"]),
+        (["--method", "mien"], ["unknown method in these records `mien`", "`mine`"]),
+    ],
+)
+def test_command_suggests(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: list[str]
+) -> None:
+    assert cli.main(["leaderboard", "--results", str(folder), *options]) == 2
+    told = capsys.readouterr().err
+    for word in words:
+        assert word in told
+
+
+def test_command_filters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("toy-stream", "toy-stream/3x2"):
+        assert cli.main(["leaderboard", "--results", str(folder), "--scenario", name, "--track", "nano"]) == 0
+        assert "81.00" in capsys.readouterr().out
+
+
+def test_command_without_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["leaderboard", "--results", str(tmp_path)]) == 2
+    assert "no records in" in capsys.readouterr().err
+    assert cli.main(["leaderboard", "--results", str(tmp_path / "none")]) == 2
+    assert "hint: `bench run` makes" in capsys.readouterr().err
+
+
+def test_command_does_not_import_torch(folder: Path) -> None:
+    code = (
+        "import sys; from benchmark import cli; "
+        f"code = cli.main(['leaderboard', '--results', {str(folder)!r}, '--json']); "
+        "heavy = {'torch', 'timm', 'pandas', 'avalanche'} & set(sys.modules); "
+        "sys.exit(code or (f'imported {heavy}' if heavy else 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tables"][0]["title"].startswith("toy-stream")
+
+
+class TestMetricsCommand:
+    @pytest.fixture
+    def record(self, tmp_path: Path) -> Path:
+        """A record with predictions that give exactly its accuracies."""
+        from types import SimpleNamespace
+
+        import numpy as np
+
+        from benchmark import metrics, predictions
+
+        parts = []
+        sets = np.repeat(np.arange(3), 50)
+        for time, row in enumerate(TEMPLATE["accuracy"]):
+            seen = sets <= time
+            right = np.concatenate([np.arange(50) < round(50 * (value or 0)) for value in row])[seen]
+            labels = 2 * sets[seen]
+            guesses = np.where(right, labels, labels + 1)
+            # 0.875 is not a multiple of 1/50: the accuracies are recomputed below.
+            parts.append(predictions.table(time, SimpleNamespace(
+                test_set=sets[seen], sample_id=np.arange(seen.sum()), label=labels, prediction=guesses,
+                top5=guesses[:, None], confidence=np.full(seen.sum(), 0.5), logits=None)))  # fmt: skip
+        joined = predictions.concat(parts)
+        record = copy.deepcopy(TEMPLATE)
+        path = tmp_path / f"{record['run_id']}.json"
+        predictions.write(path.with_suffix(".parquet"), joined)
+        matrix, counts = metrics.accuracy_matrix(joined)
+        record["accuracy"] = metrics.null(matrix)
+        record["metrics"] = metrics.continual_metrics(matrix, counts, family="class-il", predictions=joined)
+        record["predictions"]["sha256"] = hashlib.sha256(path.with_suffix(".parquet").read_bytes()).hexdigest()
+        records.write(path, record)
+        return path
+
+    def test_recomputes_from_predictions(self, record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["metrics", str(record), "--json"]) == 0
+        output = capsys.readouterr()
+        found = json.loads(output.out)
+        assert output.err == ""
+        assert found["source"] == "predictions"
+        assert found["differences"] == {}
+        assert found["metrics"] == records.read(record)["metrics"]
+        assert found["metrics"]["ece_samples"] == 150
+
+    def test_by_the_beginning_of_an_id(self, record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["metrics", record.stem[:6], "--results", str(record.parent)]) == 0
+        assert "final_avg_acc" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("variant", ["chaudhry", "clipped", "first-last", "stepwise"])
+    def test_one_forgetting(self, record: Path, capsys: pytest.CaptureFixture[str], variant: str) -> None:
+        assert cli.main(["metrics", str(record), "--json", "--forgetting", variant]) == 0
+        stored = records.read(record)["metrics"]
+        key = "forgetting" if variant == "chaudhry" else f"forgetting_{variant.replace('-', '_')}"
+        assert json.loads(capsys.readouterr().out)["metrics"] == {f"forgetting ({variant})": stored[key]}
+
+    def test_says_when_the_record_is_wrong(self, record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        changed = records.read(record)
+        changed["metrics"]["final_avg_acc"] = 0.99
+        records.write(record, changed)
+        assert cli.main(["metrics", str(record)]) == 1
+        assert "warning: final_avg_acc is 0.99 in the record, but 0.8" in capsys.readouterr().err
+        changed["accuracy"][2][0] = 0.1
+        records.write(record, changed)
+        assert cli.main(["metrics", str(record)]) == 1
+        assert "the accuracy matrix of the record differs" in capsys.readouterr().err
+
+    def test_without_predictions_it_says_so(self, record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        record.with_suffix(".parquet").unlink()
+        assert cli.main(["metrics", str(record), "--json"]) == 0
+        output = capsys.readouterr()
+        assert "is not there: recomputed from the accuracy matrix" in output.err
+        assert json.loads(output.out)["source"] == "accuracy matrix"
+
+    def test_errors(self, record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["metrics", str(tmp_path / "none.json")]) == 2
+        unfinished = records.read(record) | {"status": "interrupted"}
+        records.write(tmp_path / "u.json", unfinished)
+        assert cli.main(["metrics", str(tmp_path / "u.json")]) == 2
+        assert "hint: resume it with: bench run" in capsys.readouterr().err
+        record.with_suffix(".parquet").write_bytes(b"PAR1")
+        assert cli.main(["metrics", str(record)]) == 4

@@ -196,6 +196,7 @@ class AvalancheMethod(LoopMethod):
         with warnings.catch_warnings():
             # Its own renamings (`update` of buffers), which no user of ours can act on.
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"avalanche\.")
+            warnings.filterwarnings("ignore", message="No loggers specified")  # wanted: we keep our own records
             strategy = self.strategy(self.model, self._optimizer(), **self._common())
             strategy.plugins.append(log)
             strategy.clock.train_exp_counter = self._done
@@ -223,7 +224,7 @@ class AvalancheMethod(LoopMethod):
             "train_epochs": self.config.epochs,
             "eval_mb_size": self.config.batch_size,
             "device": self.context.device,
-            "evaluator": plugins.EvaluationPlugin(loggers=[], suppress_warnings=True),
+            "evaluator": plugins.EvaluationPlugin(loggers=[]),
             "eval_every": -1,
         }
 

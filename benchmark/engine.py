@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import inspect
 import math
 import shutil
-import signal
-import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import filelock
@@ -28,8 +27,9 @@ from tqdm import tqdm
 
 from benchmark import checkpoint, costs, evaluation, metrics, predictions, recording, records
 from benchmark.api import Batch, Experience, ExperienceView, LoopMethod, Method
-from benchmark.errors import BenchError, RunBusy, RunFailed
+from benchmark.errors import BenchError, PluginError, RunBusy, RunFailed
 from benchmark.files import cannot_write
+from benchmark.interruption import Interrupted, Stop
 from benchmark.preparation import Prepared
 from benchmark.specs import RunFinished
 from benchmark.streams import first_images
@@ -48,52 +48,10 @@ COSTS = (
 )
 
 
-class Interrupted(BenchError):
-    """The user stopped the run; finished work is on disk."""
-
-    exit_code = 130
-
-
 def derive(seed: int, *place: int | str) -> int:
     """A seed for one place of a run, independent of all others (SHA-256 of the parts)."""
     text = ":".join(map(str, (seed, *place)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-
-
-class _Stop:
-    """Turns Ctrl-C and SIGTERM into a request that is answered between two training steps.
-
-    A second one, or one outside of `deferring`, interrupts at once.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._deferring = False
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested or not self._deferring:
-            raise KeyboardInterrupt
-        self.requested = True
-
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    @contextlib.contextmanager
-    def deferring(self) -> Iterator[None]:
-        self._deferring = True
-        try:
-            yield
-        finally:
-            self._deferring = False
 
 
 def execute(
@@ -183,7 +141,7 @@ class _Run:
         self.work = work
         self.hooks = hooks
         self.quiet = quiet
-        self.stop = _Stop()
+        self.stop = Stop()
         # What goes into the record and survives a restart.
         self.done: dict[str, Any] = {
             "experience": 0,
@@ -215,10 +173,32 @@ class _Run:
                     f"{self.prepared.label}: stopped; {done} of {count} experiences are finished and kept",
                     hint=f"resume with: {self.prepared.command}",
                 ) from None
-            except BenchError:
+            except Exception as error:
                 self._write_unfinished("failed", time.perf_counter() - started)
-                raise
+                explained = self._explain(error)
+                if explained is error:
+                    raise
+                raise explained from error
         self.hooks.hook.bench_run_finished(result=RunFinished(self.path, record))
+
+    def _explain(self, error: Exception) -> Exception:
+        """Turns memory errors and exceptions out of a plugin's own code into one clear message."""
+        if isinstance(error, BenchError):
+            return error
+        if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+            return RunFailed(
+                f"{self.prepared.label}: out of memory",
+                hint="lower batch_size or engine.eval_batch_size; the last checkpoint is kept",
+            )
+        files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+        build = self.plan.method_spec.build
+        if inspect.isclass(build) and inspect.getsourcefile(build) in files:
+            return PluginError(
+                f"method `{self.plan.method_spec.name}` of `{self.plan.method.entry.distribution}` failed: "
+                f"{type(error).__name__}: {error}",
+                hint="-v shows where; `bench check` runs the contract that every method must pass",
+            )
+        return error
 
     def _build(self) -> Method:
         checkpoint.seed_everything(derive(self.plan.seeds["init"], "build"))
@@ -477,6 +457,8 @@ class _Run:
         It must not hide the error that led here: if it cannot be written either, the checkpoint
         alone is what is kept.
         """
+        if self.path.exists() and is_complete(self.path):
+            return  # --force failed: the record of the earlier execution stays
         parts = [predictions.read(self._part(index)) for index in range(self.done["experience"])]
         record = recording.build(
             self.prepared,

@@ -302,6 +302,8 @@ def null(value: Any) -> Any:
     """Replaces NaN by None in numbers, arrays and lists, for JSON."""
     if isinstance(value, (list, tuple, np.ndarray)):
         return [null(item) for item in value]
+    if isinstance(value, (int, np.integer)):
+        return int(value)
     number = float(value)
     return None if math.isnan(number) else number
 

@@ -6,12 +6,14 @@ is about.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 Scalar = str | int | float | bool | None
 MISSING = "–"
+_WIDTH = 110  # of the text below a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ def _text(table: Table) -> str:
         disable_numparse=True,
     )
     notes = [f"[{mark}] {one_line(text)}" if mark else one_line(text) for mark, text in table.footnotes]
-    return "\n".join([one_line(table.title), "", grid, "", one_line(table.caption), *notes])
+    below = [line for text in (one_line(table.caption), *notes) for line in textwrap.wrap(text, _WIDTH)]
+    return "\n".join([one_line(table.title), "", grid, "", *below])
 
 
 def one_line(text: str) -> str:

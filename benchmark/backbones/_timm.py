@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -152,7 +153,30 @@ def fetch(tag: str, *, offline: bool) -> Path:
 
 
 def _size(url: str) -> int:
-    """Asks for a file's size in bytes; 0 when the server does not say. One try, then OSError."""
-    request = urllib.request.Request(url, method="HEAD")
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-        return int(answer.headers.get("X-Linked-Size") or answer.headers.get("Content-Length") or 0)
+    """Asks for a file's size in bytes; 0 when the server does not say.
+
+    One try. It runs in a thread because a name that resolves slowly, or to many silent addresses,
+    would wait for each of them.
+
+    Raises:
+        OSError: No answer in time, or an error.
+    """
+    answers: list[int | OSError] = []
+
+    def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD")
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+                size = answer.headers.get("X-Linked-Size") or answer.headers.get("Content-Length") or 0
+                answers.append(int(size))
+        except OSError as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(2 * TIMEOUT)
+    if not answers:
+        raise TimeoutError(f"no answer within {2 * TIMEOUT:g} s")
+    if isinstance(answers[0], OSError):
+        raise answers[0]
+    return answers[0]

@@ -33,8 +33,8 @@ def check_promptable(vit: VisionTransformer) -> None:
     """Makes sure that the passes of this module mean something on a model; methods call it first.
 
     Raises:
-        UsageError: No class token, register or distillation tokens, no learned position table, or
-            attention pooling.
+        UsageError: No class token, register or distillation tokens, no learned position table,
+            attention pooling, or no LayerNorm before pooling.
     """
     problem = None
     if vit.cls_token is None:
@@ -45,6 +45,8 @@ def check_promptable(vit: VisionTransformer) -> None:
         problem = "has no learned position table"
     elif vit.attn_pool is not None:
         problem = "pools by attention"
+    elif isinstance(vit.norm, nn.Identity):
+        problem = "normalises after pooling only"
     elif vit.dynamic_img_size:
         problem = "is built for changing image sizes"
     if problem is not None:

@@ -175,7 +175,7 @@ def _print_dry_run(plans: list[Plan], *, as_json: bool) -> None:
 
 
 def _execute(args: argparse.Namespace, plans: list[Plan], picked: dict[str, Any]) -> int:
-    from benchmark import data, engine, preparation, registry, summary
+    from benchmark import data, engine, interruption, preparation, registry, summary
     from benchmark.records import read
 
     if args.download and args.no_download:
@@ -204,7 +204,7 @@ def _execute(args: argparse.Namespace, plans: list[Plan], picked: dict[str, Any]
             else:
                 path = engine.execute(prepared, out, hooks=hooks, quiet=args.quiet, force=args.force)
             record = read(path)
-        except engine.Interrupted:
+        except interruption.Interrupted:
             raise
         except BenchError as error:
             if len(plans) == 1:

@@ -20,10 +20,11 @@ def export(tables: list[Table]) -> str:
     """Returns one header and one line per run of all tables; columns in the order of first occurrence."""
     runs = [run for table in tables for run in table.runs]
     names = list(dict.fromkeys(name for run in runs for name in run))
+    if not names:
+        return ""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    if names:
-        writer.writerow([_field(name) for name in names])
+    writer.writerow([_field(name) for name in names])
     for run in runs:
         writer.writerow([_field(run.get(name)) for name in names])
     return buffer.getvalue()

@@ -343,7 +343,10 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=uses,
             recipes=RECIPES,
             default_recipe="honest",
-            tracks={"nano": {"batch_size": 32}, "mini": {"batch_size": 64}},
+            tracks={
+                "nano": {"batch_size": 32, "epochs": 4, "prompt_length": 2, "top_k": 4},
+                "mini": {"batch_size": 64},
+            },
             rule="first values, not searched yet",
             sources=SOURCES,
             paper="arXiv:2112.08654",

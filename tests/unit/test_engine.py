@@ -13,8 +13,9 @@ import torch
 
 from benchmark import checkpoint, engine, hookspecs, preparation, records
 from benchmark.api import Batch
-from benchmark.engine import Interrupted, derive
+from benchmark.engine import derive
 from benchmark.errors import PluginError, RunBusy, RunFailed, UndeclaredUse
+from benchmark.interruption import Interrupted
 from benchmark.testing import toys
 from benchmark.testing.toys import ToyMethod, prepare_toy
 
@@ -260,6 +261,30 @@ def test_a_full_disk_is_one_message_and_keeps_what_was_written(
     assert not list(tmp_path.rglob("*.part"))
     done = engine.execute(prepare_toy(), tmp_path, hooks=manager(), quiet=True)
     assert records.read(done)["timing"]["resumed"] == 1
+
+
+def test_an_exception_in_a_method_names_the_method(tmp_path: Path) -> None:
+    class Broken(ToyMethod):
+        def train_step(self, batch: Batch) -> Any:
+            raise ZeroDivisionError("oops")
+
+    prepared = prepare_toy(build=Broken)
+    with pytest.raises(PluginError, match="`toy-linear` of `benchmark.testing` failed: ZeroDivisionError: oops"):
+        engine.execute(prepared, tmp_path, hooks=manager(), quiet=True)
+    assert records.read(engine.record_path(tmp_path, prepared))["status"] == "failed"
+
+
+def test_a_failed_repetition_keeps_the_finished_record(tmp_path: Path) -> None:
+    path = engine.execute(prepare_toy(), tmp_path, hooks=manager(), quiet=True)
+    content = path.read_bytes()
+
+    class Broken(ToyMethod):
+        def train_step(self, batch: Batch) -> Any:
+            raise ZeroDivisionError("oops")
+
+    with pytest.raises(PluginError):
+        engine.execute(prepare_toy(build=Broken), tmp_path, hooks=manager(), quiet=True, force=True)
+    assert path.read_bytes() == content
 
 
 def test_seeds_of_initialisation_and_data_order_are_apart() -> None:

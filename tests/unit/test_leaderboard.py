@@ -106,8 +106,8 @@ def test_controls_that_are_missing_show() -> None:
 
 def test_missing_seeds_and_unfinished_runs_show() -> None:
     found = basic()[:-1]
-    stopped = run("mine", 5, 0.0, status="interrupted", metrics={}, accuracy=[])
-    alone = run("broken", 0, 0.0, status="failed", metrics={}, accuracy=[], cost=None)
+    stopped = run("mine", 5, 0.0, status="interrupted", metrics={})
+    alone = run("broken", 0, 0.0, status="failed", metrics={}, cost=None)
     table = rows(only([*found, stopped, alone]))
     assert table["everything"]["seeds"].text == "2 of 4"
     assert table["mine"]["seeds"].text == "3 of 4, 1 interrupted"
@@ -133,9 +133,12 @@ def test_different_options_are_different_rows() -> None:
 
 def test_tables_are_apart() -> None:
     changed = [
-        {"track": "mini"}, {"backbone__sha256": "0" * 64}, {"backbone__name": "other"}, {"scenario__version": 2},
+        {"track": "mini"},
+        {"backbone__sha256": "0" * 64},
+        {"backbone__name": "other"},
+        {"scenario__version": 2},
         {"scenario__options": {"split": "3x2", "train": 10}},
-    ]  # fmt: skip
+    ]
     tables = leaderboard(basic() + [run("mine", 0, 0.5, **change) for change in changed])
     assert len(tables) == 6
     assert len({table.title for table in tables}) == 6
@@ -149,13 +152,28 @@ def test_validation_runs_are_counted_not_shown() -> None:
 
 
 def test_footnotes_tell_what_a_method_used() -> None:
-    leak = run("leak", 0, 0.9, method__uses=["test_batch", "new-use"], method__distribution="stranger 1.0",
-               provenance__git_dirty=True, warnings=["half precision"], provenance__deterministic=False)  # fmt: skip
+    leak = run(
+        "leak",
+        0,
+        0.9,
+        method__uses=["test_batch", "new-use"],
+        method__distribution="stranger 1.0",
+        provenance__git_dirty=True,
+        warnings=["half precision"],
+        provenance__deterministic=False,
+    )
     table = only([*basic(), leak])
     notes = dict(table.footnotes)
     told = " | ".join(notes[mark] for mark in rows(table)["leak"]["method"].marks)
-    for words in ("uses test_batch: lets a prediction depend", "leaking", "uses new-use: not known", "third-party method of stranger 1.0",
-                  "uncommitted changes", "warning: half precision", "without deterministic"):  # fmt: skip
+    for words in (
+        "uses test_batch: lets a prediction depend",
+        "leaking",
+        "uses new-use: not known",
+        "third-party method of stranger 1.0",
+        "uncommitted changes",
+        "warning: half precision",
+        "without deterministic",
+    ):
         assert words in told
     assert [notes[mark] for mark in rows(table)["mine"]["method"].marks] == [
         "uses boundaries: is told when one experience ends and the next begins, and its classes"
@@ -163,9 +181,11 @@ def test_footnotes_tell_what_a_method_used() -> None:
 
 
 def test_notes_on_the_data() -> None:
-    lossy = [run("mine", 0, 0.5, scenario__notes={"lossy": "JPEG files were decoded"}),
-             run("mine", 0, 0.5, scenario__fingerprint="0" * 64, method__recipe="x"),
-             run("mine", 0, 0.5, scenario__distribution="stranger 1.0", method__recipe="y")]  # fmt: skip
+    lossy = [
+        run("mine", 0, 0.5, scenario__notes={"lossy": "JPEG files were decoded"}),
+        run("mine", 0, 0.5, scenario__fingerprint="0" * 64, method__recipe="x"),
+        run("mine", 0, 0.5, scenario__distribution="stranger 1.0", method__recipe="y"),
+    ]
     told = " | ".join(text for _, text in only(lossy).footnotes)
     assert "Data: lossy: JPEG files were decoded." in told
     assert "differ in the fingerprint" in told
@@ -293,9 +313,20 @@ class TestMetricsCommand:
             labels = 2 * sets[seen]
             guesses = np.where(right, labels, labels + 1)
             # 0.875 is not a multiple of 1/50: the accuracies are recomputed below.
-            parts.append(predictions.table(time, SimpleNamespace(
-                test_set=sets[seen], sample_id=np.arange(seen.sum()), label=labels, prediction=guesses,
-                top5=guesses[:, None], confidence=np.full(seen.sum(), 0.5), logits=None)))  # fmt: skip
+            parts.append(
+                predictions.table(
+                    time,
+                    SimpleNamespace(
+                        test_set=sets[seen],
+                        sample_id=np.arange(seen.sum()),
+                        label=labels,
+                        prediction=guesses,
+                        top5=guesses[:, None],
+                        confidence=np.full(seen.sum(), 0.5),
+                        logits=None,
+                    ),
+                )
+            )
         joined = predictions.concat(parts)
         record = copy.deepcopy(TEMPLATE)
         path = tmp_path / f"{record['run_id']}.json"

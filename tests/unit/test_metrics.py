@@ -45,10 +45,24 @@ def table(experience: int, sets: np.ndarray, labels: np.ndarray, guesses: np.nda
 
 
 @pytest.mark.parametrize(
-    "name", ["avg_acc", "seen_acc", "final_avg_acc", "final_acc", "avg_incremental_acc", "avg_incremental_acc_task",
-             "forgetting_clipped", "forgetting_first_last", "forgetting_stepwise", "bwt", "bwt_all_pairs", "fwt",
-             "fwt_upper", "learning_acc"]
-)  # fmt: skip
+    "name",
+    [
+        "avg_acc",
+        "seen_acc",
+        "final_avg_acc",
+        "final_acc",
+        "avg_incremental_acc",
+        "avg_incremental_acc_task",
+        "forgetting_clipped",
+        "forgetting_first_last",
+        "forgetting_stepwise",
+        "bwt",
+        "bwt_all_pairs",
+        "fwt",
+        "fwt_upper",
+        "learning_acc",
+    ],
+)
 def test_vectors(name: str) -> None:
     found = metrics.continual_metrics(R, N, family="domain-il", baseline=VECTORS["b"])
     assert found[name] == near(VECTORS[name])
@@ -106,8 +120,19 @@ def test_a_joint_run_has_one_row_and_no_time() -> None:
     found = metrics.continual_metrics([[0.5, 0.6, 0.9]], [1, 2, 3], family="class-il")
     assert found["final_avg_acc"] == near(2 / 3)
     assert found["final_acc"] == near((0.5 + 1.2 + 2.7) / 6)
-    timed = ("avg_incremental_acc", "avg_incremental_acc_task", "lower_triangle_acc", "forgetting", "bwt", "bwt_all_pairs",
-             "forgetting_clipped", "forgetting_first_last", "forgetting_stepwise", "learning_acc", "min_acc")  # fmt: skip
+    timed = (
+        "avg_incremental_acc",
+        "avg_incremental_acc_task",
+        "lower_triangle_acc",
+        "forgetting",
+        "bwt",
+        "bwt_all_pairs",
+        "forgetting_clipped",
+        "forgetting_first_last",
+        "forgetting_stepwise",
+        "learning_acc",
+        "min_acc",
+    )
     assert {name: found[name] for name in timed} == dict.fromkeys(timed)
 
 
@@ -121,8 +146,14 @@ def test_one_joint_test_set_has_a_curve_but_no_forgetting() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "words"),
-    [([[0.1, 0.2]] * 3, "3 rows and 2 columns"), ([0.5], "shape"), ([[]], "shape"), ([[80.0]], "fractions"), ([[-0.1]], "fractions")],
-)  # fmt: skip
+    [
+        ([[0.1, 0.2]] * 3, "3 rows and 2 columns"),
+        ([0.5], "shape"),
+        ([[]], "shape"),
+        ([[80.0]], "fractions"),
+        ([[-0.1]], "fractions"),
+    ],
+)
 def test_bad_matrices_are_refused(rows: list[object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         metrics.as_matrix(rows)
@@ -367,9 +398,16 @@ def test_predictions_add_their_metrics() -> None:
     assert "nll" not in found
     with_logits = predictions.table(
         1,
-        SimpleNamespace(test_set=sets, sample_id=sets, label=labels, prediction=labels, top5=labels[:, None],
-                        confidence=np.ones(4), logits=np.log(np.full((4, 3), 1 / 3))),
-    )  # fmt: skip
+        SimpleNamespace(
+            test_set=sets,
+            sample_id=sets,
+            label=labels,
+            prediction=labels,
+            top5=labels[:, None],
+            confidence=np.ones(4),
+            logits=np.log(np.full((4, 3), 1 / 3)),
+        ),
+    )
     found = metrics.continual_metrics([[1, None], [1, 1]], [2, 2], family="class-il", predictions=with_logits)
     assert found["nll"] is None  # label 3 is outside the three logits
     assert found["brier"] == near((3 * 2 / 3 + (1 / 3 + 1)) / 4)

@@ -169,8 +169,15 @@ def test_every_required_key_is_required_by_both(record: dict[str, Any]) -> None:
 
 
 def test_unfinished_runs_may_lack_results(tmp_path: Path, record: dict[str, Any]) -> None:
-    unfinished = {**record, "status": "interrupted", "accuracy": [], "metrics": None, "cost": None, "predictions": None,
-                  "error": "stopped"}  # fmt: skip
+    unfinished = {
+        **record,
+        "status": "interrupted",
+        "accuracy": [],
+        "metrics": None,
+        "cost": None,
+        "predictions": None,
+        "error": "stopped",
+    }
     VALIDATOR.validate(unfinished)
     records.write(tmp_path / "run.json", unfinished)
     assert records.read(tmp_path / "run.json") == unfinished
@@ -187,10 +194,19 @@ def test_a_newer_schema(tmp_path: Path, record: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b'{"schema": 1', "damaged record"), (b"", "damaged record"), (b"\xff\xfe\x00", "damaged record"), (b"[1]", "no schema number"),
-     (b"{}", "no schema number"), (b'{"schema": "1"}', "no schema number"), (b'{"schema": 0}', "no schema number"),
-     (b'{"schema": true}', "no schema number"), (b"[" * 100_000, "damaged record"), (b'{"schema": 1}', "accuracy is missing")],
-)  # fmt: skip
+    [
+        (b'{"schema": 1', "damaged record"),
+        (b"", "damaged record"),
+        (b"\xff\xfe\x00", "damaged record"),
+        (b"[1]", "no schema number"),
+        (b"{}", "no schema number"),
+        (b'{"schema": "1"}', "no schema number"),
+        (b'{"schema": 0}', "no schema number"),
+        (b'{"schema": true}', "no schema number"),
+        (b"[" * 100_000, "damaged record"),
+        (b'{"schema": 1}', "accuracy is missing"),
+    ],
+)
 def test_damaged_files(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "run.json"
     path.write_bytes(content)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +308,41 @@ def test_without_network_the_error_comes_within_seconds(tmp_path: Path, monkeypa
         _timm.fetch("vit_tiny_patch16_224.augreg_in21k", offline=False)
     assert time.monotonic() - start < 2 * _timm.TIMEOUT
     assert "--weights FILE" in str(caught.value.hint)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A hub that listens and never answers, and an empty cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(_timm, "TIMEOUT", 0.2)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield server
+
+
+def test_a_silent_network_counts_as_none(hub: socket.socket) -> None:
+    with pytest.raises(DataMissing, match="cannot be reached"):
+        _timm.fetch("vit_tiny_patch16_224.augreg_in21k", offline=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [("404 Not Found", "holds none of model.safetensors"), ("403 Forbidden", "answers 403")]
+)
+def test_a_hub_without_the_file_is_named(hub: socket.socket, status: str, message: str) -> None:
+    def serve() -> None:
+        for _ in range(4 if status.startswith("404") else 1):
+            connection, _ = hub.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(f"HTTP/1.0 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with pytest.raises(DataMissing, match=message):
+        _timm.fetch("vit_tiny_patch16_224.augreg_in21k", offline=False)
+    thread.join()
 
 
 def test_a_file_in_the_hub_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

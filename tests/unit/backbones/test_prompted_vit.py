@@ -103,6 +103,7 @@ def test_gelu_switch_refuses_other_activations() -> None:
         ({"reg_tokens": 4}, "has 4 register or distillation tokens"),
         ({"pos_embed": "none"}, "has no learned position table"),
         ({"global_pool": "map"}, "pools by attention"),
+        ({"global_pool": "avg"}, "normalises after pooling only"),
         ({"dynamic_img_size": True}, "changing image sizes"),
     ],
 )

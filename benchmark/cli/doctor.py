@@ -1,0 +1,220 @@
+"""``bench doctor``: what is installed, found, missing or broken, and what to do next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import EXIT_OK, EXIT_PLUGIN, BenchError, DataMissing
+
+PACKAGES = (
+    "adaptbench",
+    "torch",
+    "torchvision",
+    "timm",
+    "avalanche-lib",
+    "open_clip_torch",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+    "pluggy",
+)
+LOW_SPACE = 2_000_000_000  # bytes: the largest set that is fetched by itself, decoded, and some runs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="data sets (default BENCH_DATA or the user's)")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="results folder (default runs)")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the findings; the exit code is 3 if a plugin is broken."""
+    findings = examine(args.data_root, args.out)
+    if args.json:
+        print(json.dumps(findings, indent=2))
+    else:
+        _show(findings)
+    return EXIT_PLUGIN if findings["broken"] else EXIT_OK
+
+
+def examine(data_root: Path | None, out: Path) -> dict[str, Any]:
+    """Everything that ``bench doctor`` says, as data. Nothing is downloaded and nothing is written."""
+    plugins, broken = _plugins()
+    findings: dict[str, Any] = {
+        "versions": _versions(),
+        "plugins": plugins,
+        "broken": broken,
+        "data": _data(data_root),
+        "weights": _weights(),
+        "disk": _disk(data_root, out),
+        "device": _device(),
+    }
+    findings["next"] = _next(findings)
+    return findings
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _plugins() -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Imports every plugin; names the distribution of those that cannot be used."""
+    from benchmark import registry
+
+    counts: dict[str, Any] = {}
+    broken: list[dict[str, str]] = []
+    for kind in registry.KINDS:
+        entries = registry.entries(kind)
+        counts[kind] = {"found": len(entries), "distributions": sorted({c.distribution for e in entries.values() for c in e})}
+        for name, claims in entries.items():
+            try:
+                registry.load(kind, name)
+            except BenchError as error:
+                who = " and ".join(claim.distribution for claim in claims)
+                broken.append({"plugin": f"{kind[:-1]} {name}", "distribution": who, "problem": error.message})
+    try:
+        life_cycle = registry.life_cycle().get_plugins()
+        counts["life-cycle"] = {"found": len(life_cycle), "distributions": []}
+    except BenchError as error:
+        broken.append({"plugin": "life-cycle", "distribution": "see the problem", "problem": error.message})
+    return counts, broken
+
+
+def _data(given: Path | None) -> dict[str, Any]:
+    """Data root, and for every scenario whether it can be built without a download."""
+    from benchmark import data, registry
+    from benchmark.testing.laboratory import scenario_subject
+
+    try:
+        root = str(data.data_root(given))
+    except DataMissing as error:
+        root = f"missing: {error.message}"
+    scenarios: dict[str, str] = {}
+    for name in registry.names("scenarios"):
+        try:
+            subject = scenario_subject(name, given)
+            if subject.spec.name != name:
+                scenarios[name] = f"alias of {subject.spec.name}"
+                continue
+            scenario = subject.scenario
+            images = sum(len(part.train) + len(part.test) for part in scenario.experiences)
+            scenarios[name] = f"found: {len(scenario.experiences)} experiences, {images} images"
+        except BenchError as error:
+            scenarios[name] = f"missing: {error.message}" if isinstance(error, DataMissing) else f"broken: {error.message}"
+    return {"root": root, "scenarios": scenarios}
+
+
+def _weights() -> dict[str, str]:
+    """Bundled weights against their SHA-256, and what the Hugging Face cache holds of timm."""
+    from benchmark.backbones import loading
+
+    found: dict[str, str] = {}
+    for name in loading.bundled():
+        try:
+            loading.load(name)
+            found[name] = "found, SHA-256 as stated"
+        except BenchError as error:
+            found[name] = f"damaged: {error.message}"
+    if not found:
+        found["bundled"] = "missing: no backbone is in the package"
+    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface")) / "hub")
+    models = sorted(path.name.removeprefix("models--").replace("--", "/") for path in hub.glob("models--timm--*"))
+    found["hub cache"] = f"{hub}: {', '.join(models)}" if models else f"{hub}: no timm weights"
+    return found
+
+
+def _disk(data_root: Path | None, out: Path) -> dict[str, Any]:
+    from benchmark import data
+
+    places = {"results": out.absolute(), "cache": data.cache_root()}
+    found = {}
+    for name, path in places.items():
+        there = next(parent for parent in [path, *path.parents] if parent.exists())
+        found[name] = {
+            "path": str(path),
+            "free_bytes": shutil.disk_usage(there).free,
+            "writable": os.access(there, os.W_OK),
+        }
+    return found
+
+
+def _device() -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+    found["cuda"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    found["mps"] = torch.backends.mps.is_available()
+    found["default"] = "cuda" if found["cuda"] else "cpu"
+    return found
+
+
+def _next(findings: dict[str, Any]) -> list[str]:
+    """One line per thing that is worth doing, the most urgent first."""
+    lines = []
+    for item in findings["broken"]:
+        name = item["distribution"].split(" ")[0]
+        lines.append(f"{item['plugin']}: fix or uninstall `{name}`; the other plugins work")
+    for name, what in findings["weights"].items():
+        if what.startswith(("damaged", "missing")):
+            lines.append(f"weights of {name} are unusable: reinstall adaptbench")
+    for name, place in findings["disk"].items():
+        if not place["writable"]:
+            lines.append(f"{place['path']} cannot be written: choose another folder for the {name}")
+        elif place["free_bytes"] < LOW_SPACE:
+            lines.append(f"{place['path']}: little space left for the {name}")
+    missing = [name for name, what in findings["data"]["scenarios"].items() if what.startswith("missing")]
+    if missing:
+        lines.append(
+            f"data for {', '.join(missing)}: set BENCH_DATA to your data folder, or let `bench run --scenario "
+            f"{missing[0]}` fetch them (sets above 200 MB: with --download)"
+        )
+    if findings["device"]["default"] == "cpu":
+        lines.append("no GPU: tracks nano and mini are made for this; `--track paper` would take days")
+    if not findings["broken"]:
+        lines.append("try: bench run --scenario split-glyphs --method l2p")
+    return lines
+
+
+def _show(findings: dict[str, Any]) -> None:
+    def section(title: str, rows: dict[str, Any]) -> None:
+        print(f"{title}:")
+        width = max(map(len, rows), default=0)
+        for key, value in rows.items():
+            print(f"  {key:<{width}}  {value}")
+
+    section("versions", findings["versions"])
+    plugins = {kind: f"{about['found']} {', '.join(about['distributions'])}" for kind, about in findings["plugins"].items()}
+    section("plugins", plugins)
+    for item in findings["broken"]:
+        print(f"  broken: {item['plugin']} of {item['distribution']}: {item['problem']}")
+    section(f"data in {findings['data']['root']}", findings["data"]["scenarios"])
+    section("weights", findings["weights"])
+    section(
+        "disk",
+        {
+            name: f"{place['path']}: {place['free_bytes'] / 2**30:.1f} GiB free" + ("" if place["writable"] else ", read-only")
+            for name, place in findings["disk"].items()
+        },
+    )
+    section("device", findings["device"])
+    print("what to do next:")
+    for line in findings["next"]:
+        print(f"  {line}")
+    sys.stdout.flush()

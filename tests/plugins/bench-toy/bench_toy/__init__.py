@@ -1,0 +1,1 @@
+"""A stranger's package: everything comes in through entry points."""

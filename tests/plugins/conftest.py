@@ -1,0 +1,59 @@
+"""Packages of strangers: installed into an environment of their own, never collected with our tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+collect_ignore = ["bench-toy"]
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A fresh venv; call it with a command to run inside.
+
+    Downloading torch again would take minutes, so the venv sees the packages of the current one through
+    a path file. (``--system-site-packages`` would show those of the *base* interpreter instead.)
+    What is installed into the venv comes first and stays there.
+    """
+    folder = tmp_path_factory.mktemp("stranger") / "venv"
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    own = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    # `site.addsitedir` also reads the path files of editable installs, a bare path would not.
+    lines = [f"import site; site.addsitedir({path!r})" for path in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}]
+    Path(own, "surroundings.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def run(*command: str | Path, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+        first, *rest = map(str, command)
+        # The console script of the outer environment would start the outer Python.
+        start = [str(python), "-m", "benchmark"] if first == "bench" else [str(python), "-m", first]
+        env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        env |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        result = subprocess.run([*start, *rest], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+        assert result.returncode == code, f"{command}: exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def install(stranger: Run) -> Callable[[Path], None]:
+    """Installs a package folder into the stranger's venv, without network."""
+
+    def install_one(folder: Path) -> None:
+        pytest.importorskip("hatchling", reason="install hatchling (dependency group `test`)")
+        stranger("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", folder)
+
+    return install_one

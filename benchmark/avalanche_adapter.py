@@ -28,9 +28,11 @@ strategy with plugins must define both.
 from __future__ import annotations
 
 import abc
+import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -193,10 +195,7 @@ class AvalancheMethod(LoopMethod):
     def train_experience(self, experience: ExperienceView) -> Mapping[str, float]:
         """Trains a fresh strategy on the experience; returns the mean of its loss."""
         log = _LossMeter()
-        with warnings.catch_warnings():
-            # Its own renamings (`update` of buffers), which no user of ours can act on.
-            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"avalanche\.")
-            warnings.filterwarnings("ignore", message="No loggers specified")  # wanted: we keep our own records
+        with _without_avalanches_warnings():
             strategy = self.strategy(self.model, self._optimizer(), **self._common())
             strategy.plugins.append(log)
             strategy.clock.train_exp_counter = self._done
@@ -254,6 +253,21 @@ class AvalancheMethod(LoopMethod):
         self._kept, self._seen, self._done = state["kept"], list(state["seen"]), int(state["done"])
 
 
+@contextlib.contextmanager
+def _without_avalanches_warnings() -> Iterator[None]:
+    """Drops warnings that come from inside Avalanche and that no user of ours can act on.
+
+    Its ``deprecated`` decorator puts an ``always`` filter in front of ours, hence the recording.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"avalanche\.")
+        warnings.filterwarnings("ignore", message="No loggers specified")  # wanted: we keep our own records
+        yield
+    for warning in caught:
+        if not (issubclass(warning.category, DeprecationWarning) and "avalanche" in Path(warning.filename).parts):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 class _LossMeter:
     """A plugin that sums up the loss. It needs no base class: Avalanche calls the hooks it finds."""
 
@@ -268,9 +282,11 @@ class _LossMeter:
 
 
 def _is_authors(plugin: object) -> bool:
+    """Whether the author put it there, not Avalanche's template or we."""
     plugins = import_quietly("avalanche.training.plugins")
     clock = import_quietly("avalanche.training.plugins.clock").Clock
-    return not isinstance(plugin, (_LossMeter, plugins.EvaluationPlugin, clock))
+    periodic = import_quietly("avalanche.training.templates.base_sgd").PeriodicEval
+    return not isinstance(plugin, (_LossMeter, plugins.EvaluationPlugin, clock, periodic))
 
 
 # --- for remember and recall --------------------------------------------------------------------

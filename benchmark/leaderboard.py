@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.footnotes import Footnotes, row_facts, table_facts
+from benchmark.records import without_garbage_collection
 from benchmark.statistics import Summary, holm, paired_t, summarize
 from benchmark.tables import MISSING, Cell, Column, Row, Scalar, Table, render_text
 
@@ -85,7 +86,11 @@ def leaderboard(records: Iterable[Record], *, methods: Sequence[str] = ()) -> li
     Returns:
         Tables sorted by scenario, version, options, track and backbone.
     """
-    unique = _unique(records)
+    with without_garbage_collection():
+        return _tables(_unique(records), methods)
+
+
+def _tables(unique: Sequence[Record], methods: Sequence[str]) -> list[Table]:
     controls = {run["method"]["name"]: run["method"] for run in unique if run["method"]["control"]}
     by_table: dict[tuple[Any, ...], list[Record]] = {}
     for run in unique:

@@ -211,7 +211,19 @@ def check(record: object) -> str | None:
 class _Node:
     """One schema with its keywords looked up once."""
 
-    __slots__ = ("closed", "enum", "items", "minimum", "others", "pattern", "plain", "properties", "required", "types")
+    __slots__ = (
+        "closed",
+        "enum",
+        "free",
+        "items",
+        "minimum",
+        "others",
+        "pattern",
+        "plain",
+        "properties",
+        "required",
+        "types",
+    )
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         names = schema.get("type", ())
@@ -226,7 +238,9 @@ class _Node:
         others = schema.get("additionalProperties", True)
         self.closed = others is False
         self.others = _Node(others) if isinstance(others, dict) else None
+        # Scalars (and lists and objects without further rules): nothing but the type, and a minimum.
         self.plain = bool(names) and not schema.keys() - {"type", "minimum", "description"}
+        self.free = self.plain and self.minimum is None
 
 
 _COMPILED = _Node(_DOCUMENT)
@@ -263,10 +277,19 @@ def _check_group(value: dict[str, Any], node: _Node) -> str | None:
         if part is None:
             if node.closed:
                 return f".{name} is not part of schema 1"
-        elif part.plain and part.minimum is None:
-            if type(item) not in part.types:
-                return f".{name} is {_name(item)}"
-        elif wrong := _check(item, part):
+            continue
+        # Three short cuts for the usual cases; whatever they cannot accept gets the full check,
+        # which finds the words.
+        kind = type(item)
+        if kind is int:
+            if part.plain and int in part.types and (part.minimum is None or item >= part.minimum):
+                continue
+        elif kind is list:
+            if part.items is not None and part.items.free and part.items.types.issuperset(map(type, item)):
+                continue
+        elif part.free and kind in part.types:
+            continue
+        if wrong := _check(item, part):
             return f".{name}{wrong}"
     return None
 

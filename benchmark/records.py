@@ -88,7 +88,7 @@ def read_all(folder: Path) -> tuple[list[Record], list[Problem]]:
         raise UsageError(f"no results folder {folder}", hint="`bench run` makes `runs/`; or give --results DIR")
     records: list[Record] = []
     problems: list[Problem] = []
-    with _without_garbage_collection():
+    with without_garbage_collection():
         for path in _json_files(str(folder)):
             try:
                 record = _parse(path)
@@ -101,8 +101,8 @@ def read_all(folder: Path) -> tuple[list[Record], list[Problem]]:
 
 
 @contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Parsing makes millions of objects and no garbage: looking for cycles would take half of the time."""
+def without_garbage_collection() -> Iterator[None]:
+    """For work that makes millions of objects and no cycles: looking for some would take half of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

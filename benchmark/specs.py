@@ -44,7 +44,8 @@ class MethodSpec:
         uses: Keys of `USES`, or a function of the config that returns them
             (a recipe may use more than the default).
         recipes: Named presets, ``{"pilot": {"lr": 0.001875}}``, selected by ``l2p@pilot``.
-            A recipe lists only fields that differ from the class defaults.
+            A recipe lists what differs from the class defaults, and what a track would change but
+            the recipe fixes.
         default_recipe: Name under which the class defaults are known.
         tracks: Hyper-parameters per track (``nano``, ``mini``, ``paper``), applied below the
             recipe; `rule` says where they come from.

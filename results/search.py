@@ -27,12 +27,12 @@ STREAMS = {"nano": ("split-glyphs", 3), "mini": ("split-cifar100", 2)}
 # Epochs and batch size bound the cost of a run (README); the search is over what is left.
 GRIDS: dict[str, dict[str, dict[str, list[Any]]]] = {
     "nano": {
-        "l2p": {"epochs": [3], "batch_size": [16], "lr": [0.03, 0.1, 0.3, 1.0]},
+        "l2p": {"epochs": [4], "batch_size": [16], "prompt_length": [2], "top_k": [4], "lr": [0.03, 0.1, 0.3, 1.0]},
         "finetune": {"epochs": [3], "batch_size": [32], "lr": [0.001, 0.003, 0.01, 0.03]},
         "linear-probe": {"epochs": [3], "batch_size": [32], "lr": [0.003, 0.01, 0.03, 0.1]},
         "joint": {"epochs": [6], "batch_size": [32], "lr": [0.003, 0.01, 0.03]},
-        "avalanche-ewc": {"epochs": [3], "batch_size": [32], "lr": [0.01], "ewc_lambda": [1.0, 10.0, 100.0]},
-        "avalanche-lwf": {"epochs": [3], "batch_size": [32], "lr": [0.01], "alpha": [1.0, 3.0]},
+        "avalanche-ewc": {"epochs": [3], "batch_size": [32], "lr": [0.01], "penalty": [1.0, 100.0, 10000.0]},
+        "avalanche-lwf": {"epochs": [3], "batch_size": [32], "lr": [0.01], "alpha": [1.0, 10.0]},
     },
     "mini": {
         "l2p": {"epochs": [1], "batch_size": [64], "lr": [0.03, 0.1]},

@@ -80,9 +80,7 @@ def config(tag: str) -> Any:
 
     name, _, variant = tag.partition(".")
     if not is_model(name):
-        raise did_you_mean(
-            "timm model", f"timm:{tag}", [f"timm:{known}" for known in timm.list_pretrained("vit_*")]
-        )
+        raise did_you_mean("timm model", f"timm:{tag}", [f"timm:{known}" for known in timm.list_pretrained("vit_*")])
     tags = timm.list_pretrained(f"{name}.*")
     if not variant:
         raise UsageError(
@@ -169,6 +167,9 @@ def _size(url: str) -> int:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
                 size = answer.headers.get("X-Linked-Size") or answer.headers.get("Content-Length") or 0
                 answers.append(int(size))
+        except urllib.error.HTTPError as error:
+            error.close()  # it holds the connection
+            answers.append(error)
         except OSError as error:
             answers.append(error)
 

@@ -119,9 +119,7 @@ def _native(state: dict[str, Tensor], model: VisionTransformer, path: Path, *, r
     table = state.get("pos_embed")
     if resample and table is not None and model.pos_embed is not None and table.shape != model.pos_embed.shape:
         prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-        state["pos_embed"] = resample_abs_pos_embed(
-            table, list(model.patch_embed.grid_size), num_prefix_tokens=prefix
-        )
+        state["pos_embed"] = resample_abs_pos_embed(table, list(model.patch_embed.grid_size), num_prefix_tokens=prefix)
     return state
 
 

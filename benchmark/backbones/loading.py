@@ -112,9 +112,7 @@ def describe(name: str) -> dict[str, Any]:
         raise DataMissing(f"{path}: not a backbone description: {error!r}", hint="reinstall adaptbench") from error
 
 
-def load(
-    name: str, *, weights: Path | None = None, offline: bool = False, image_size: int | None = None
-) -> Backbone:
+def load(name: str, *, weights: Path | None = None, offline: bool = False, image_size: int | None = None) -> Backbone:
     """Loads a backbone. Random state is left as found.
 
     Args:

@@ -37,7 +37,8 @@ BENCH_TRACE_PLUGINS=1, BENCH_DEBUG=1 (tracebacks), NO_COLOR
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the ``bench`` program; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Not `list(...)`: once the command `list` is imported, that name is its module here.
+    arguments = [*(sys.argv[1:] if argv is None else argv)]
     try:
         return _main(arguments)
     except BenchError as error:

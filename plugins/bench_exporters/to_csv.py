@@ -1,8 +1,8 @@
 """CSV: one row per run, raw values at full precision, for machines and spreadsheets.
 
 Accuracies are fractions in [0, 1], times are seconds. A text that a spreadsheet would take for a
-formula (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return) gets a leading
-apostrophe; numbers stay numbers. See OWASP, "CSV injection".
+formula (it begins with ``=``, ``+``, ``-``, ``@`` or a tab) gets a leading apostrophe; numbers
+stay numbers. See OWASP, "CSV injection".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import io
 from benchmark import ExporterSpec, hookimpl
 from benchmark.tables import Scalar, Table
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\t")
 
 
 def export(tables: list[Table]) -> str:
@@ -37,7 +37,8 @@ def _field(value: Scalar) -> str:
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return repr(value)
-    text = value.replace("\0", "")  # csv readers refuse NUL
+    # csv readers refuse NUL, and older writers leave a carriage return unquoted.
+    text = value.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
     return f"'{text}" if text.startswith(FORMULA) else text
 
 

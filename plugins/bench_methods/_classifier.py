@@ -95,9 +95,7 @@ class Classifier(Method):
         self._steps = max(1, config.epochs * math.ceil(len(experience.train) / config.batch_size))
         groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "base_lr": config.lr}]
         if self.backbone_lr_scale > 0:
-            groups.append(
-                {"params": list(self.backbone.parameters()), "base_lr": config.lr * self.backbone_lr_scale}
-            )
+            groups.append({"params": list(self.backbone.parameters()), "base_lr": config.lr * self.backbone_lr_scale})
         if config.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(
                 groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay

@@ -16,6 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from benchmark import hookimpl
 from benchmark.avalanche_adapter import AvalancheConfig, AvalancheMethod
 from benchmark.specs import MethodSpec
@@ -69,15 +72,26 @@ class AvalancheEwc(AvalancheMethod):
         return {name: _tensors(getattr(ewc, name)) for name in ("saved_params", "importances")}
 
     def recall(self, strategy: Any, kept: Mapping[str, Any]) -> None:
-        """Puts weights and importances back."""
+        """Puts weights and importances back, with importance 0 for rows of new classes."""
         from avalanche.training.utils import ParamData
 
         ewc, device = strategy.plugins[0], self.context.device
+        shapes = {key: parameter.shape for key, parameter in strategy.model.named_parameters()}
         for name, experiences in kept.items():
             for experience, tensors in experiences.items():
+                # Padded here: Avalanche's own padding indexes with a list, which torch is about to reinterpret.
                 getattr(ewc, name)[int(experience)] = {
-                    key: ParamData(key, init_tensor=tensor.to(device), device=device) for key, tensor in tensors.items()
+                    key: ParamData(key, init_tensor=_padded(tensor.to(device), shapes[key]), device=device)
+                    for key, tensor in tensors.items()
                 }
+
+
+def _padded(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """The tensor with zero rows below, up to ``shape``."""
+    if tensor.shape == shape:
+        return tensor
+    rows = tensor.new_zeros(shape[0] - len(tensor), *shape[1:])
+    return torch.cat([tensor, rows])
 
 
 def _tensors(by_experience: Mapping[int, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

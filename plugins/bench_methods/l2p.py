@@ -293,8 +293,18 @@ def uses(config: L2PConfig) -> frozenset[str]:
     return frozenset(used)
 
 
-# Values that differ from the class defaults; `SOURCES` says where they come from.
-_PORT: dict[str, object] = {"selection_eval": "batchwise", "normalize": "zero_one"}
+# `SOURCES` says where the values come from. What a track changes (sizes, budget) is spelled out, so that a
+# published recipe means the same on every track.
+_PORT: dict[str, object] = {
+    "epochs": 5,
+    "batch_size": 128,
+    "pool_size": 10,
+    "prompt_length": 5,
+    "top_k": 5,
+    "lr": 0.03,
+    "selection_eval": "batchwise",
+    "normalize": "zero_one",
+}
 _JAX: dict[str, object] = {
     **_PORT,
     "prompt_init": "flax_uniform",

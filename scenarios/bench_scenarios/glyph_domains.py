@@ -30,8 +30,8 @@ class GlyphDomainsConfig:
     """
 
     order: tuple[str, ...] = STYLES
-    train: int = 60
-    test: int = 20
+    train: int = 16
+    test: int = 10
 
     def __post_init__(self) -> None:
         """Checks that the styles exist, once each, and there are images."""

@@ -38,8 +38,8 @@ class SplitGlyphsConfig:
 
     split: str = "10x10"
     class_order: str = "natural"
-    train: int = 25
-    test: int = 10
+    train: int = 16
+    test: int = 5
 
     def __post_init__(self) -> None:
         """Checks that the split adds up, the order is a permutation, and there are images."""

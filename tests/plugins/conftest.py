@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sysconfig
 import venv
@@ -13,6 +14,7 @@ import pytest
 
 collect_ignore = ["bench-toy"]
 
+BENCH = "import sys; from benchmark.cli import main; sys.exit(main())"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -32,15 +34,15 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Run:
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     # `site.addsitedir` also reads the path files of editable installs, a bare path would not.
-    lines = [f"import site; site.addsitedir({path!r})" for path in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}]
+    paths = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    lines = [f"import site; site.addsitedir({path!r})" for path in paths]
     Path(own, "surroundings.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def run(*command: str | Path, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
         first, *rest = map(str, command)
-        # The console script of the outer environment would start the outer Python.
-        start = [str(python), "-m", "benchmark"] if first == "bench" else [str(python), "-m", first]
-        env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        env |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        # The script `bench` of the outer environment would start the outer Python.
+        start = [str(python), "-c", BENCH] if first == "bench" else [str(python), "-m", first]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         result = subprocess.run([*start, *rest], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
         assert result.returncode == code, f"{command}: exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
         return result
@@ -49,11 +51,13 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="session")
-def install(stranger: Run) -> Callable[[Path], None]:
-    """Installs a package folder into the stranger's venv, without network."""
+def install(stranger: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """Installs a package folder into the stranger's venv, without network; builds in a copy."""
 
     def install_one(folder: Path) -> None:
-        pytest.importorskip("hatchling", reason="install hatchling (dependency group `test`)")
-        stranger("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", folder)
+        copy = tmp_path_factory.mktemp("source") / folder.name
+        shutil.copytree(folder, copy)
+        # Build isolation would fetch hatchling: it is in the dependency group `test` instead.
+        stranger("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", copy)
 
     return install_one

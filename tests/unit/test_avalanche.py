@@ -9,7 +9,8 @@ import copy
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,14 @@ from benchmark.errors import PluginError
 from benchmark.testing.toys import tiny_backbone, toy_scenario
 from benchmark.transforms import InputPipeline
 
-pytestmark = pytest.mark.filterwarnings(
-    # Avalanche's own: renamed buffer methods.
-    "ignore::DeprecationWarning:avalanche.*"
-)
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads cost more than they give for tensors this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 # --- scenarios ----------------------------------------------------------------------------------
@@ -382,7 +387,6 @@ class WithGss(WithPlugin):
         return {}
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_strategy_with_plugins_must_say_what_it_keeps() -> None:
     scenario = toy_scenario()
     (spec,) = avalanche_naive.bench_register_methods()
@@ -392,6 +396,24 @@ def test_a_strategy_with_plugins_must_say_what_it_keeps() -> None:
         train(silent, scenario, 0)
     outspoken = WithGss(config, context_for(scenario, spec, config))
     assert train(outspoken, scenario, 0)["loss"] > 0
+
+
+def test_avalanches_own_warnings_are_dropped_and_others_are_not() -> None:
+    scenario = toy_scenario()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(made("replay", scenario), scenario, 0)
+    assert [str(warning.message) for warning in caught] == []
+
+    class Loud(AvalancheMethod):
+        def strategy(self, model: Any, optimizer: Any, **common: Any) -> Any:
+            warnings.warn("mind the gap", UserWarning, stacklevel=1)
+            return import_quietly("avalanche.training.supervised").Naive(model=model, optimizer=optimizer, **common)
+
+    (spec,) = avalanche_naive.bench_register_methods()
+    config = AvalancheConfig(batch_size=8, epochs=1)
+    with pytest.warns(UserWarning, match="mind the gap"):
+        train(Loud(config, context_for(scenario, spec, config)), scenario, 0)
 
 
 def test_the_experience_tells_no_more_than_the_past() -> None:

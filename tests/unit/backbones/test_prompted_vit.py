@@ -36,7 +36,7 @@ def test_without_prompts_the_pass_is_timms_own(architecture: dict[str, Any]) -> 
         none = torch.zeros(3, 0, vit.embed_dim)
         for layout in ("v1", "v2"):
             patches = prompted_vit.patch_tokens(vit, images)
-            again = prompted_vit.assemble(vit, patches, none, layout=layout)  # type: ignore[arg-type]
+            again = prompted_vit.assemble(vit, patches, none, layout=layout)
             torch.testing.assert_close(prompted_vit.forward_tokens(vit, again), tokens, atol=1e-6, rtol=0)
 
 
@@ -50,8 +50,8 @@ def test_a_v1_prompt_is_a_v2_prompt_plus_the_position_of_the_class_token() -> No
         second = prompted_vit.forward_tokens(vit, prompted_vit.assemble(vit, patches, moved, layout="v2"))
     assert first.shape == second.shape == (2, 1 + 4 + 16, 32)
     for kind in ("token", "prompt", "token+prompt", "gap"):
-        one = prompted_vit.readout(first, kind, prompts=4, layout="v1")  # type: ignore[arg-type]
-        two = prompted_vit.readout(second, kind, prompts=4, layout="v2")  # type: ignore[arg-type]
+        one = prompted_vit.readout(first, kind, prompts=4, layout="v1")
+        two = prompted_vit.readout(second, kind, prompts=4, layout="v2")
         torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
     plain = prompted_vit.forward_tokens(vit, prompted_vit.assemble(vit, patches, prompts, layout="v2"))
     assert not torch.allclose(plain[:, 4], first[:, 0], atol=1e-4)
@@ -71,7 +71,7 @@ def test_frozen_weights_get_no_gradient_buffers_but_prompts_do() -> None:
     vit = prompted_vit.freeze(tiny_backbone().model)
     prompts = torch.randn(2, 3, 32, requires_grad=True)
     tokens = prompted_vit.assemble(vit, prompted_vit.patch_tokens(vit, torch.randn(2, 3, 32, 32)), prompts)
-    prompted_vit.forward_tokens(vit, tokens)[:, 0, 0].sum().backward()
+    prompted_vit.forward_tokens(vit, tokens)[:, 0, 0].sum().backward()  # type: ignore[no-untyped-call]
     assert prompts.grad is not None
     assert prompts.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in vit.parameters())

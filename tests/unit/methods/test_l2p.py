@@ -97,7 +97,7 @@ def test_groups_vote_for_themselves() -> None:
     images = PIPELINE.eval(scenario.experiences[0].test.images(slice(None)))
     with torch.no_grad():
         together = method.eval().run(images).selection
-        apart = torch.cat([method.run(part).selection for part in images.split(4)])
+        apart = torch.cat([method.run(part).selection for part in torch.split(images, 4)])
     assert torch.equal(together, apart)
 
 
@@ -249,11 +249,9 @@ def test_bad_values_are_explained_with_the_full_key(values: dict[str, object], m
         resolve(L2PConfig, [Layer("--set", values)], key="method.l2p")
 
 
-def test_recipes_list_only_what_differs_from_the_defaults() -> None:
+def test_a_published_recipe_is_the_same_on_every_track() -> None:
     (spec,) = bench_register_methods()
-    defaults = L2PConfig()
+    changed = {name for values in spec.tracks.values() for name in values}
     for values in spec.recipes.values():
         L2PConfig(**values)  # type: ignore[arg-type]
-        assert all(getattr(defaults, name) != value for name, value in values.items())
-    for values in spec.tracks.values():
-        L2PConfig(**values)  # type: ignore[arg-type]
+        assert changed <= values.keys()

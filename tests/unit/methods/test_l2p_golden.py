@@ -51,7 +51,8 @@ class Case:
     def part(self, prefix: str) -> dict[str, Tensor]:
         return {key[len(prefix) :]: self.tensor(key) for key in self.arrays if key.startswith(prefix)}
 
-    def compare(self, key: str, mine: Tensor | float) -> None:
+    def compare(self, key: str, mine: Tensor | float | None) -> None:
+        assert mine is not None, f"{self.name}: {key} was not computed"
         wanted = self.arrays[f"f64.{key}"]
         got = torch.as_tensor(mine).detach().numpy()
         if wanted.shape[:1] == (1,) and got.shape == wanted.shape[1:]:
@@ -270,9 +271,7 @@ def fill(name: str, *shape: int, scale: float = 1.0, offset: float = 0.0) -> Ten
 
 def fixture_vit() -> tuple[VisionTransformer, Tensor, Tensor]:
     """Tiny ViT of the fixtures, and its head's weight and bias."""
-    vit = VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, mlp_ratio=2.0, num_classes=0
-    )
+    vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, mlp_ratio=2.0, num_classes=0)
     with torch.no_grad():
         for name, parameter in vit.named_parameters():
             parameter.copy_(fixture_tensor(name, *parameter.shape))
@@ -340,9 +339,7 @@ def test_closed_form_fixtures(
     """Section 4 of the vision parity fixtures; the query is fixed there, to exercise the selection."""
     vit, weight, bias = fixture_vit()
     scenario = toy_scenario(experiences=2, classes=3, train=1, test=1)
-    config = L2PConfig(
-        **{"pool_size": 4, "prompt_length": 2, "top_k": 2, "eval_logits": "all", "clip": 0.0, **changes}
-    )
+    config = L2PConfig(**{"pool_size": 4, "prompt_length": 2, "top_k": 2, "eval_logits": "all", "clip": 0.0, **changes})
     method = make(vit, config, torch.float32, scenario)
     with torch.no_grad():
         method.pool.prompts.copy_(fill("l2p.prompt", 4, 2, 32))

@@ -1,0 +1,1 @@
+"""Modules of a plugin author who had a bad day."""

@@ -1,0 +1,293 @@
+"""The contract finds what it is made to find: one misbehaving method or scenario per check."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmark.api import Batch, Context, Experience, ExperienceView, Scenario, ScenarioRequest
+from benchmark.cli import main
+from benchmark.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UndeclaredUse
+from benchmark.specs import MethodSpec, ScenarioSpec
+from benchmark.testing import ExporterContract, MethodContract, ScenarioContract, checks, toys
+from benchmark.testing.toys import TOY_METHOD, TOY_SCENARIO, ToyMethod, ToyMethodConfig
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class TestToyMethod(MethodContract):
+    method = TOY_METHOD
+
+
+class TestToyScenario(ScenarioContract):
+    scenario = dataclasses.replace(TOY_SCENARIO, config=toys.ToyConfig)
+
+
+class TestCsv(ExporterContract):
+    exporter = "csv"
+
+
+class LooksAtTheBatch(ToyMethod):
+    def predict(self, images: Tensor) -> Tensor:
+        return super().predict(images - images.mean(dim=0)) if len(images) > 8 else super().predict(images)
+
+
+class SwallowsRefusals(ToyMethod):
+    def begin_experience(self, experience: ExperienceView) -> None:
+        super().begin_experience(experience)
+        try:
+            _ = experience.task_id
+        except UndeclaredUse:
+            pass
+
+
+class ReadsPrivately(ToyMethod):
+    def begin_experience(self, experience: ExperienceView) -> None:
+        super().begin_experience(experience)
+        with torch.no_grad():
+            self.head += experience._index
+
+
+class KeepsImages(ToyMethod):
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        self.kept = batch.images.clone()
+        return super().train_step(batch)
+
+
+class KeepsTheSet(ToyMethod):
+    def begin_experience(self, experience: ExperienceView) -> None:
+        super().begin_experience(experience)
+        self.data = {"old": [experience.train]}
+
+
+class Forgets(ToyMethod):
+    """Counts steps in an attribute that no checkpoint holds."""
+
+    steps = 0
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        self.steps += 1
+        for group in self.optimizer.param_groups if self.optimizer else ():
+            group["lr"] = self.config.lr / self.steps
+        return super().train_step(batch)
+
+
+class DrawsInPredict(ToyMethod):
+    def predict(self, images: Tensor) -> Tensor:
+        return super().predict(images) + torch.rand(1) * 1e-7
+
+
+class Reseeds(ToyMethod):
+    def begin_experience(self, experience: ExperienceView) -> None:
+        torch.manual_seed(0)
+        super().begin_experience(experience)
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        return {"loss": 0.0}
+
+
+class Unseeded(ToyMethod):
+    def begin_experience(self, experience: ExperienceView) -> None:
+        super().begin_experience(experience)
+        with torch.no_grad():
+            self.head += random.SystemRandom().random()
+
+
+class LeavesAWeight(ToyMethod):
+    def begin_experience(self, experience: ExperienceView) -> None:
+        super().begin_experience(experience)
+        self.idle = torch.nn.Parameter(torch.ones(3))
+        self.optimizer = torch.optim.SGD([self.head, self.idle], lr=0.1)
+
+
+class ThawsTheBackbone(ToyMethod):
+    def __init__(self, config: ToyMethodConfig, context: Context) -> None:
+        super().__init__(config, context)
+        context.backbone.model.requires_grad_(False)
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        with torch.no_grad():
+            self.context.backbone.model.norm.weight.mul_(1.01)
+        return super().train_step(batch)
+
+
+class ChangesThreads(ToyMethod):
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        return super().train_step(batch)
+
+
+class NeedsTwo(ToyMethod):
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        if len(batch) < 2:
+            raise ValueError("Expected more than 1 value per channel when training")
+        return super().train_step(batch)
+
+
+
+
+class PeeksAhead(ToyMethod):
+    """Reaches through the frames that a determined cheat would use."""
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        super().begin_experience(experience)
+        last = experience._scenario.experiences[-1]
+        with torch.no_grad():
+            self.head += last.train.images(slice(None)).float().mean() / 255
+
+
+@pytest.mark.parametrize(
+    ("build", "check", "message"),
+    [
+        (LooksAtTheBatch, "batch", "depends on the other images|differ"),
+        (SwallowsRefusals, "undeclared", "reads the task id"),
+        (ReadsPrivately, "undeclared", "private attribute `_index`"),
+        (ReadsPrivately, "task-id", "numbered from 7 differs"),
+        (KeepsImages, "no-images-kept", r"`self\.kept` holds a training image"),
+        (KeepsTheSet, "no-images-kept", r"`self\.data\.old\[0\]` keeps a ImageSet"),
+        (Forgets, "resume", "stopped .* differs in"),
+        (DrawsInPredict, "evaluation", "draws random numbers"),
+        (Reseeds, "other-seed", "seeds 0 and 1 give the same"),
+        (Unseeded, "same-seed", "second run with the same seed differs"),
+        (LeavesAWeight, "weights", "the optimiser holds `idle`, which never moved"),
+        (ThawsTheBackbone, "weights", r"the frozen backbone weight `norm\.weight` changed"),
+        (ChangesThreads, "surroundings", "a run changes the number of threads"),
+        (NeedsTwo, "batch-of-one", "more than 1 value"),
+        (PeeksAhead, "future", "in the third experience, predictions after the second differ"),
+    ],
+)
+def test_method_checks_find(build: type[ToyMethod], check: str, message: str) -> None:
+    spec = dataclasses.replace(TOY_METHOD, build=build)
+    (result,) = checks.run_checks(checks.method_subject(spec), frozenset({check}))
+    assert result.result == "fail", result
+    assert re.search(message, result.message), result.message
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Fragile(ToyMethodConfig):
+    """The recipe below is out of range."""
+
+    def __post_init__(self) -> None:
+        if self.lr > 1:
+            raise ValueError(f"lr: {self.lr} is too large; use at most 1")
+
+
+def result_of(spec: MethodSpec, check: str) -> checks.Result:
+    (result,) = checks.run_checks(checks.method_subject(spec), frozenset({check}))
+    return result
+
+
+def test_recipes_must_be_valid() -> None:
+    result = result_of(dataclasses.replace(TOY_METHOD, config=Fragile, recipes={"fast": {"lr": 2.0}}), "options")
+    assert result.result == "fail"
+    assert "recipe fast: method.toy-linear.lr: 2.0 is too large" in result.message
+
+
+def test_supports_must_give_a_reason() -> None:
+    result = result_of(dataclasses.replace(TOY_METHOD, supports=lambda scenario: ""), "supports")
+    assert result.result == "fail"
+    assert "return None or the reason" in result.hint
+    refuses = dataclasses.replace(TOY_METHOD, supports=lambda scenario: "needs text")
+    assert result_of(refuses, "same-seed").message.startswith("it supports no toy stream: class-il: needs text")
+
+
+def test_declared_uses_are_skipped_with_the_reason() -> None:
+    spec = dataclasses.replace(TOY_METHOD, uses=frozenset({"boundaries", "test_batch", "memory", "task_id"}))
+    for check in ("batch", "no-images-kept", "task-id"):
+        assert result_of(spec, check).result == "skip"
+
+
+def build_bad(kind: str) -> Any:
+    def build(config: toys.ToyConfig, request: ScenarioRequest) -> Scenario:
+        if kind == "global":
+            torch.rand(1)
+        seed = random.SystemRandom().randrange(10**6) if kind == "images" else 0
+        good = toys.build_toy(dataclasses.replace(config, data_seed=seed), request)
+        first: Experience = good.experiences[0]
+        if kind == "labels":
+            first = dataclasses.replace(first, classes=(0, 1, 2))
+        elif kind == "ids":
+            first.train.ids[1] = first.train.ids[0]
+        elif kind == "shared":
+            first = dataclasses.replace(first, test=first.train)
+        parts = (first, *good.experiences[1:])
+        names = ("same",) * good.num_classes if kind == "names" else good.class_names
+        mark = "0" * 64 if kind == "fingerprint" else good.fingerprint
+        return dataclasses.replace(good, experiences=parts, class_names=names, fingerprint=mark)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "message"),
+    [
+        ("global", "surroundings", "torch's global generator was used"),
+        ("images", "repeat", "two builds have different images"),
+        ("fingerprint", "repeat", "the fingerprint is not"),
+        ("labels", "classes", "labels and `classes` differ"),
+        ("names", "names", "1 different names for 4 classes"),
+        ("ids", "ids", "1 sample ids occur twice"),
+        ("shared", "ids", "share rows"),
+    ],
+)
+def test_scenario_checks_find(kind: str, check: str, message: str) -> None:
+    spec: ScenarioSpec = dataclasses.replace(TOY_SCENARIO, build=build_bad(kind))
+    (result,) = checks.run_checks(checks.scenario_subject(spec), frozenset({check}))
+    assert result.result == "fail", result
+    assert message in result.message
+
+
+def test_unknown_tracks_and_presets() -> None:
+    for tracks, message in (({"huge": "plain"}, "track `huge`"), ({"nano": "plane"}, "input preset `plane`")):
+        spec = dataclasses.replace(TOY_SCENARIO, tracks=tracks)
+        (result,) = checks.run_checks(checks.scenario_subject(spec), frozenset({"record"}))
+        assert message in result.message
+
+
+def test_every_check_says_what_it_means() -> None:
+    for table in (checks.METHOD_CHECKS, checks.SCENARIO_CHECKS, checks.EXPORTER_CHECKS):
+        for check in table.values():
+            assert 10 < len(checks.meaning(check)) < 120
+
+
+def test_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "csv", "--only", "pure,nothing"]) == EXIT_OK
+    shown = capsys.readouterr().out
+    assert "2 passed, 0 failed, 0 skipped" in shown
+    assert main(["check", "csv", "--json"]) == EXIT_OK
+    (found,) = json.loads(capsys.readouterr().out)
+    assert [row["check"] for row in found["checks"]] == list(checks.EXPORTER_CHECKS)
+
+
+def test_command_fails_with_exit_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(subject: Any) -> None:
+        """is refused for the test"""
+        raise checks.CheckFailed("it is wrong", hint="make it right")
+
+    monkeypatch.setitem(checks.EXPORTER_CHECKS, "pure", refuse)
+    assert main(["check", "csv"]) == EXIT_FAILED
+    shown = capsys.readouterr().out
+    assert "it is wrong" in shown
+    assert "hint: make it right" in shown
+
+
+@pytest.mark.parametrize("words", [["nearest-meen"], ["csv", "--only", "purr"], ["csv", "--only", ","]])
+def test_wrong_names(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", *words]) == EXIT_USAGE
+    assert "hint: " in capsys.readouterr().err

@@ -1,0 +1,153 @@
+"""From mappings and ``--set`` to dataclasses; messages name the full key and where the value came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark import config
+from benchmark.config import Layer
+from benchmark.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    top_k: int = 5
+    pool_size: int = 10
+    lr: float = 0.03
+    mask: bool = True
+    style: Literal["a", "b"] = "a"
+    clip: float | None = None
+    sizes: tuple[int, ...] = (1, 2)
+    file: Path = Path("x")
+    name: str = "n"
+
+    def __post_init__(self) -> None:
+        if self.top_k > self.pool_size:
+            raise ValueError(f"top_k: {self.top_k} is larger than pool_size ({self.pool_size}); use 1..{self.pool_size}")
+
+    @property
+    def rate(self) -> float:
+        return self.lr * 2
+
+
+def resolve(**values: Any) -> tuple[Options, dict[str, str]]:
+    return config.resolve(Options, [Layer("--set", values)], key="method.l2p")
+
+
+def test_later_layers_win_and_origins_are_kept() -> None:
+    layers = [Layer("track nano", {"lr": 0.1, "top_k": 2}), Layer("run.toml", {"lr": 0.2}), Layer("--set", {"lr": "0.3"})]
+    found, origin = config.resolve(Options, layers, key="method.l2p")
+    assert (found.lr, found.top_k, found.pool_size) == (0.3, 2, 10)
+    assert (origin["lr"], origin["top_k"], origin["pool_size"]) == ("--set", "track nano", "default")
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("top_k", "3", 3),
+        ("lr", "1e-3", 0.001),
+        ("lr", 1, 1.0),
+        ("mask", "off", False),
+        ("mask", "True", True),
+        ("style", "b", "b"),
+        ("clip", "none", None),
+        ("clip", "0.5", 0.5),
+        ("sizes", "3,4,5", (3, 4, 5)),
+        ("sizes", [7], (7,)),
+        ("file", "a/b", Path("a/b")),
+    ],
+)
+def test_strings_are_parsed_by_type(field: str, text: object, value: object) -> None:
+    found = getattr(resolve(**{field: text})[0], field)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("top_k", "1.5", "--set: method.l2p.top_k: '1.5' is not a whole number"),
+        ("top_k", True, "--set: method.l2p.top_k: True is not a whole number"),
+        ("lr", "fast", "--set: method.l2p.lr: 'fast' is not a number"),
+        ("lr", "nan", "is not a finite number"),
+        ("mask", "maybe", "is not true or false"),
+        ("mask", 2, "is not true or false"),
+        ("style", "c", "--set: method.l2p.style: 'c' is not allowed"),
+        ("sizes", "1,x", "is not a whole number"),
+        ("name", 3, "is not text"),
+        ("top_k", "12", r"--set: method.l2p.top_k: 12 is larger than pool_size \(10\); use 1..10"),
+    ],
+)
+def test_wrong_values_name_the_full_key(field: str, text: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        resolve(**{field: text})
+
+
+def test_unknown_option_is_suggested() -> None:
+    with pytest.raises(UsageError, match=r"--set: unknown option `method.l2p.topk`") as caught:
+        resolve(topk="3")
+    assert "method.l2p.top_k" in str(caught.value.hint)
+
+
+def test_option_without_default_must_be_given() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Needs:
+        path: str
+
+    Needs.__annotations__["path"] = str
+    with pytest.raises(UsageError, match=r"m\.x\.path has no default"):
+        config.resolve(Needs, [], key="m.x")
+
+
+@pytest.mark.parametrize("item", ["lr", "=3", " =3"])
+def test_malformed_assignments(item: str) -> None:
+    with pytest.raises(UsageError, match="not of the form key=value"):
+        config.parse_assignments([item])
+
+
+def test_assignments_keep_further_equal_signs() -> None:
+    assert config.parse_assignments(["a = b=c", "l2p.lr=1"]) == {"a": "b=c", "l2p.lr": "1"}
+
+
+def test_toml(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[method.l2p]\nlr = 0.5\n", encoding="utf-8")
+    assert config.read_toml(path) == {"method": {"l2p": {"lr": 0.5}}}
+    path.write_text("lr = = 3", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"run\.toml: not valid TOML"):
+        config.read_toml(path)
+    with pytest.raises(UsageError, match=r"none\.toml"):
+        config.read_toml(tmp_path / "none.toml")
+
+
+def test_properties_are_derived_values() -> None:
+    assert config.derived(Options(lr=0.5)) == {"rate": 1.0}
+
+
+@given(
+    st.builds(
+        Options,
+        top_k=st.integers(1, 5),
+        lr=st.floats(allow_nan=False, allow_infinity=False),
+        mask=st.booleans(),
+        clip=st.none() | st.floats(-9, 9),
+        sizes=st.lists(st.integers(), min_size=1).map(tuple),
+        name=st.text(),
+    )
+)
+def test_round_trip_through_json_values(options: Options) -> None:
+    again, _ = config.resolve(Options, [Layer("file", config.as_dict(options))], key="k")
+    assert again == options
+
+
+@given(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans())
+def test_round_trip_through_text(pool: int, lr: float, mask: bool) -> None:
+    values = {"pool_size": str(pool), "top_k": str(pool), "lr": repr(lr), "mask": str(mask)}
+    found, _ = config.resolve(Options, [Layer("--set", values)], key="k")
+    assert (found.pool_size, found.lr, found.mask) == (pool, lr, mask)

@@ -1,0 +1,95 @@
+"""What ``bench doctor`` finds, says and returns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.cli import doctor, main
+from benchmark.errors import EXIT_OK, EXIT_PLUGIN
+
+HEALTHY: dict[str, Any] = {
+    "broken": [],
+    "weights": {"nano-vit": "found, SHA-256 as stated"},
+    "disk": {"results": {"path": "runs", "free_bytes": 10**12, "writable": True}},
+    "data": {"scenarios": {"split-glyphs": "found: 10 experiences"}},
+    "device": {"default": "cuda"},
+}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendering and loading what is bundled have tests of their own."""
+    monkeypatch.setattr(doctor, "_data", lambda given: {"root": "nowhere", "scenarios": {"far": "missing: no data"}})
+    monkeypatch.setattr(doctor, "_weights", lambda: dict(HEALTHY["weights"]))
+
+
+@pytest.mark.usefixtures("quick")
+def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json", "--out", str(tmp_path / "a" / "b")]) == EXIT_OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["versions"]["adaptbench"] != "not installed"
+    assert found["plugins"]["methods"]["found"] >= 10
+    assert found["broken"] == []
+    assert found["disk"]["results"]["free_bytes"] > 0
+    assert not (tmp_path / "a").exists(), "doctor writes nothing"
+    assert any("BENCH_DATA" in line and "far" in line for line in found["next"])
+    assert main(["doctor"]) == EXIT_OK
+    shown = capsys.readouterr().out
+    for section in ("versions:", "plugins:", "data in nowhere:", "weights:", "disk:", "device:", "what to do next:"):
+        assert section in shown
+
+
+@pytest.mark.usefixtures("quick")
+def test_broken_plugin_gives_exit_code_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = {"plugin": "method bad", "distribution": "bench-bad 1.0", "problem": "ImportError: x"}
+    monkeypatch.setattr(doctor, "_plugins", lambda: ({}, [item]))
+    assert main(["doctor"]) == EXIT_PLUGIN
+    shown = capsys.readouterr().out
+    assert "broken: method bad of bench-bad 1.0: ImportError: x" in shown
+    assert "fix or uninstall `bench-bad`" in shown
+
+
+def test_data_of_every_scenario_is_looked_for(tmp_path: Path) -> None:
+    found = doctor._data(tmp_path)
+    assert found["root"] == str(tmp_path)
+    assert found["scenarios"]["split-glyphs"].startswith("found: 10 experiences")
+    assert found["scenarios"]["split-cifar100"].startswith("missing: ")
+    assert found["scenarios"]["split-cifar"] == "alias of split-cifar100"
+    assert doctor._data(tmp_path / "none")["root"].startswith("missing: ")
+
+
+def test_damaged_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmark.backbones import loading
+
+    assert all("found" in text for name, text in doctor._weights().items() if name != "hub cache")
+    about = {
+        "name": "bad",
+        "architecture": {"img_size": 32, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2, "num_classes": 0},
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "sha256": "0" * 64,
+    }
+    (tmp_path / "bad.json").write_text(json.dumps(about), encoding="utf-8")
+    (tmp_path / "bad.safetensors").write_bytes(b"not weights")
+    monkeypatch.setattr(loading, "WEIGHTS", tmp_path)
+    assert doctor._weights()["bad"].startswith("damaged: ")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "line"),
+    [
+        ("weights", {"x": "damaged: y"}, "weights of x are unusable"),
+        ("disk", {"cache": {"path": "c", "free_bytes": 5, "writable": True}}, "little space left for the cache"),
+        ("disk", {"results": {"path": "r", "free_bytes": 5, "writable": False}}, "r cannot be written"),
+        ("device", {"default": "cpu"}, "no GPU"),
+    ],
+)
+def test_next_steps(part: str, value: Any, line: str) -> None:
+    assert doctor._next(HEALTHY) == ["try: bench run --scenario split-glyphs --method l2p"]
+    assert line in doctor._next({**HEALTHY, part: value})[0]

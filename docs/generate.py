@@ -75,7 +75,9 @@ def cli() -> str:
                 continue
             word = ", ".join(action.option_strings) or str(action.metavar or action.dest)
             if action.option_strings and action.nargs != 0:
-                word += f" {action.metavar or (action.dest.upper() if not action.choices else '|'.join(action.choices))}"
+                word += (
+                    f" {action.metavar or (action.dest.upper() if not action.choices else '|'.join(action.choices))}"
+                )
             rows.append(f"| `{_cell(word)}` | {_cell(action.help or '')} |")
         parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
@@ -95,7 +97,9 @@ def methods() -> str:
         spec: Any = item.spec
         uses = ", ".join(sorted(spec.uses_of(spec.config()))) or "nothing"
         names = ", ".join([f"**{spec.default_recipe}**", *spec.recipes])
-        parts.append(f"| [`{spec.name}`](#{spec.name}) | {_cell(spec.summary)} | {uses} | {names} | {spec.paper or '–'} |")
+        parts.append(
+            f"| [`{spec.name}`](#{spec.name}) | {_cell(spec.summary)} | {uses} | {names} | {spec.paper or '–'} |"
+        )
     for item in loaded:
         spec = item.spec
         module = inspect.cleandoc(inspect.getdoc(sys.modules[item.entry.module]) or "")

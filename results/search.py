@@ -27,7 +27,7 @@ STREAMS = {"nano": ("split-glyphs", 3), "mini": ("split-cifar100", 2)}
 # Epochs and batch size bound the cost of a run (README); the search is over what is left.
 GRIDS: dict[str, dict[str, dict[str, list[Any]]]] = {
     "nano": {
-        "l2p": {"epochs": [4], "batch_size": [16], "prompt_length": [2], "top_k": [4], "lr": [0.03, 0.1, 0.3, 1.0]},
+        "l2p": {"epochs": [4], "batch_size": [16], "prompt_length": [2], "top_k": [4], "lr": [0.003, 0.01, 0.03]},
         "finetune": {"epochs": [3], "batch_size": [32], "lr": [0.001, 0.003, 0.01, 0.03]},
         "linear-probe": {"epochs": [3], "batch_size": [32], "lr": [0.003, 0.01, 0.03, 0.1]},
         "joint": {"epochs": [6], "batch_size": [32], "lr": [0.003, 0.01, 0.03]},

@@ -82,7 +82,10 @@ def _plugins() -> tuple[dict[str, Any], list[dict[str, str]]]:
     broken: list[dict[str, str]] = []
     for kind in registry.KINDS:
         entries = registry.entries(kind)
-        counts[kind] = {"found": len(entries), "distributions": sorted({c.distribution for e in entries.values() for c in e})}
+        counts[kind] = {
+            "found": len(entries),
+            "distributions": sorted({c.distribution for e in entries.values() for c in e}),
+        }
         for name, claims in entries.items():
             try:
                 registry.load(kind, name)
@@ -117,7 +120,9 @@ def _data(given: Path | None) -> dict[str, Any]:
             images = sum(len(part.train) + len(part.test) for part in scenario.experiences)
             scenarios[name] = f"found: {len(scenario.experiences)} experiences, {images} images"
         except BenchError as error:
-            scenarios[name] = f"missing: {error.message}" if isinstance(error, DataMissing) else f"broken: {error.message}"
+            scenarios[name] = (
+                f"missing: {error.message}" if isinstance(error, DataMissing) else f"broken: {error.message}"
+            )
     return {"root": root, "scenarios": scenarios}
 
 
@@ -134,7 +139,9 @@ def _weights() -> dict[str, str]:
             found[name] = f"damaged: {error.message}"
     if not found:
         found["bundled"] = "missing: no backbone is in the package"
-    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface")) / "hub")
+    hub = Path(
+        os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface")) / "hub"
+    )
     models = sorted(path.name.removeprefix("models--").replace("--", "/") for path in hub.glob("models--timm--*"))
     found["hub cache"] = f"{hub}: {', '.join(models)}" if models else f"{hub}: no timm weights"
     return found
@@ -200,7 +207,9 @@ def _show(findings: dict[str, Any]) -> None:
             print(f"  {key:<{width}}  {value}")
 
     section("versions", findings["versions"])
-    plugins = {kind: f"{about['found']} {', '.join(about['distributions'])}" for kind, about in findings["plugins"].items()}
+    plugins = {
+        kind: f"{about['found']} {', '.join(about['distributions'])}" for kind, about in findings["plugins"].items()
+    }
     section("plugins", plugins)
     for item in findings["broken"]:
         print(f"  broken: {item['plugin']} of {item['distribution']}: {item['problem']}")
@@ -209,7 +218,8 @@ def _show(findings: dict[str, Any]) -> None:
     section(
         "disk",
         {
-            name: f"{place['path']}: {place['free_bytes'] / 2**30:.1f} GiB free" + ("" if place["writable"] else ", read-only")
+            name: f"{place['path']}: {place['free_bytes'] / 2**30:.1f} GiB free"
+            + ("" if place["writable"] else ", read-only")
             for name, place in findings["disk"].items()
         },
     )

@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 from benchmark.errors import BenchError, DataMissing
 from benchmark.testing.laboratory import (
-    CheckFailed,
-    CheckSkipped,
     ExporterSubject,
     MethodSubject,
     ScenarioSubject,
@@ -19,6 +17,7 @@ from benchmark.testing.laboratory import (
     scenario_subject,
 )
 from benchmark.testing.method_checks import CHECKS as METHOD_CHECKS
+from benchmark.testing.observation import CheckFailed, CheckSkipped
 from benchmark.testing.scenario_checks import EXPORTER_CHECKS, SCENARIO_CHECKS
 
 __all__ = [
@@ -70,7 +69,7 @@ def checks_of(subject: Any) -> Mapping[str, Callable[[Any], None]]:
 
 def meaning(check: Callable[[Any], None]) -> str:
     """What a check is about: the first line of its docstring."""
-    return (check.__doc__ or "").strip().splitlines()[0]
+    return (check.__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 
 def run_checks(subject: Any, only: frozenset[str] = frozenset()) -> Iterator[Result]:

@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -21,10 +22,18 @@ from benchmark.testing import checks
 class _Contract:
     """Runs one check and turns what it says into pytest's words."""
 
-    @staticmethod
-    def judge(check: Any, subject: Any) -> None:
+    _subjects: ClassVar[dict[type, Any]] = {}
+
+    @classmethod
+    def _make(cls) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def _judge(cls, check: Callable[[Any], None]) -> None:
+        if cls not in cls._subjects:  # one for all checks of a class: they share its first run
+            cls._subjects[cls] = cls._make()
         try:
-            check(subject)
+            check(cls._subjects[cls])
         except checks.CheckSkipped as reason:
             pytest.skip(str(reason))
         except DataMissing as error:
@@ -36,15 +45,14 @@ class MethodContract(_Contract):
 
     method: str | MethodSpec
 
-    @pytest.fixture(scope="class")
-    def subject(self) -> checks.MethodSubject:
-        """The method, loaded once for all checks."""
-        return checks.method_subject(self.method)
+    @classmethod
+    def _make(cls) -> checks.MethodSubject:
+        return checks.method_subject(cls.method)
 
     @pytest.mark.parametrize("check", checks.METHOD_CHECKS)
-    def test_contract(self, subject: checks.MethodSubject, check: str) -> None:
+    def test_contract(self, check: str) -> None:
         """One check of `benchmark.testing.method_checks`."""
-        self.judge(checks.METHOD_CHECKS[check], subject)
+        self._judge(checks.METHOD_CHECKS[check])
 
 
 class ScenarioContract(_Contract):
@@ -56,15 +64,14 @@ class ScenarioContract(_Contract):
     scenario: str | ScenarioSpec
     data_root: Path | None = None
 
-    @pytest.fixture(scope="class")
-    def subject(self) -> checks.ScenarioSubject:
-        """The scenario, built once for all checks."""
-        return checks.scenario_subject(self.scenario, self.data_root)
+    @classmethod
+    def _make(cls) -> checks.ScenarioSubject:
+        return checks.scenario_subject(cls.scenario, cls.data_root)
 
     @pytest.mark.parametrize("check", checks.SCENARIO_CHECKS)
-    def test_contract(self, subject: checks.ScenarioSubject, check: str) -> None:
+    def test_contract(self, check: str) -> None:
         """One check of `benchmark.testing.scenario_checks`."""
-        self.judge(checks.SCENARIO_CHECKS[check], subject)
+        self._judge(checks.SCENARIO_CHECKS[check])
 
 
 class ExporterContract(_Contract):
@@ -72,12 +79,11 @@ class ExporterContract(_Contract):
 
     exporter: str | ExporterSpec
 
-    @pytest.fixture(scope="class")
-    def subject(self) -> checks.ExporterSubject:
-        """The exporter, loaded once for all checks."""
-        return checks.exporter_subject(self.exporter)
+    @classmethod
+    def _make(cls) -> checks.ExporterSubject:
+        return checks.exporter_subject(cls.exporter)
 
     @pytest.mark.parametrize("check", checks.EXPORTER_CHECKS)
-    def test_contract(self, subject: checks.ExporterSubject, check: str) -> None:
+    def test_contract(self, check: str) -> None:
         """One check of `benchmark.testing.scenario_checks`."""
-        self.judge(checks.EXPORTER_CHECKS[check], subject)
+        self._judge(checks.EXPORTER_CHECKS[check])

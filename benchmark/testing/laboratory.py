@@ -8,10 +8,8 @@ ordinary life-cycle plugins.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,137 +18,23 @@ from unittest import mock
 
 import pluggy
 import torch
-from torch import Tensor
 
 from benchmark import config as configs
 from benchmark import data, engine, hookspecs, predictions, preparation, records, registry, streams
-from benchmark.api import Batch, Context, ExperienceView, ImageSet, Method, Scenario, tensors_in
-from benchmark.errors import BenchError, did_you_mean
-from benchmark.hookspecs import hookimpl
+from benchmark.api import Batch, Context, ExperienceView, Method, Scenario
+from benchmark.errors import did_you_mean
+from benchmark.interruption import Interrupted
 from benchmark.plan import EngineConfig, Plan, RunRequest
 from benchmark.predictions import Predictions
 from benchmark.preparation import Prepared
 from benchmark.registry import Entry, Loaded
 from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
 from benchmark.testing import toys
-from benchmark.transforms import InputPipeline
+from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyContext, Watcher
 
 FAMILIES = ("class-il", "domain-il")
 PRESET = "glyph32"  # has an augmentation, so that its random numbers are part of what is checked
 TOLERANCE = 1e-4  # of logits, relative to the largest: batched and single products differ by about 1e-6
-
-
-class CheckFailed(BenchError, AssertionError):
-    """A plugin breaks its contract."""
-
-
-class CheckSkipped(Exception):  # noqa: N818 - it is not an error
-    """A check does not apply; its text says why."""
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What was seen after one experience.
-
-    Attributes:
-        state: Copies of all tensors by name: weights, buffers, optimiser and extra state.
-        logits: Of all test images of the stream met so far, in natural order.
-        seen: Number of classes seen.
-        raw: Those test images, uint8 ``(N, 3, H, W)``.
-        labels: Their labels.
-    """
-
-    state: dict[str, Tensor]
-    logits: Tensor
-    seen: int
-    raw: Tensor
-    labels: Tensor
-
-
-class Watcher:
-    """A life-cycle plugin that looks at the method before and after every experience."""
-
-    def __init__(self, prepared: Prepared, *, stop_before: int = -1, stop_after: int = -1, look: bool = True) -> None:
-        self.prepared = prepared
-        self.stop_before = stop_before
-        self.stop_after = stop_after
-        self.look = look
-        self.method: Method | None = None
-        self.sights: list[Sight] = []
-        self.start: dict[str, Tensor] = {}
-        self.frozen: set[str] = set()
-        self.promised: dict[str, tuple[Tensor, Tensor]] = {}
-        self.moved: set[str] = set()
-
-    @hookimpl
-    def bench_before_task(self, experience: int, method: Method) -> None:
-        """Remembers the weights that are frozen, and those that the optimiser promises to train."""
-        if experience == self.stop_before:
-            raise KeyboardInterrupt
-        self.method = method
-        if not self.look:
-            return
-        backbone = method.context.backbone.model
-        if not self.start:
-            self.start = {name: p.detach().clone() for name, p in backbone.named_parameters()}
-            self.frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
-        names = {id(p): f"backbone.{name}" for name, p in backbone.named_parameters()}
-        names |= {id(p): name for name, p in method.named_parameters() if id(p) not in names}
-        groups = [] if method.optimizer is None else method.optimizer.param_groups
-        held = [p for group in groups for p in group["params"] if p.requires_grad]
-        self.promised = {names.get(id(p), "an unnamed tensor"): (p, p.detach().clone()) for p in held}
-
-    @hookimpl
-    def bench_after_task(self, experience: int) -> None:
-        """Looks at the state and the logits."""
-        if self.look and self.method is not None:
-            self.moved |= {name for name, (now, then) in self.promised.items() if not torch.equal(now, then)}
-            self.sights.append(self._sight(self.method, experience))
-        if experience == self.stop_after:
-            raise KeyboardInterrupt
-
-    def _sight(self, method: Method, experience: int) -> Sight:
-        stream = self.prepared.stream
-        tests = ImageSet.concat([stream.tests[place] for place in stream.tests_seen[experience]])
-        raw = tests.images(slice(None))
-        return Sight(
-            state=state_of(method),
-            logits=predict(method, self.prepared.pipeline, raw),
-            seen=len(stream.scenario.seen_classes(experience)),
-            raw=raw,
-            labels=tests.labels,
-        )
-
-
-def state_of(method: Method) -> dict[str, Tensor]:
-    """Copies of every tensor of a method's state, by name."""
-    found = {f"backbone.{name}": t for name, t in method.context.backbone.model.state_dict().items()}
-    found |= method.state_dict()
-    for group, tree in (
-        ("optimizer", method.optimizer.state_dict() if method.optimizer is not None else {}),
-        ("extra", method.extra_state()),
-    ):
-        found |= {f"{group}[{place}]": tensor for place, tensor in enumerate(tensors_in(tree))}
-    return {name: tensor.detach().clone() for name, tensor in found.items()}
-
-
-@contextmanager
-def evaluating(method: Method) -> Iterator[None]:
-    """Eval mode without gradients, as the engine predicts; mode as found afterwards."""
-    was_training = method.training
-    method.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        method.train(was_training)
-
-
-def predict(method: Method, pipeline: InputPipeline, raw: Tensor, sizes: int | None = None) -> Tensor:
-    """Logits of uint8 images, ``sizes`` at a time (default: all at once)."""
-    size = len(raw) if sizes is None else sizes
-    with evaluating(method):
-        return torch.cat([method.predict(pipeline.eval(part)).detach().clone() for part in raw.split(size)])
 
 
 @dataclass(frozen=True)
@@ -235,7 +119,13 @@ class MethodSubject:
         return self.run()
 
     def prepare(
-        self, scenario: Scenario, *, seed: int = 0, recipe: str | None = None, config: Any = None, every_step: bool = False
+        self,
+        scenario: Scenario,
+        *,
+        seed: int = 0,
+        recipe: str | None = None,
+        config: Any = None,
+        every_step: bool = False,
     ) -> Prepared:
         """What `benchmark.preparation.prepare` makes, with a tiny ViT instead of loaded weights."""
         recipe = self.recipe if recipe is None else recipe
@@ -298,7 +188,7 @@ class MethodSubject:
                 watcher = Watcher(prepared, stop_before=stop.before, stop_after=stop.after, look=False)
                 try:
                     engine.execute(prepared, Path(folder), hooks=manager([watcher]), quiet=True)
-                except engine.Interrupted:
+                except Interrupted:
                     continue
                 raise CheckFailed(f"the run was not stopped {stop}: it did not get there")
             prepared = self.prepare(self.scenario(), every_step=True)
@@ -355,33 +245,6 @@ def manager(plugins: Sequence[object]) -> pluggy.PluginManager:
     for plugin in plugins:
         made.register(plugin)
     return made
-
-
-class SpyContext(Context):
-    """A context that remembers what was refused, even if the method swallows the error."""
-
-    def _need(self, use: str, what: str) -> None:
-        if use not in self.uses:
-            self.__dict__.setdefault("refused", []).append(f"{what} (`{use}`)")
-        super()._need(use, what)
-
-
-class SpyView(ExperienceView):
-    """Likewise for a view; also remembers who looks behind its promised attributes."""
-
-    refused: list[str]
-
-    def _need(self, use: str, what: str) -> None:
-        if use not in self._uses:
-            self.refused.append(f"{what} (`{use}`)")
-        super()._need(use, what)
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("_") and not name.startswith("__"):
-            reader = sys._getframe(1).f_globals.get("__name__", "")
-            if reader not in ("benchmark.api", "benchmark.engine", __name__):
-                type(self).refused.append(f"the private attribute `{name}` of its view (in {reader})")
-        return super().__getattribute__(name)
 
 
 @dataclass
@@ -473,4 +336,3 @@ def exporter_subject(exporter: str | ExporterSpec) -> ExporterSubject:
         PluginError: Its plugin is broken.
     """
     return ExporterSubject(exporter if isinstance(exporter, ExporterSpec) else registry.load_exporter(exporter))
-

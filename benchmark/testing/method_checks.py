@@ -19,17 +19,18 @@ from benchmark import checkpoint, records
 from benchmark import config as configs
 from benchmark.api import Experience, ExperienceView, ImageSet, LoopMethod, Scenario
 from benchmark.errors import PluginError
-from benchmark.testing import laboratory
-from benchmark.testing.laboratory import TOLERANCE, CheckFailed, CheckSkipped, MethodSubject, Outcome, SpyView, Stop
+from benchmark.testing import laboratory, observation
+from benchmark.testing.laboratory import TOLERANCE, MethodSubject, Outcome, Stop
+from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyView
 
 
 def options(subject: MethodSubject) -> None:
-    """options survive a round trip through text; a run does not change them"""
+    """Options survive a round trip through text; a run does not change them."""
     spec = subject.spec
     for recipe in [spec.default_recipe, *spec.recipes]:
         config = subject.config_of(recipe)
         values = configs.as_dict(config)
-        again, _ = configs.resolve(spec.config, [configs.Layer("round trip", values)], key=f"method.{spec.name}")
+        again: Any = configs.resolve(spec.config, [configs.Layer("round trip", values)], key=f"method.{spec.name}")[0]
         if again != config:
             raise CheckFailed(f"recipe `{recipe}`: {config} became {again} on the way through `as_dict`")
     for track, given in spec.tracks.items():
@@ -41,7 +42,7 @@ def options(subject: MethodSubject) -> None:
 
 
 def recipes(subject: MethodSubject) -> None:
-    """every recipe trains one experience"""
+    """Every recipe trains one experience."""
     others = [name for name in [subject.spec.default_recipe, *subject.spec.recipes] if name != subject.recipe]
     for recipe in others:
         try:
@@ -51,7 +52,7 @@ def recipes(subject: MethodSubject) -> None:
 
 
 def supports(subject: MethodSubject) -> None:
-    """`supports` gives a reason or None; the method runs where it gives None"""
+    """`supports` gives a reason or None; the method runs where it gives None."""
     for family in laboratory.FAMILIES:
         reason = subject.refusal(family)
         if reason is not None and (not isinstance(reason, str) or not reason.strip()):
@@ -61,12 +62,12 @@ def supports(subject: MethodSubject) -> None:
 
 
 def same_seed(subject: MethodSubject) -> None:
-    """the same seed gives the same record, bit for bit"""
+    """The same seed gives the same record, bit for bit."""
     _same(subject.baseline, subject.run(), "a second run with the same seed")
 
 
 def other_seed(subject: MethodSubject) -> None:
-    """another seed gives other numbers, unless nothing is trained"""
+    """Another seed gives other numbers, unless nothing is trained."""
     if not subject.baseline.record["cost"]["params_trainable"]:
         raise CheckSkipped("no weights are trained: nothing is drawn")
     other = subject.run(seed=1)
@@ -78,7 +79,7 @@ def other_seed(subject: MethodSubject) -> None:
 
 
 def weights(subject: MethodSubject) -> None:
-    """frozen weights stay frozen, those of the optimiser move"""
+    """Frozen weights stay frozen, those of the optimiser move."""
     watcher = subject.baseline.watcher
     model = dict(subject.baseline.method.context.backbone.model.named_parameters())
     for name in sorted(watcher.frozen):
@@ -93,7 +94,7 @@ def weights(subject: MethodSubject) -> None:
 
 
 def logits(subject: MethodSubject) -> None:
-    """logits are finite, one row per image and one column per class seen"""
+    """Logits are finite, one row per image and one column per class seen."""
     for index, sight in enumerate(subject.baseline.watcher.sights):
         rows, columns = sight.logits.shape
         more = "num_classes" in subject.uses
@@ -107,7 +108,7 @@ def logits(subject: MethodSubject) -> None:
 
 
 def batch(subject: MethodSubject) -> None:
-    """a prediction does not depend on the test batch (1, 7, 64, shuffled, sorted, foreign images)"""
+    """A prediction does not depend on the test batch (1, 7, 64, shuffled, sorted, foreign images)."""
     if "test_batch" in subject.uses:
         raise CheckSkipped("it declares `test_batch`: tables mark it as leaking")
     run = subject.baseline
@@ -122,15 +123,15 @@ def batch(subject: MethodSubject) -> None:
         ("sorted by class", sight.labels.sort(stable=True).indices, 8),
     ):
         found = torch.empty_like(sight.logits)
-        found[places] = laboratory.predict(method, pipeline, sight.raw[places], size)
+        found[places] = observation.predict(method, pipeline, sight.raw[places], size)
         _close(found, sight.logits, f"images predicted {name} and all together differ", "do without batch statistics")
     noise = torch.randint(0, 256, (56, *sight.raw.shape[1:]), generator=generator, dtype=torch.uint8)
-    found = laboratory.predict(method, pipeline, torch.cat([noise, sight.raw[:8]]))[-8:]
+    found = observation.predict(method, pipeline, torch.cat([noise, sight.raw[:8]]))[-8:]
     _close(found, sight.logits[:8], "images among foreign ones are predicted differently", "use no batch statistics")
 
 
 def undeclared(subject: MethodSubject) -> None:
-    """the method asks for nothing that it does not declare, not even to catch the refusal"""
+    """The method asks for nothing that it does not declare, not even to catch the refusal."""
 
     class Spy(SpyView):
         refused: list[str] = []  # noqa: RUF012 - one list for all views of this run
@@ -142,7 +143,7 @@ def undeclared(subject: MethodSubject) -> None:
 
 
 def task_id(subject: MethodSubject) -> None:
-    """results do not change when the experiences are numbered differently"""
+    """Results do not change when the experiences are numbered differently."""
     if "task_id" in subject.uses:
         raise CheckSkipped("it declares `task_id`")
 
@@ -160,38 +161,42 @@ def task_id(subject: MethodSubject) -> None:
 
 
 def future(subject: MethodSubject) -> None:
-    """what is predicted after two experiences does not depend on the third"""
+    """What is predicted after two experiences does not depend on the third."""
     if subject.spec.stream == "joint":
         raise CheckSkipped("it trains on everything at once, and says so")
     scenario = subject.scenario()
     *past, last = scenario.experiences
     flipped = dataclasses.replace(last, train=_other_images(last.train), test=_other_images(last.test))
-    _same_past(subject.baseline, subject.run(dataclasses.replace(scenario, experiences=(*past, flipped))), "other images")
+    _same_past(
+        subject.baseline, subject.run(dataclasses.replace(scenario, experiences=(*past, flipped))), "other images"
+    )
     if not subject.uses & {"num_tasks", "num_classes"}:
         short = subject.run(dataclasses.replace(scenario, experiences=tuple(past)))
         _same_past(subject.baseline, short, "no images")
 
 
 def evaluation(subject: MethodSubject) -> None:
-    """prediction leaves weights, optimiser and random state as they are, and repeats itself"""
+    """Prediction leaves weights, optimiser and random state as they are, and repeats itself."""
     run = subject.baseline
     raw = run.watcher.sights[-1].raw
-    before, random = laboratory.state_of(run.method), checkpoint.random_state()
-    first = laboratory.predict(run.method, run.prepared.pipeline, raw)
-    found, drawn = laboratory.state_of(run.method), checkpoint.random_state()
+    before, random = observation.state_of(run.method), checkpoint.random_state()
+    first = observation.predict(run.method, run.prepared.pipeline, raw)
+    found, drawn = observation.state_of(run.method), checkpoint.random_state()
     checkpoint.set_random_state(random)
     if changed := _changed(before, found):
         raise CheckFailed(f"`predict` changed `{changed}`")
     if not _equal_trees(random, drawn):
         raise CheckFailed("`predict` draws random numbers", hint="predictions must not be random")
-    if not torch.equal(first, laboratory.predict(run.method, run.prepared.pipeline, raw)):
+    if not torch.equal(first, observation.predict(run.method, run.prepared.pipeline, raw)):
         raise CheckFailed("`predict` gives other logits the second time", hint="does eval mode switch dropout off?")
 
 
 def resume(subject: MethodSubject) -> None:
-    """a run that was stopped and resumed gives the same record, bit for bit"""
+    """A run that was stopped and resumed gives the same record, bit for bit."""
     last = 0 if subject.spec.stream == "joint" else 2
-    pieces = [(Stop(after=index),) for index in range(last)] + [(Stop(before=last),)]
+    pieces: list[tuple[Stop, ...]] = []
+    pieces += [(Stop(after=index),) for index in range(last)]
+    pieces.append((Stop(before=last),))
     if not isinstance(subject.baseline.method, LoopMethod):
         steps = len(subject.baseline.prepared.stream.scenario.experiences[0].train)
         config = subject.small(subject.recipe)
@@ -205,7 +210,7 @@ def resume(subject: MethodSubject) -> None:
 
 
 def no_images_kept(subject: MethodSubject) -> None:
-    """no training image is kept after its experience, unless `memory` is declared"""
+    """No training image is kept after its experience, unless `memory` is declared."""
     if "memory" in subject.uses:
         raise CheckSkipped("it declares `memory`")
     run = subject.baseline
@@ -226,14 +231,14 @@ def no_images_kept(subject: MethodSubject) -> None:
 
 
 def batch_of_one(subject: MethodSubject) -> None:
-    """training works when the last batch has one image"""
+    """Training works when the last batch has one image."""
     scenario = subject.scenario(experiences=2)
     config = subject.small(subject.recipe, batch_size=len(scenario.experiences[0].train) - 1)
     subject.run(scenario, config=config)
 
 
 def surroundings(subject: MethodSubject) -> None:
-    """random state, grad mode, dtype, threads, folder and environment are as found after a run"""
+    """Random state, grad mode, dtype, threads, folder and environment are as found after a run."""
 
     def look() -> dict[str, Any]:
         return {
@@ -255,9 +260,15 @@ def surroundings(subject: MethodSubject) -> None:
 
 
 def costs(subject: MethodSubject) -> None:
-    """parameters and bytes kept are whole numbers that are 0 or more"""
+    """Parameters and bytes kept are whole numbers that are 0 or more."""
     cost = subject.baseline.record["cost"]
-    for name in ("params_total", "params_trainable", "params_trainable_per_experience", "storage_bytes", "flops_forward"):
+    for name in (
+        "params_total",
+        "params_trainable",
+        "params_trainable_per_experience",
+        "storage_bytes",
+        "flops_forward",
+    ):
         values = cost[name] if isinstance(cost[name], list) else [cost[name]]
         if any(type(value) is not int or value < 0 for value in values):
             raise CheckFailed(f"{name} is {cost[name]}")
@@ -357,10 +368,12 @@ def _held(method: nn.Module) -> Iterator[tuple[str, Any]]:
             stack += [(f"{where}.{key}", value, depth + 1) for key, value in thing.items()]
         elif isinstance(thing, (list, tuple, set)):
             stack += [(f"{where}[{place}]", value, depth + 1) for place, value in enumerate(thing)]
-        elif hasattr(thing, "__dict__") and not isinstance(thing, (type, ExperienceView)) and not callable(thing):
+        elif isinstance(thing, nn.Module) or _is_plain_object(thing):
             stack.append((where, vars(thing), depth + 1))
-        elif isinstance(thing, nn.Module):
-            stack.append((where, vars(thing), depth + 1))
+
+
+def _is_plain_object(thing: object) -> bool:
+    return hasattr(thing, "__dict__") and not isinstance(thing, (type, ExperienceView)) and not callable(thing)
 
 
 CHECKS: dict[str, Callable[[MethodSubject], None]] = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from benchmark import checkpoint, splits
 from benchmark import config as configs
 from benchmark.api import ImageSet, Scenario
 from benchmark.specs import FAMILIES
-from benchmark.tables import Cell, Column, Row, Table
-from benchmark.testing.laboratory import CheckFailed, CheckSkipped, ExporterSubject, ScenarioSubject
+from benchmark.tables import Cell, Column, Row, Scalar, Table
+from benchmark.testing.laboratory import ExporterSubject, ScenarioSubject
+from benchmark.testing.observation import CheckFailed, CheckSkipped
 from benchmark.tracks import TRACKS
 from benchmark.transforms import PRESETS
 
@@ -21,7 +23,7 @@ SAMPLES = 32  # images compared per subset, spread evenly
 
 
 def record(subject: ScenarioSubject) -> None:
-    """the spec names a known family, known tracks and known input presets"""
+    """The spec names a known family, known tracks and known input presets."""
     spec = subject.spec
     if spec.family not in FAMILIES:
         raise CheckFailed(f"family `{spec.family}` is unknown", hint=f"use one of {', '.join(FAMILIES)}")
@@ -33,17 +35,19 @@ def record(subject: ScenarioSubject) -> None:
         if preset not in PRESETS:
             raise CheckFailed(f"input preset `{preset}` is unknown", hint=f"use one of {', '.join(PRESETS)}")
     values = configs.as_dict(subject.options)
-    again, _ = configs.resolve(spec.config, [configs.Layer("round trip", values)], key=f"scenario.{spec.name}")
+    again: Any = configs.resolve(spec.config, [configs.Layer("round trip", values)], key=f"scenario.{spec.name}")[0]
     if again != subject.options:
         raise CheckFailed(f"{subject.options} became {again} on the way through `as_dict`")
     json.dumps(values)
 
 
 def repeat(subject: ScenarioSubject) -> None:
-    """two builds are equal; the fingerprint is that of the split, another seed changes both or none"""
+    """Two builds are equal; the fingerprint is that of the split, another seed changes both or none."""
     one, two = subject.scenario, subject.build()
     if one.fingerprint != two.fingerprint:
-        raise CheckFailed("two builds have different fingerprints", hint="draw from private generators with fixed seeds")
+        raise CheckFailed(
+            "two builds have different fingerprints", hint="draw from private generators with fixed seeds"
+        )
     # A note such as "-lossy" may follow the hash of the split.
     if not one.fingerprint.startswith(splits.fingerprint(one.experiences)):
         raise CheckFailed("the fingerprint is not `benchmark.splits.fingerprint` of the experiences")
@@ -59,7 +63,7 @@ def repeat(subject: ScenarioSubject) -> None:
 
 
 def classes(subject: ScenarioSubject) -> None:
-    """labels are 0..C-1, those of an experience are in its classes, each class has images"""
+    """Labels are 0..C-1, those of an experience are in its classes, each class has images."""
     scenario = subject.scenario
     every = set(range(scenario.num_classes))
     met: set[int] = set()
@@ -79,13 +83,15 @@ def classes(subject: ScenarioSubject) -> None:
 
 
 def names(subject: ScenarioSubject) -> None:
-    """class names are unique and follow the class order; domains are named where they are the point"""
+    """Class names are unique and follow the class order; domains are named where they are the point."""
     scenario = subject.scenario
     if len(set(scenario.class_names)) != scenario.num_classes or len(scenario.class_names) != scenario.num_classes:
         raise CheckFailed(f"{len(set(scenario.class_names))} different names for {scenario.num_classes} classes")
     if len(set(scenario.class_order)) != scenario.num_classes:
         raise CheckFailed("the class order repeats a class")
-    if scenario.family == "domain-il" and (None in scenario.domains or len(set(scenario.domains)) < len(scenario.domains)):
+    if scenario.family == "domain-il" and (
+        None in scenario.domains or len(set(scenario.domains)) < len(scenario.domains)
+    ):
         raise CheckFailed(f"domains are {scenario.domains}", hint="give every experience its own domain name")
     other = subject.build(seed=1)
     original = dict(zip(scenario.class_order, scenario.class_names, strict=True))
@@ -95,12 +101,12 @@ def names(subject: ScenarioSubject) -> None:
 
 
 def ids(subject: ScenarioSubject) -> None:
-    """no training image is a test image; ids are unique within training and test set"""
+    """No training image is a test image; ids are unique within training and test set."""
     scenario = subject.scenario
     for name in ("train", "test"):
         found = torch.cat([getattr(part, name).ids for part in scenario.experiences])
-        if len(found.unique()) != len(found):
-            raise CheckFailed(f"{name}: {len(found) - len(found.unique())} sample ids occur twice")
+        if len(torch.unique(found)) != len(found):
+            raise CheckFailed(f"{name}: {len(found) - len(torch.unique(found))} sample ids occur twice")
     for part in scenario.experiences:
         for other in scenario.experiences:
             shared = part.train.source is other.test.source
@@ -109,7 +115,7 @@ def ids(subject: ScenarioSubject) -> None:
 
 
 def images(subject: ScenarioSubject) -> None:
-    """images are uint8 (B, 3, H, W) of the stated size; reading one twice gives the same"""
+    """Images are uint8 (B, 3, H, W) of the stated size; reading one twice gives the same."""
     scenario = subject.scenario
     for where, subset in _subsets(scenario):
         places = _spread(len(subset))
@@ -123,7 +129,7 @@ def images(subject: ScenarioSubject) -> None:
 
 
 def target(subject: ScenarioSubject) -> None:
-    """unlabelled target images carry no label"""
+    """Unlabelled target images carry no label."""
     sets = [part.target for part in subject.scenario.experiences if part.target is not None]
     if not sets:
         raise CheckSkipped("it has no target images")
@@ -132,7 +138,7 @@ def target(subject: ScenarioSubject) -> None:
 
 
 def surroundings(subject: ScenarioSubject) -> None:
-    """building and reading it leaves the global random generators as they are"""
+    """Building and reading it leaves the global random generators as they are."""
     before = checkpoint.random_state()
     for _, subset in _subsets(subject.build()):
         subset.images(_spread(len(subset)))
@@ -146,7 +152,7 @@ def surroundings(subject: ScenarioSubject) -> None:
 
 
 def avalanche(subject: ScenarioSubject) -> None:
-    """the Avalanche benchmark has the same samples (imports avalanche: 10 s)"""
+    """The Avalanche benchmark has the same samples (imports avalanche: 10 s)."""
     scenario = subject.scenario
     twin = scenario.to_avalanche()
     for name in ("train", "test"):
@@ -198,7 +204,7 @@ STRANGE = "_ & % # $ { } ~ ^ \\ < > \" ' | é – ∞ =1+1\n second line"
 
 
 def nothing(subject: ExporterSubject) -> None:
-    """no table, and a table without rows, give text"""
+    """No table, and a table without rows, give text."""
     column = Column("method", "Method", "left")
     for tables in ([], [Table("t", "c", (column,), ())]):
         if not isinstance(found := subject.spec.export(tables), str):
@@ -206,14 +212,14 @@ def nothing(subject: ExporterSubject) -> None:
 
 
 def strange(subject: ExporterSubject) -> None:
-    """characters that mean something to the format, empty cells and missing numbers do no harm"""
+    """Characters that mean something to the format, empty cells and missing numbers do no harm."""
     found = subject.spec.export([_strange_table()])
     if not isinstance(found, str) or not found.strip():
         raise CheckFailed("nothing was written")
 
 
 def pure(subject: ExporterSubject) -> None:
-    """the same tables give the same text"""
+    """The same tables give the same text."""
     if subject.spec.export([_strange_table()]) != subject.spec.export([_strange_table()]):
         raise CheckFailed("two exports of one table differ", hint="write no date and no random names")
 
@@ -224,7 +230,7 @@ def _strange_table() -> Table:
         Row((Cell(STRANGE, STRANGE), Cell("12.34", 0.1234, bold=True, marks=("a",)))),
         Row((Cell(""), Cell("–", None)), group="controls"),
     )
-    runs = ({"method": STRANGE, "final": 0.1234}, {"method": "", "final": None})
+    runs: tuple[Mapping[str, Scalar], ...] = ({"method": STRANGE, "final": 0.1234}, {"method": "", "final": None})
     return Table("a table", STRANGE, columns, rows, footnotes=(("a", STRANGE), ("", STRANGE)), runs=runs)
 
 

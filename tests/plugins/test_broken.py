@@ -79,7 +79,7 @@ def test_broken_life_cycle_plugin_is_named(tmp_path: Path, monkeypatch: pytest.M
     (info / "entry_points.txt").write_text("[bench]\ncycle = bench_cycle_missing\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     registry._entry_points.cache_clear()
-    with pytest.raises(PluginError, match="`cycle` of `bench-cycle 0.1` cannot be imported"):
+    with pytest.raises(PluginError, match=r"`cycle` of `bench-cycle 0\.1` cannot be imported"):
         registry.life_cycle()
 
 

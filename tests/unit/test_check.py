@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import random
@@ -34,7 +35,7 @@ class TestToyMethod(MethodContract):
 
 
 class TestToyScenario(ScenarioContract):
-    scenario = dataclasses.replace(TOY_SCENARIO, config=toys.ToyConfig)
+    scenario = TOY_SCENARIO
 
 
 class TestCsv(ExporterContract):
@@ -49,10 +50,8 @@ class LooksAtTheBatch(ToyMethod):
 class SwallowsRefusals(ToyMethod):
     def begin_experience(self, experience: ExperienceView) -> None:
         super().begin_experience(experience)
-        try:
+        with contextlib.suppress(UndeclaredUse):
             _ = experience.task_id
-        except UndeclaredUse:
-            pass
 
 
 class ReadsPrivately(ToyMethod):
@@ -136,8 +135,6 @@ class NeedsTwo(ToyMethod):
         if len(batch) < 2:
             raise ValueError("Expected more than 1 value per channel when training")
         return super().train_step(batch)
-
-
 
 
 class PeeksAhead(ToyMethod):
@@ -273,9 +270,7 @@ def test_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["check"] for row in found["checks"]] == list(checks.EXPORTER_CHECKS)
 
 
-def test_command_fails_with_exit_code_1(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_fails_with_exit_code_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(subject: Any) -> None:
         """is refused for the test"""
         raise checks.CheckFailed("it is wrong", hint="make it right")

@@ -29,7 +29,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.top_k > self.pool_size:
-            raise ValueError(f"top_k: {self.top_k} is larger than pool_size ({self.pool_size}); use 1..{self.pool_size}")
+            raise ValueError(
+                f"top_k: {self.top_k} is larger than pool_size ({self.pool_size}); use 1..{self.pool_size}"
+            )
 
     @property
     def rate(self) -> float:
@@ -41,7 +43,11 @@ def resolve(**values: Any) -> tuple[Options, dict[str, str]]:
 
 
 def test_later_layers_win_and_origins_are_kept() -> None:
-    layers = [Layer("track nano", {"lr": 0.1, "top_k": 2}), Layer("run.toml", {"lr": 0.2}), Layer("--set", {"lr": "0.3"})]
+    layers = [
+        Layer("track nano", {"lr": 0.1, "top_k": 2}),
+        Layer("run.toml", {"lr": 0.2}),
+        Layer("--set", {"lr": "0.3"}),
+    ]
     found, origin = config.resolve(Options, layers, key="method.l2p")
     assert (found.lr, found.top_k, found.pool_size) == (0.3, 2, 10)
     assert (origin["lr"], origin["top_k"], origin["pool_size"]) == ("--set", "track nano", "default")

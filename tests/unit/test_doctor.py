@@ -44,9 +44,7 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_broken_plugin_gives_exit_code_3(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_broken_plugin_gives_exit_code_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     item = {"plugin": "method bad", "distribution": "bench-bad 1.0", "problem": "ImportError: x"}
     monkeypatch.setattr(doctor, "_plugins", lambda: ({}, [item]))
     assert main(["doctor"]) == EXIT_PLUGIN

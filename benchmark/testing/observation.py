@@ -1,0 +1,158 @@
+"""What is watched during a run: states, logits, and everything that a method asks for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.api import Context, ExperienceView, ImageSet, Method, tensors_in
+from benchmark.errors import BenchError
+from benchmark.hookspecs import hookimpl
+from benchmark.preparation import Prepared
+from benchmark.transforms import InputPipeline
+
+
+class CheckFailed(BenchError, AssertionError):
+    """A plugin breaks its contract."""
+
+
+class CheckSkipped(Exception):
+    """A check does not apply; its text says why."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What was seen after one experience.
+
+    Attributes:
+        state: Copies of all tensors by name: weights, buffers, optimiser and extra state.
+        logits: Of all test images of the stream met so far, in natural order.
+        seen: Number of classes seen.
+        raw: Those test images, uint8 ``(N, 3, H, W)``.
+        labels: Their labels.
+    """
+
+    state: dict[str, Tensor]
+    logits: Tensor
+    seen: int
+    raw: Tensor
+    labels: Tensor
+
+
+class Watcher:
+    """A life-cycle plugin that looks at the method before and after every experience."""
+
+    def __init__(self, prepared: Prepared, *, stop_before: int = -1, stop_after: int = -1, look: bool = True) -> None:
+        self.prepared = prepared
+        self.stop_before = stop_before
+        self.stop_after = stop_after
+        self.look = look
+        self.method: Method | None = None
+        self.sights: list[Sight] = []
+        self.start: dict[str, Tensor] = {}
+        self.frozen: set[str] = set()
+        self.promised: dict[str, tuple[Tensor, Tensor]] = {}
+        self.moved: set[str] = set()
+
+    @hookimpl
+    def bench_before_task(self, experience: int, method: Method) -> None:
+        """Remembers the weights that are frozen, and those that the optimiser promises to train."""
+        if experience == self.stop_before:
+            raise KeyboardInterrupt
+        self.method = method
+        if not self.look:
+            return
+        backbone = method.context.backbone.model
+        if not self.start:
+            self.start = {name: p.detach().clone() for name, p in backbone.named_parameters()}
+            self.frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
+        names = {id(p): f"backbone.{name}" for name, p in backbone.named_parameters()}
+        names |= {id(p): name for name, p in method.named_parameters() if id(p) not in names}
+        groups = [] if method.optimizer is None else method.optimizer.param_groups
+        held = [p for group in groups for p in group["params"] if p.requires_grad]
+        self.promised = {names.get(id(p), "an unnamed tensor"): (p, p.detach().clone()) for p in held}
+
+    @hookimpl
+    def bench_after_task(self, experience: int) -> None:
+        """Looks at the state and the logits."""
+        if self.look and self.method is not None:
+            self.moved |= {name for name, (now, then) in self.promised.items() if not torch.equal(now, then)}
+            self.sights.append(self._sight(self.method, experience))
+        if experience == self.stop_after:
+            raise KeyboardInterrupt
+
+    def _sight(self, method: Method, experience: int) -> Sight:
+        stream = self.prepared.stream
+        tests = ImageSet.concat([stream.tests[place] for place in stream.tests_seen[experience]])
+        raw = tests.images(slice(None))
+        return Sight(
+            state=state_of(method),
+            logits=predict(method, self.prepared.pipeline, raw),
+            seen=len(stream.scenario.seen_classes(experience)),
+            raw=raw,
+            labels=tests.labels,
+        )
+
+
+def state_of(method: Method) -> dict[str, Tensor]:
+    """Copies of every tensor of a method's state, by name."""
+    found = {f"backbone.{name}": t for name, t in method.context.backbone.model.state_dict().items()}
+    found |= method.state_dict()
+    for group, tree in (
+        ("optimizer", method.optimizer.state_dict() if method.optimizer is not None else {}),
+        ("extra", method.extra_state()),
+    ):
+        found |= {f"{group}[{place}]": tensor for place, tensor in enumerate(tensors_in(tree))}
+    return {name: tensor.detach().clone() for name, tensor in found.items()}
+
+
+@contextmanager
+def evaluating(method: Method) -> Iterator[None]:
+    """Eval mode without gradients, as the engine predicts; mode as found afterwards."""
+    was_training = method.training
+    method.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        method.train(was_training)
+
+
+def predict(method: Method, pipeline: InputPipeline, raw: Tensor, sizes: int | None = None) -> Tensor:
+    """Logits of uint8 images, ``sizes`` at a time (default: all at once)."""
+    size = len(raw) if sizes is None else sizes
+    with evaluating(method):
+        return torch.cat([method.predict(pipeline.eval(part)).detach().clone() for part in torch.split(raw, size)])
+
+
+class SpyContext(Context):
+    """A context that remembers what was refused, even if the method swallows the error."""
+
+    def _need(self, use: str, what: str) -> None:
+        if use not in self.uses:
+            self.__dict__.setdefault("refused", []).append(f"{what} (`{use}`)")
+        super()._need(use, what)
+
+
+class SpyView(ExperienceView):
+    """Likewise for a view; also remembers who looks behind its promised attributes."""
+
+    refused: list[str]
+
+    def _need(self, use: str, what: str) -> None:
+        if use not in self._uses:
+            self.refused.append(f"{what} (`{use}`)")
+        super()._need(use, what)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_") and not name.startswith("__"):
+            reader = sys._getframe(1).f_globals.get("__name__", "")
+            if reader not in ("benchmark.api", "benchmark.engine", __name__):
+                type(self).refused.append(f"the private attribute `{name}` of its view (in {reader})")
+        return super().__getattribute__(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,9 @@ def _private_folders(monkeypatch: pytest.MonkeyPatch, session_cache: Path) -> No
 
 
 @pytest.fixture
-def data_root() -> Iterator[Path]:
+def data_root() -> Path:
     """Real data sets; tests that need them are skipped where there are none."""
     root = os.environ.get("BENCH_DATA")
     if not root:
         pytest.skip("set BENCH_DATA to a folder with real data sets to run this")
-    yield Path(root)
+    return Path(root)

@@ -37,8 +37,8 @@ def bench_register_methods() -> list[MethodSpec]:
             summary="sequential fine-tuning in Avalanche's loop",
             uses=frozenset({"boundaries"}),
             tracks={
-                "nano": {"batch_size": 32, "lr": 0.01, "epochs": 5},
-                "mini": {"batch_size": 64, "lr": 0.01, "epochs": 3},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.001},
+                "mini": {"batch_size": 64, "epochs": 1, "lr": 0.003},
             },
             rule="as finetune",
             reference="ContinualAI/avalanche@0.6.0",

@@ -65,10 +65,10 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries"}),
             recipes={"masked": {"mask": "current"}, "slow-backbone": {"backbone_lr_scale": 0.01}},
             tracks={
-                "nano": {"batch_size": 32, "lr": 0.01, "epochs": 5},
-                "mini": {"batch_size": 64, "lr": 0.01, "epochs": 3},
+                "nano": {"batch_size": 32, "lr": 0.001, "epochs": 2},
+                "mini": {"batch_size": 64, "lr": 0.003, "epochs": 1},
             },
-            rule="first values, not searched yet",
+            rule="results/search.py: best on held-out training images of the first experiences",
             sources={
                 "mask": "L2P paper, FT-seq is unmasked; masked: gqk/LAE issue #1",
                 "slow-backbone": "adaptbench: a control between finetune and linear-probe",

@@ -30,7 +30,7 @@ class GlyphDomainsConfig:
     """
 
     order: tuple[str, ...] = STYLES
-    train: int = 16
+    train: int = 12
     test: int = 10
 
     def __post_init__(self) -> None:

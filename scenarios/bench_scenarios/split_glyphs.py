@@ -38,7 +38,7 @@ class SplitGlyphsConfig:
 
     split: str = "10x10"
     class_order: str = "natural"
-    train: int = 16
+    train: int = 12
     test: int = 5
 
     def __post_init__(self) -> None:

@@ -238,9 +238,7 @@ def test_an_unwritable_folder_is_one_message(tmp_path: Path) -> None:
         engine.execute(prepare_toy(), blocker, hooks=manager(), quiet=True)
 
 
-def test_a_full_disk_is_one_message_and_keeps_what_was_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_one_message_and_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
     import os
 
@@ -269,7 +267,7 @@ def test_an_exception_in_a_method_names_the_method(tmp_path: Path) -> None:
             raise ZeroDivisionError("oops")
 
     prepared = prepare_toy(build=Broken)
-    with pytest.raises(PluginError, match="`toy-linear` of `benchmark.testing` failed: ZeroDivisionError: oops"):
+    with pytest.raises(PluginError, match=r"`toy-linear` of `benchmark\.testing` failed: ZeroDivisionError: oops"):
         engine.execute(prepared, tmp_path, hooks=manager(), quiet=True)
     assert records.read(engine.record_path(tmp_path, prepared))["status"] == "failed"
 

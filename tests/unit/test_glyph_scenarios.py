@@ -31,8 +31,8 @@ def parts(scenario: Scenario) -> list[ImageSet]:
 
 
 def test_default_sizes() -> None:
-    assert (SplitGlyphsConfig().train * 4, SplitGlyphsConfig().test * 4) == (64, 20)
-    assert (GlyphDomainsConfig().train, GlyphDomainsConfig().test) == (16, 10)
+    assert (SplitGlyphsConfig().train * 4, SplitGlyphsConfig().test * 4) == (48, 20)
+    assert (GlyphDomainsConfig().train, GlyphDomainsConfig().test) == (12, 10)
 
 
 def test_split_glyphs_has_disjoint_classes_that_cover_all(few: Scenario) -> None:

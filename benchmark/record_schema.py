@@ -212,6 +212,7 @@ class _Node:
     """One schema with its keywords looked up once."""
 
     __slots__ = (
+        "accepts",
         "closed",
         "enum",
         "free",
@@ -241,6 +242,7 @@ class _Node:
         # Scalars (and lists and objects without further rules): nothing but the type, and a minimum.
         self.plain = bool(names) and not schema.keys() - {"type", "minimum", "description"}
         self.free = self.plain and self.minimum is None
+        self.accepts = self.types if self.free else frozenset()
 
 
 _COMPILED = _Node(_DOCUMENT)
@@ -272,6 +274,14 @@ def _check_group(value: dict[str, Any], node: _Node) -> str | None:
     if not node.required <= value.keys():
         return f".{min(node.required - value.keys())} is missing"
     find, others = node.properties.get, node.others
+    # Whole groups of scalars at once (options, origins, versions): most keys of a record are in one.
+    if (
+        others is not None
+        and others.free
+        and not node.properties
+        and others.types.issuperset(map(type, value.values()))
+    ):
+        return None
     for name, item in value.items():
         part = find(name, others)
         if part is None:
@@ -281,13 +291,12 @@ def _check_group(value: dict[str, Any], node: _Node) -> str | None:
         # Three short cuts for the usual cases; whatever they cannot accept gets the full check,
         # which finds the words.
         kind = type(item)
-        if kind is int:
-            if part.plain and int in part.types and (part.minimum is None or item >= part.minimum):
-                continue
-        elif kind is list:
-            if part.items is not None and part.items.free and part.items.types.issuperset(map(type, item)):
-                continue
-        elif part.free and kind in part.types:
+        if kind in part.accepts:
+            continue
+        if kind is int and part.plain and int in part.types and (part.minimum is None or item >= part.minimum):
+            continue
+        known = part.items if kind is list else None
+        if known is not None and known.free and known.types.issuperset(map(type, item)):
             continue
         if wrong := _check(item, part):
             return f".{name}{wrong}"

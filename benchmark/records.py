@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from benchmark.errors import DataMissing, RunFailed, UsageError
 from benchmark.files import replace_file
 from benchmark.record_schema import check
@@ -154,7 +156,7 @@ def _parse(path: Path | str) -> Record | None:
     """The upgraded record, or None for a file of tables."""
     try:
         with open(path, "rb") as file:
-            content = json.loads(file.read())
+            content = orjson.loads(file.read())
     except FileNotFoundError:
         raise DataMissing(f"no record at {path}", hint="give the path of a record, or a run id") from None
     except (OSError, ValueError, RecursionError) as error:  # ValueError: JSON and UTF-8

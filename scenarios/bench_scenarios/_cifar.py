@@ -335,7 +335,8 @@ def _read_parquet(cifar: Cifar, tables: Mapping[str, Path]) -> tuple[dict[str, A
     codecs: set[str] = set()
     for split, path in tables.items():
         try:
-            with pq.ParquetFile(path) as file:
+            # Read in small buffers: a whole column of encoded images would double the memory needed.
+            with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
                 columns = file.schema_arrow.names
                 image = next((name for name in ("img", "image") if name in columns), None)
                 label = next((name for name in cifar.label_columns if name in columns), None)
@@ -347,7 +348,7 @@ def _read_parquet(cifar: Cifar, tables: Mapping[str, Path]) -> tuple[dict[str, A
 
                 def blobs() -> Iterator[tuple[str, bytes]]:
                     row = 0
-                    for batch in file.iter_batches(batch_size=1000, columns=[image, label]):  # noqa: B023 - used at once
+                    for batch in file.iter_batches(batch_size=256, columns=[image, label]):  # noqa: B023 - used at once
                         labels.extend(batch.column(label).to_pylist())  # noqa: B023
                         for cell in batch.column(image).to_pylist():  # noqa: B023
                             yield f"{path}, row {row}", cell["bytes"] if isinstance(cell, dict) else cell  # noqa: B023

@@ -132,16 +132,22 @@ def test_engine_keeps_up_with_a_bare_loop(tmp_path: Path, method: str, bare: Cal
 
 def test_loading_cifar100_adds_at_most_400_mb(data_root: Path, tmp_path: Path) -> None:
     program = """
-import resource, sys
+import re, sys
 from pathlib import Path
 import torch, pandas, pyarrow.parquet
 from bench_scenarios import split_cifar100
 from benchmark.api import ScenarioRequest
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():
+    # Not ru_maxrss: a child process inherits that from a large parent.
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+before = peak()
 request = ScenarioRequest(data_root=Path(sys.argv[1]), cache=Path(sys.argv[2]), download="never")
 scenario = split_cifar100.build(split_cifar100.SplitCifar100Config(), request)
-total = sum(int(part.train.images(slice(None)).sum() > 0) for part in scenario.experiences)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6)
+for part in scenario.experiences:
+    part.train.images(slice(None)).amax()  # sum() would make 123 MB of int64
+print((peak() - before) * 1024 / 1e6)
 """
     for turn in ("decoding", "from the cache"):
         done = subprocess.run(
@@ -153,7 +159,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6
         )
         added = float(done.stdout)
         print(f"\nCIFAR-100 {turn}: {added:.0f} MB added to the peak resident set")
-        assert added <= 400
+        assert 100 < added <= 400  # the images alone are 184 MB
 
 
 def test_l2p_on_split_glyphs_takes_about_a_minute(tmp_path: Path) -> None:

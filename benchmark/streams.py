@@ -89,7 +89,8 @@ def validation(scenario: Scenario, experiences: int) -> Scenario:
         class_names=names,
         class_order=scenario.class_order[: len(classes)],
     )
-    return dataclasses.replace(short, fingerprint=splits.fingerprint(short.experiences))
+    mark = "-lossy" if scenario.fingerprint.endswith("-lossy") else ""
+    return dataclasses.replace(short, fingerprint=splits.fingerprint(short.experiences) + mark)
 
 
 def first_images(data: ImageSet, count: int) -> ImageSet:

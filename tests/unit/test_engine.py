@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 from pathlib import Path
@@ -11,10 +12,10 @@ import pluggy
 import pytest
 import torch
 
-from benchmark import checkpoint, engine, hookspecs, preparation, records
+from benchmark import checkpoint, engine, hookspecs, preparation, records, streams
 from benchmark.api import Batch
 from benchmark.engine import derive
-from benchmark.errors import PluginError, RunBusy, RunFailed, UndeclaredUse
+from benchmark.errors import PluginError, RunBusy, RunFailed, UndeclaredUse, UsageError
 from benchmark.interruption import Interrupted
 from benchmark.testing import toys
 from benchmark.testing.toys import ToyMethod, prepare_toy
@@ -322,5 +323,13 @@ def test_validation_never_touches_test_images() -> None:
     assert len(prepared.stream.tests) == 1
 
 
-def test_the_class_and_spec_are_loaded_by_preparation_only() -> None:
+def test_validation_keeps_the_mark_of_re_encoded_data() -> None:
+    lossy = dataclasses.replace(toys.toy_scenario(), fingerprint="0" * 64 + "-lossy")
+    assert streams.validation(lossy, 1).fingerprint.endswith("-lossy")
+    assert not streams.validation(toys.toy_scenario(), 1).fingerprint.endswith("-lossy")
+
+
+def test_a_device_that_does_not_exist_is_one_message() -> None:
     assert preparation.pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(UsageError, match="--device quantum"):
+        preparation.pick_device("quantum")

@@ -27,6 +27,12 @@ SCHEMA = 1
 TABLES_FORMAT = "adaptbench-tables"
 """Value of ``format`` in JSON files that hold tables, which may lie among records."""
 
+# Bytes to "0" for digits, " " for what can stand before a number, "x" for the rest (quotes: hashes are no numbers).
+_SHAPES = bytes(
+    ord("0") if chr(c).isdecimal() else ord(" ") if chr(c) in " [,:-\n\r\t" else ord("x") for c in range(256)
+)
+_LONG_NUMBER = b" " + b"0" * 19
+
 Record = dict[str, Any]
 _UPGRADES: dict[int, Callable[[Record], Record]] = {}
 """``{n: upgrade_n_to_n_plus_1}``; each returns a new record and never edits the file."""
@@ -156,7 +162,9 @@ def _parse(path: Path | str) -> Record | None:
     """The upgraded record, or None for a file of tables."""
     try:
         with open(path, "rb") as file:
-            content = orjson.loads(file.read())
+            text = file.read()
+        # orjson is several times as fast, but rounds integers of more than 64 bits, which json keeps.
+        content = json.loads(text) if _LONG_NUMBER in text.translate(_SHAPES) else orjson.loads(text)
     except FileNotFoundError:
         raise DataMissing(f"no record at {path}", hint="give the path of a record, or a run id") from None
     except (OSError, ValueError, RecursionError) as error:  # ValueError: JSON and UTF-8

@@ -67,6 +67,13 @@ def test_round_trip_of_any_options(tmp_path_factory: pytest.TempPathFactory, opt
     assert records.read(path) == record
 
 
+@pytest.mark.parametrize("number", [2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**30])
+def test_long_integers_keep_every_digit(tmp_path: Path, record: dict[str, Any], number: int) -> None:
+    record["config"]["effective"]["method"] = {"long": number, "list": [1, number]}
+    records.write(tmp_path / "run.json", record)
+    assert records.read(tmp_path / "run.json") == record
+
+
 def test_usual_permissions(tmp_path: Path, record: dict[str, Any]) -> None:
     before = os.umask(0o027)
     try:

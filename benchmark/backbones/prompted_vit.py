@@ -1,15 +1,18 @@
 """Forward passes through any plain timm `VisionTransformer`, with or without prompt tokens.
 
 Only public modules of timm are used (``patch_embed``, ``cls_token``, ``pos_embed``, ``pos_drop``,
-``norm_pre``, ``blocks``, ``norm``), so there is no second transformer here. Shapes: B batch, N
+``norm_pre``), so there is no second transformer here. Shapes: B batch, N
 patches, D width, m prompt tokens.
 
 A prompted pass and the query pass of prompt-pool methods can share the patch embedding::
 
     patches = patch_tokens(vit, images)                                # (B, N, D)
-    query = forward_tokens(vit, assemble(vit, patches))[:, 0]          # (B, D)
-    tokens = forward_tokens(vit, assemble(vit, patches, prompts))      # (B, 1 + m + N, D)
-    features = readout(tokens, "prompt", prompts=m)                    # (B, D)
+    query = query_feature(vit, patches)                                # (B, D)
+    where = read_slice("prompt", prompts=m)
+    tokens = run_blocks(vit, assemble(vit, patches, prompts), read=where)  # (B, m, D)
+    features = tokens.mean(dim=1)                                      # (B, D)
+
+What happens inside the blocks (prefixes, tokens before later blocks, adapters) is `benchmark.backbones.blocks`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from benchmark.backbones.blocks import run_blocks
 from benchmark.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 Layout = Literal["v1", "v2"]
 Readout = Literal["prompt", "token", "token+prompt", "gap"]
 Gelu = Literal["erf", "tanh"]
+
+CLS = slice(0, 1)  # where the class token is, but in layout v2 with prompts
 
 
 def check_promptable(vit: VisionTransformer) -> None:
@@ -119,39 +125,38 @@ def embed(vit: VisionTransformer, images: Tensor) -> Tensor:
     return assemble(vit, patch_tokens(vit, images))
 
 
-def forward_tokens(vit: VisionTransformer, tokens: Tensor) -> Tensor:
-    """All blocks and the final LayerNorm; shape kept."""
-    result: Tensor = vit.norm(vit.blocks(tokens))
-    return result
-
-
 def cls_feature(vit: VisionTransformer, images: Tensor) -> Tensor:
     """Class token after the final LayerNorm, ``(B, D)``."""
-    return forward_tokens(vit, embed(vit, images))[:, 0]
+    return run_blocks(vit, embed(vit, images), read=CLS)[:, 0]
 
 
-def readout(tokens: Tensor, kind: Readout, *, prompts: int, layout: Layout = "v1") -> Tensor:
-    """The head's input from normed tokens.
+def query_feature(vit: VisionTransformer, patches: Tensor) -> Tensor:
+    """The frozen query ``(B, D)`` of prompt-pool methods: class token of the pass without prompts, no autograd.
 
     Args:
-        tokens: ``(B, 1 + m + N, D)``.
-        kind: ``prompt`` (mean of the m prompt tokens), ``token`` (class token), ``token+prompt``
-            (mean over both) or ``gap`` (mean of all tokens).
+        vit: The model, in eval mode.
+        patches: ``(B, N, D)`` of `patch_tokens`, which the prompted pass uses again.
+    """
+    with torch.no_grad():
+        return run_blocks(vit, assemble(vit, patches), read=CLS)[:, 0]
+
+
+def read_slice(kind: Readout, *, prompts: int, layout: Layout = "v1") -> slice | None:
+    """The tokens whose mean, after the final LayerNorm, is the head's input; for ``read`` of `run_blocks`.
+
+    Args:
+        kind: ``prompt`` (the m prompt tokens), ``token`` (class token), ``token+prompt`` (both) or
+            ``gap`` (all tokens: None).
         prompts: m.
         layout: As given to `assemble`.
-
-    Returns:
-        ``(B, D)``.
     """
+    if kind == "gap":
+        return None
+    if kind == "token+prompt":
+        return slice(0, prompts + 1)  # both layouts begin with these tokens
     first = 1 if layout == "v1" else 0
     cls = 0 if layout == "v1" else prompts
-    if kind == "token":
-        return tokens[:, cls]
-    if kind == "gap":
-        return tokens.mean(dim=1)
-    if kind == "token+prompt":
-        return tokens[:, : prompts + 1].mean(dim=1)  # both layouts begin with these tokens
-    return tokens[:, first : first + prompts].mean(dim=1)
+    return slice(cls, cls + 1) if kind == "token" else slice(first, first + prompts)
 
 
 def set_gelu(vit: VisionTransformer, kind: Gelu) -> None:

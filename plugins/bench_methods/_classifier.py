@@ -1,4 +1,4 @@
-"""What `finetune`, `linear-probe` and `joint` share: a growing linear head on the class token.
+"""What `finetune`, `linear-probe`, `joint` and the tuning methods share: a growing linear head on a feature.
 
 Private: a method outside this package builds on `benchmark.backbones`.
 """
@@ -53,7 +53,10 @@ class ClassifierConfig(MethodConfig):
 
 
 class Classifier(Method):
-    """Cross-entropy on the class token's feature; the backbone trains along, slower, or not at all.
+    """Cross-entropy of a growing linear head on one feature vector per image.
+
+    A subclass adds its parameters (`requires_grad` decides what trains) and overrides `features`; the
+    backbone is frozen and in eval mode unless a subclass trains it.
 
     Args:
         config: Options.
@@ -63,7 +66,7 @@ class Classifier(Method):
 
     config: ClassifierConfig
 
-    def __init__(self, config: ClassifierConfig, context: Context, *, backbone_lr_scale: float) -> None:
+    def __init__(self, config: ClassifierConfig, context: Context, *, backbone_lr_scale: float = 0.0) -> None:
         super().__init__(config, context)
         self.backbone = context.backbone.model
         check_promptable(self.backbone)
@@ -93,9 +96,7 @@ class Classifier(Method):
         self._allowed = experience.classes if masked else None
         self._step = 0
         self._steps = max(1, config.epochs * math.ceil(len(experience.train) / config.batch_size))
-        groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "base_lr": config.lr}]
-        if self.backbone_lr_scale > 0:
-            groups.append({"params": list(self.backbone.parameters()), "base_lr": config.lr * self.backbone_lr_scale})
+        groups = self.groups()
         if config.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(
                 groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
@@ -104,11 +105,23 @@ class Classifier(Method):
             kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
             self.optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay)
 
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameter groups, each with its ``base_lr``: the head, what a subclass added, the backbone."""
+        lr = self.config.lr
+        backbone, head = (list(module.parameters()) for module in (self.backbone, self.head))
+        known = {id(parameter) for parameter in (*backbone, *head)}
+        added = [parameter for parameter in self.parameters() if id(parameter) not in known]
+        sizes = ((head, lr), (added, lr), (backbone, lr * (self.backbone_lr_scale or 1.0)))
+        groups = [{"params": [p for p in some if p.requires_grad], "base_lr": rate} for some, rate in sizes]
+        return [group for group in groups if group["params"]]
+
+    def features(self, images: Tensor) -> Tensor:
+        """The head's input ``(B, D)`` for normalised images: the class token."""
+        return cls_feature(self.backbone, images)
+
     def logits(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes seen)`` for normalised images."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.backbone_lr_scale > 0):
-            features = cls_feature(self.backbone, images)
-        logits: Tensor = self.head(features)
+        logits: Tensor = self.head(self.features(images))
         return logits
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:

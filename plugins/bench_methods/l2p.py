@@ -35,6 +35,7 @@ from torch import Tensor
 from benchmark import hookimpl
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig
 from benchmark.backbones import prompted_vit, prompts
+from benchmark.backbones.blocks import run_blocks
 from benchmark.backbones.heads import ClassHead, HeadInit, mask_logits
 from benchmark.backbones.prompted_vit import Gelu, Layout, Readout
 from benchmark.backbones.prompts import PoolInit
@@ -216,18 +217,16 @@ class L2P(Method):
         """
         config, vit = self.config, self.backbone
         patches = prompted_vit.patch_tokens(vit, images)
-        with torch.no_grad():
-            query = prompted_vit.forward_tokens(vit, prompted_vit.assemble(vit, patches))[:, 0]
+        query = prompted_vit.query_feature(vit, patches)
         similarity = self.pool.similarity(query)
         if config.prompts == "off":
             nothing = torch.empty(len(images), 0, dtype=torch.int64, device=images.device)
             return Pass(query, similarity, nothing, query, self.head(query), similarity.new_zeros(()))
         index = self._select(similarity, training=training)
         chosen = self.pool.gather(index)  # (B, k * Lp, D)
-        tokens = prompted_vit.forward_tokens(
-            vit, prompted_vit.assemble(vit, patches, chosen, layout=config.variant, table=table)
-        )
-        features = prompted_vit.readout(tokens, config.readout, prompts=chosen.shape[1], layout=config.variant)
+        where = prompted_vit.read_slice(config.readout, prompts=chosen.shape[1], layout=config.variant)
+        tokens = prompted_vit.assemble(vit, patches, chosen, layout=config.variant, table=table)
+        features = run_blocks(vit, tokens, read=where).mean(dim=1)
         return Pass(query, similarity, index, features, self.head(features), prompts.pull(similarity, index))
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:

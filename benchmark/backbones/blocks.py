@@ -1,0 +1,170 @@
+"""The blocks of any plain timm ViT, with prefixes, inserted tokens and adapters, and nothing computed in vain.
+
+`run_blocks` is what every prompted or adapted method calls. It uses timm's modules one by one
+(``norm1``, ``attn.qkv``, ``attn.proj``, ``ls1``, ``norm2``, ``mlp``, ...), so there is no second transformer
+here, and it leaves out exactly what nobody reads: given ``read``, the last block computes
+queries, projection and MLP of those tokens alone (keys and values need all of them). Outputs and
+gradients are those of the full pass to rounding.
+
+Shapes: B batch, N tokens, D width, H heads, d = D / H, m prefix length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.errors import UsageError
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+Prefix = tuple[Tensor, Tensor]
+"""Keys and values, each ``(B, m, D)`` or ``(1, m, D)`` for all images alike."""
+
+Change = Callable[[Tensor], Tensor]
+"""What happens to the tokens ``(B, N, D)`` before a block; N may change."""
+
+
+class BlockAdapter(nn.Module):
+    """A module inside one block. Subclasses override one or both places; the defaults change nothing."""
+
+    def after_attention(self, branch: Tensor) -> Tensor:
+        """Changes the output ``(B, N, D)`` of the attention branch before it is added to the stream."""
+        return branch
+
+    def after_mlp(self, branch: Tensor, stream: Tensor) -> Tensor:
+        """Changes the output of the MLP branch before it is added.
+
+        Args:
+            branch: ``MLP(LN2(stream))``, ``(B, N, D)``.
+            stream: The residual stream that entered the MLP branch, before its LayerNorm.
+        """
+        return branch
+
+
+def check_plain_blocks(vit: VisionTransformer) -> None:
+    """Makes sure that prefixes and adapters can be put into the blocks of a model.
+
+    Raises:
+        UsageError: Its blocks are not pre-norm blocks with joint attention (parallel, post-norm, gated).
+    """
+    for index, block in enumerate(vit.blocks):
+        if not is_plain(block):
+            raise UsageError(
+                f"block {index} of this backbone ({type(block).__name__}) takes no prefixes and adapters",
+                hint="use a plain ViT, e.g. timm:vit_base_patch16_224.orig_in21k",
+            )
+
+
+def is_plain(block: Any) -> bool:
+    """Whether a block is timm's ``Block`` with its ``Attention``, of which the passes here are made."""
+    attention = getattr(block, "attn", None)
+    return (
+        type(block).__name__ == "Block"
+        and type(attention).__name__ == "Attention"
+        and getattr(attention, "gate", None) is None
+    )
+
+
+def run_blocks(
+    vit: VisionTransformer,
+    tokens: Tensor,
+    *,
+    read: slice | None = None,
+    prefixes: Mapping[int, Prefix] | None = None,
+    before: Mapping[int, Change] | None = None,
+    adapters: Sequence[BlockAdapter] | None = None,
+) -> Tensor:
+    """All blocks, then the final LayerNorm.
+
+    Args:
+        vit: The model.
+        tokens: Input of the first block, ``(B, N, D)``.
+        read: Tokens that are wanted, e.g. ``slice(0, 1)`` for the class token; None for all.
+        prefixes: Per block, keys and values put in front of its own. They pass through neither LayerNorm nor
+            ``qkv`` and have no positions; the number of tokens does not change.
+        before: Per block, a change of its input tokens: insert, replace, remove.
+        adapters: One module per block, or None.
+
+    Returns:
+        Normed tokens ``(B, n, D)``, n of them as ``read`` says.
+    """
+    prefixes, before = prefixes or {}, before or {}
+    last = len(vit.blocks) - 1
+    for index, block in enumerate(vit.blocks):
+        if index in before:
+            tokens = before[index](tokens)
+        adapter = adapters[index] if adapters is not None else None
+        wanted = read if index == last else None
+        if (index in prefixes or adapter is not None or wanted is not None) and is_plain(block):
+            tokens = run_block(block, tokens, read=wanted, prefix=prefixes.get(index), adapter=adapter)
+        else:
+            tokens = block(tokens)
+            tokens = tokens if wanted is None else tokens[:, wanted]
+    result: Tensor = vit.norm(tokens)
+    return result
+
+
+def run_block(
+    block: Any,
+    tokens: Tensor,
+    *,
+    read: slice | None = None,
+    prefix: Prefix | None = None,
+    adapter: BlockAdapter | None = None,
+) -> Tensor:
+    """One plain block; arguments as of `run_blocks`."""
+    branch = attend(block.attn, block.norm1(tokens), read=read, prefix=prefix)
+    if adapter is not None:
+        branch = adapter.after_attention(branch)
+    stream = tokens if read is None else tokens[:, read]
+    stream = stream + block.drop_path1(block.ls1(branch))
+    branch = block.mlp(block.norm2(stream))
+    if adapter is not None:
+        branch = adapter.after_mlp(branch, stream)
+    result: Tensor = stream + block.drop_path2(block.ls2(branch))
+    return result
+
+
+def attend(attention: Any, tokens: Tensor, *, read: slice | None = None, prefix: Prefix | None = None) -> Tensor:
+    """Multi-head attention of timm's ``Attention`` with a key/value prefix, for some of the queries.
+
+    Args:
+        attention: The module; its ``qkv`` may have been replaced by any module of the same shape.
+        tokens: Normed, ``(B, N, D)``.
+        read: Queries that are wanted; None for all.
+        prefix: Keys and values put in front.
+
+    Returns:
+        ``(B, n, D)``, n as ``read`` says, after projection.
+    """
+    batch, heads = len(tokens), attention.num_heads
+
+    def split(values: Tensor) -> Tensor:
+        return values.reshape(*values.shape[:2], heads, attention.head_dim).transpose(1, 2)  # (B, H, N, d)
+
+    qkv = attention.qkv
+    if read is not None and type(qkv) is nn.Linear:  # a replaced module is asked for everything
+        width = qkv.out_features // 3
+        bias = (None, None) if qkv.bias is None else (qkv.bias[:width], qkv.bias[width:])
+        query = F.linear(tokens[:, read], qkv.weight[:width], bias[0])
+        key, value = F.linear(tokens, qkv.weight[width:], bias[1]).chunk(2, dim=-1)
+    else:
+        query, key, value = qkv(tokens).chunk(3, dim=-1)
+        query = query if read is None else query[:, read]
+    query, key, value = attention.q_norm(split(query)), attention.k_norm(split(key)), split(value)
+    if prefix is not None:
+        more_keys, more_values = (split(part).expand(batch, -1, -1, -1) for part in prefix)
+        key, value = torch.cat([more_keys, key], dim=2), torch.cat([more_values, value], dim=2)
+    rate = attention.attn_drop.p if attention.training else 0.0
+    mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=rate, scale=attention.scale)
+    mixed = mixed.transpose(1, 2).flatten(2)
+    if hasattr(attention, "norm"):  # timm 1.0.10 and newer
+        mixed = attention.norm(mixed)
+    result: Tensor = attention.proj_drop(attention.proj(mixed))
+    return result

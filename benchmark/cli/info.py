@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from benchmark.registry import Loaded
 
 
+SHOWN_FIGURES = 20
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("name", help="method, scenario (with /VARIANT), exporter or backbone")
@@ -107,8 +110,13 @@ def _method(args: argparse.Namespace, loaded: Loaded) -> int:
     }
     for track, values in spec.tracks.items():
         facts[f"on track {track}"] = ", ".join(f"{key}={value}" for key, value in values.items())
-    if spec.published:
-        facts["published figures"] = published.rows(spec.published)
+    figures = published.rows(spec.published) if spec.published else []
+    if figures:
+        shown = figures if args.json else figures[:SHOWN_FIGURES]
+        more = f" (first {len(shown)} of {len(figures)}; all with --json)" if len(shown) < len(figures) else ""
+        facts[f"published figures{more}"] = shown
+    if ours := published.measured(spec.name):
+        facts["our own runs"] = ours
     _print(args, facts)
     return 0
 

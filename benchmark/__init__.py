@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         MethodConfig,
         Scenario,
         ScenarioRequest,
+        TestSet,
     )
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "Scenario",
     "ScenarioRequest",
     "ScenarioSpec",
+    "TestSet",
     "__version__",
     "hookimpl",
 ]

@@ -5,7 +5,32 @@ list of `Experience`s with training and test images. A **method** owns the train
 engine (`benchmark.engine`) owns the loop, the evaluation, the checkpoints and the record.
 
 What the learner may not see is not handed to it: the engine gives a method an `ExperienceView`
-and a `Context` that raise `UndeclaredUse` for everything outside the method's ``uses``.
+and a `Context` that raise `UndeclaredUse` for everything outside the method's ``uses``. A view holds
+copies of what it may show and no way back to the scenario, so test and target labels are not among
+the objects that a method can reach. (It is no sandbox: code that walks the interpreter's frames
+sees everything.)
+
+**Adaptation.** A labelled source and an unlabelled target are one `Experience`: ``train`` and
+``target``. A method that declares ``unlabelled`` finds target images in every training batch:
+
+* ``batch.target``: as many as ``batch_size``, augmented and normalised like the source images,
+  ``batch.target_index``: their positions in ``view.unlabelled``;
+* an epoch has ``ceil(len(source) / batch_size)`` steps, with or without a target, so that all methods
+  of a table take the same number of steps. The target is an endless sequence of shuffled passes,
+  so every target batch is full;
+* `Method.reads` can ask for epochs of the source or of the target alone (source-free adaptation);
+* which images come in which batch, and how they are augmented, follows from the data seed and the
+  place in the run: a resumed run sees the same, and the source batches of a method do not depend
+  on whether it reads the target.
+
+``view.unlabelled`` is the whole target set in a fixed random order with labels -1 and ids that only
+count. ``view.source_domains`` and ``view.target_domain`` (declare ``domains``) are the names,
+``batch.domains`` tells which source each image comes from, ``view.class_names`` (declare
+``class_names``) are the names of the classes.
+
+**Classes that were never trained** (base-to-new, cross-dataset) are test sets of the scenario with
+their own classes (`TestSet`). A method that declares ``open_vocabulary`` implements
+`Method.predict_named` and is given the names of these classes, nothing else.
 
 Shapes: B batch, C classes, H and W pixels. Images are uint8 ``(B, 3, H, W)`` in `ImageSet`s and
 float, normalised, at the model's input size in a `Batch`.
@@ -17,7 +42,7 @@ import abc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -41,6 +66,7 @@ __all__ = [
     "MethodConfig",
     "Scenario",
     "ScenarioRequest",
+    "TestSet",
 ]
 
 
@@ -95,15 +121,27 @@ class ImageSet:
         rows: Rows of the source that belong to this set, int64 ``(N,)``.
         labels: Remapped labels, int64 ``(N,)``.
         ids: Sample ids, int64 ``(N,)``, stable across runs (e.g. the raw index); default `rows`.
+        domains: Domain of each image, int64 ``(N,)``, positions in the experience's ``sources``;
+            None when they are of one domain or it does not matter.
     """
 
-    def __init__(self, source: ImageSource, rows: Tensor, labels: Tensor, ids: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        rows: Tensor,
+        labels: Tensor,
+        ids: Tensor | None = None,
+        domains: Tensor | None = None,
+    ) -> None:
         self.source = source
         self.rows = rows.to(torch.int64)
         self.labels = labels.to(torch.int64)
         self.ids = self.rows if ids is None else ids.to(torch.int64)
+        self.domains = None if domains is None else domains.to(torch.int64)
         if not len(self.rows) == len(self.labels) == len(self.ids):
             raise ValueError(f"rows, labels and ids differ in length: {len(rows)}, {len(labels)}, {len(self.ids)}")
+        if domains is not None and len(domains) != len(self.rows):
+            raise ValueError(f"rows and domains differ in length: {len(rows)}, {len(domains)}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -120,18 +158,28 @@ class ImageSet:
 
     def subset(self, index: Tensor) -> ImageSet:
         """Returns the set of the given positions, in their order, on the same source."""
-        return ImageSet(self.source, self.rows[index], self.labels[index], self.ids[index])
+        domains = None if self.domains is None else self.domains[index]
+        return ImageSet(self.source, self.rows[index], self.labels[index], self.ids[index], domains)
+
+    def alone(self) -> ImageSet:
+        """The same set on a copy of its own images, so that nothing else can be reached through it."""
+        return ImageSet(self.images(slice(None)), torch.arange(len(self)), self.labels, self.ids, self.domains)
 
     @staticmethod
     def concat(sets: Sequence[ImageSet]) -> ImageSet:
-        """Joins sets; no image is copied when they share one source."""
+        """Joins sets; no image is copied when they share one source.
+
+        Domains are kept when every set has them.
+        """
         source = sets[0].source
         labels = torch.cat([part.labels for part in sets])
         ids = torch.cat([part.ids for part in sets])
+        known = [part.domains for part in sets if part.domains is not None]
+        domains = torch.cat(known) if len(known) == len(sets) else None
         if all(part.source is source for part in sets):
-            return ImageSet(source, torch.cat([part.rows for part in sets]), labels, ids)
+            return ImageSet(source, torch.cat([part.rows for part in sets]), labels, ids, domains)
         joined = torch.cat([part.images(slice(None)) for part in sets])
-        return ImageSet(joined, torch.arange(len(joined)), labels, ids)
+        return ImageSet(joined, torch.arange(len(joined)), labels, ids, domains)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +187,17 @@ class Experience:
     """One step of the stream, as the scenario and the evaluator know it.
 
     Attributes:
-        train: Training images.
+        train: Labelled training images.
         test: Test images of this experience.
         classes: Labels that may occur in it, after remapping.
-        domain: Name of its domain, or None.
-        target: Unlabelled target images (labels are all -1), or None.
+        domain: Name of the domain of its test images, or None.
+        target: Unlabelled target images (labels are all -1), or None. They have a source of their
+            own (`ImageSet.alone`), so that ``train`` leads to none of them.
+        target_labels: Their labels, int64 ``(M,)``, for the evaluator and for upper bounds; no view
+            shows them. None where target and test images are the same.
+        sources: Names of the domains of the training images; default: ``domain`` alone.
+        validation: Labelled images like those of ``train`` for model selection, or None: then a
+            share of ``train`` is held out when selection asks for it.
     """
 
     train: ImageSet
@@ -151,6 +205,35 @@ class Experience:
     classes: tuple[int, ...]
     domain: str | None = None
     target: ImageSet | None = None
+    target_labels: Tensor | None = None
+    sources: tuple[str, ...] = ()
+    validation: ImageSet | None = None
+
+    @property
+    def source_domains(self) -> tuple[str, ...]:
+        """Names of the domains of the training images, as far as they have names."""
+        if self.sources:
+            return self.sources
+        return () if self.domain is None else (self.domain,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """A further test set of a scenario, evaluated after every experience beside those of the experiences.
+
+    Attributes:
+        name: What it is to the family: ``source`` (uda, dg: held-out source images), ``new``
+            (base-to-new), the name of the other data set (cross-dataset).
+        images: Test images with labels of the scenario's label space.
+        classes: Labels among which these images are classified, when they are other classes than
+            the trained ones: logits come from `Method.predict_named`. None: the classes seen.
+    """
+
+    __test__ = False  # not a test of pytest's
+
+    name: str
+    images: ImageSet
+    classes: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,14 +243,17 @@ class Scenario:
     Attributes:
         name: Registered name with its variant, e.g. ``split-cifar100/10x10``.
         version: Rises whenever a split, an order or a transform changes.
-        family: ``class-il``, ``domain-il``, ``task-il``, ...
+        family: ``class-il``, ``domain-il``, ``task-il``, ``uda``, ... (`benchmark.specs.FAMILIES`).
         experiences: The training stream, in order.
-        num_classes: Size C of the label space; labels are 0..C-1 after remapping.
+        num_classes: Size C of the label space; labels are 0..C-1 after remapping. Classes of
+            `TestSet`s that are never trained come last.
         class_names: C names in label order.
         class_order: Position p holds the original label that became p.
         fingerprint: SHA-256 of ids, labels, experience and subset (`benchmark.splits.fingerprint`).
         image_size: Side of the stored images in pixels.
         notes: Facts for the record, e.g. the layout that was read, ``lossy`` data.
+        tests: Further test sets.
+        transductive: Whether the target images are the test images.
     """
 
     name: str
@@ -180,6 +266,8 @@ class Scenario:
     fingerprint: str
     image_size: int
     notes: Mapping[str, str] = field(default_factory=dict)
+    tests: tuple[TestSet, ...] = ()
+    transductive: bool = False
 
     @property
     def domains(self) -> tuple[str | None, ...]:
@@ -192,6 +280,11 @@ class Scenario:
         for past in self.experiences[: experience + 1]:
             seen.update(past.classes)
         return tuple(sorted(seen))
+
+    @property
+    def open_vocabulary(self) -> bool:
+        """Whether there are test sets of classes that are never trained."""
+        return any(test.classes is not None for test in self.tests)
 
     def to_avalanche(self) -> Any:
         """The same stream as an Avalanche benchmark (``train_stream``, ``test_stream``).
@@ -226,12 +319,22 @@ class Batch:
     """One training batch, already augmented and normalised.
 
     Attributes:
-        images: Float images ``(B, 3, S, S)`` at the model's input size.
+        images: Float images ``(B, 3, S, S)`` at the model's input size; B is 0 in epochs that read the
+            target alone.
         labels: Labels ``(B,)``, int64.
+        target: Unlabelled target images ``(T, 3, S, S)``, augmented like ``images``; None unless the
+            method declares ``unlabelled``, the experience has a target and the epoch reads it.
+        target_index: Their positions in ``view.unlabelled``, int64 ``(T,)`` on the CPU, e.g. to look up
+            pseudo-labels; None when ``target`` is.
+        domains: Domain of each labelled image, positions in ``view.source_domains``, int64 ``(B,)``;
+            None unless the method declares ``domains`` and the domains have names.
     """
 
     images: Tensor
     labels: Tensor
+    target: Tensor | None = None
+    target_index: Tensor | None = None
+    domains: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -240,16 +343,28 @@ class Batch:
 class ExperienceView:
     """What the method is told of the current experience; the rest raises `UndeclaredUse`.
 
-    The engine makes one per experience and closes it afterwards: training images of a closed
-    experience can be read only by methods that declare ``memory``.
+    The engine makes one per experience and closes it afterwards: images of a closed experience can
+    be read only by methods that declare ``memory``. It holds what it may show and nothing else: no
+    test set, no label of a target image, no later experience.
     """
 
     def __init__(self, scenario: Scenario, index: int, uses: frozenset[str], method: str) -> None:
-        self._scenario = scenario
+        experience = scenario.experiences[index]
+        seen = scenario.seen_classes(index)
+        train = experience.train
+        if train.domains is not None and "domains" not in uses:
+            train = ImageSet(train.source, train.rows, train.labels, train.ids)
         self._index = index
         self._uses = uses
         self._method = method
         self._open = True
+        self._classes = experience.classes
+        self._seen = len(seen)
+        self._class_names = tuple(scenario.class_names[label] for label in seen)
+        self._train = train
+        self._unlabelled = experience.target
+        self._source_domains = experience.source_domains
+        self._target_domain = experience.domain if experience.target is not None else None
 
     def _need(self, use: str, what: str) -> None:
         if use not in self._uses:
@@ -266,13 +381,13 @@ class ExperienceView:
     def classes(self) -> tuple[int, ...]:
         """Labels that may occur in this experience (needs ``boundaries``)."""
         self._need("boundaries", "the classes of the experience")
-        return self._scenario.experiences[self._index].classes
+        return self._classes
 
     @property
     def seen(self) -> int:
         """Number of classes seen so far, this experience included (needs ``boundaries``)."""
         self._need("boundaries", "the number of classes seen")
-        return len(self._scenario.seen_classes(self._index))
+        return self._seen
 
     @property
     def task_id(self) -> int:
@@ -284,7 +399,7 @@ class ExperienceView:
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes seen so far, in label order (needs ``class_names``)."""
         self._need("class_names", "class names")
-        return tuple(self._scenario.class_names[label] for label in self._scenario.seen_classes(self._index))
+        return self._class_names
 
     @property
     def train(self) -> ImageSet:
@@ -292,13 +407,35 @@ class ExperienceView:
         self._need("boundaries", "the training set as a whole")
         if not self._open:
             self._need("memory", "training images of a past experience")
-        return self._scenario.experiences[self._index].train
+        return self._train
 
     @property
     def unlabelled(self) -> ImageSet | None:
-        """Unlabelled target images, labels all -1, or None (needs ``unlabelled``)."""
+        """The unlabelled target images, or None (needs ``unlabelled``; after the end also ``memory``).
+
+        Labels are all -1, ids only count, and the order is random but fixed for the run: `Batch`'s
+        ``target_index`` are positions in this set.
+        """
         self._need("unlabelled", "unlabelled target images")
-        return self._scenario.experiences[self._index].target
+        if not self._open:
+            self._need("memory", "target images of a past experience")
+        return self._unlabelled
+
+    @property
+    def source_domains(self) -> tuple[str, ...]:
+        """Names of the domains of the training images, e.g. ``("ink",)`` (needs ``domains``).
+
+        Several in domain generalisation; ``batch.domains`` and ``view.train.domains`` are positions in
+        it. Empty when the scenario has no domains.
+        """
+        self._need("domains", "the names of the source domains")
+        return self._source_domains
+
+    @property
+    def target_domain(self) -> str | None:
+        """Name of the domain of the target images (needs ``domains``); None when there is no target."""
+        self._need("domains", "the name of the target domain")
+        return self._target_domain
 
 
 class Context:
@@ -330,7 +467,8 @@ class Context:
         self.pipeline = pipeline
         self.uses = uses
         self._method = method
-        self._num_classes = scenario.num_classes
+        # Classes of test sets that are never trained do not count.
+        self._num_classes = len(scenario.seen_classes(len(scenario.experiences) - 1))
         self._num_tasks = len(scenario.experiences)
 
     def _need(self, use: str, what: str) -> None:
@@ -387,6 +525,21 @@ class Method(nn.Module, abc.ABC):
             Loss terms for the log, the total under ``loss``; tensors may stay on the device.
         """
 
+    def reads(self, epoch: int) -> Literal["both", "source", "target"]:
+        """What the batches of an epoch hold, in methods that declare ``unlabelled``.
+
+        Asked only where the experience has a target; must depend on the configuration alone.
+
+        Args:
+            epoch: Number of the epoch within the experience, from 0.
+
+        Returns:
+            ``both``: labelled images with target images beside them, one pass over the labelled
+            ones. ``source``: labelled images only. ``target``: one pass over the target images,
+            ``batch.images`` and ``batch.labels`` are empty: source-free adaptation.
+        """
+        return "both"
+
     def end_experience(self, experience: ExperienceView) -> None:
         """Called after the last batch of each experience, before evaluation."""
 
@@ -398,6 +551,19 @@ class Method(nn.Module, abc.ABC):
         mode without gradients; must depend on each image alone unless ``test_batch`` is declared,
         and must leave parameters, buffers and random state as they are.
         """
+
+    def predict_named(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        """Returns logits ``(B, len(names))`` among classes that were not trained, known by name only.
+
+        Methods that declare ``open_vocabulary`` implement it; what holds for `predict` holds here, and
+        column k must depend on the image and the names alone: text features of the names may be
+        kept between calls.
+
+        Args:
+            images: Normalised images ``(B, 3, S, S)``.
+            names: Class names, as the scenario has them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not classify among names")
 
     def extra_state(self) -> Mapping[str, Any]:
         """State besides parameters, buffers and the optimiser: tensors, numbers, strings, lists, dicts."""

@@ -15,8 +15,17 @@ if TYPE_CHECKING:
     from benchmark.api import Context, Method, Scenario
     from benchmark.leaderboard import Table
 
-Family = Literal["class-il", "domain-il", "task-il", "uda", "dg", "few-shot", "base-to-new"]
-FAMILIES: tuple[Family, ...] = ("class-il", "domain-il", "task-il", "uda", "dg", "few-shot", "base-to-new")
+Family = Literal["class-il", "domain-il", "task-il", "uda", "dg", "few-shot", "base-to-new", "cross-dataset"]
+FAMILIES: tuple[Family, ...] = (
+    "class-il",
+    "domain-il",
+    "task-il",
+    "uda",
+    "dg",
+    "few-shot",
+    "base-to-new",
+    "cross-dataset",
+)
 
 # What a method may declare that it uses. The engine withholds the rest (`benchmark.api`), the
 # record keeps the list, and the leaderboard prints it as a footnote.
@@ -28,6 +37,8 @@ USES: Mapping[str, str] = {
     "class_names": "reads the names of the classes seen so far",
     "memory": "keeps training images of past experiences",
     "unlabelled": "reads unlabelled target images",
+    "domains": "is told the names of source and target domains, and the domain of each training image",
+    "open_vocabulary": "classifies among classes it never saw, given their names at test time",
     "test_batch": "lets a prediction depend on the other images of the test batch",
 }
 
@@ -54,7 +65,9 @@ class MethodSpec:
         paper: arXiv id or DOI.
         reference: Official repository and the commit compared with.
         control: True for the yardsticks that every table shows.
-        stream: ``sequential`` or ``joint`` (all training data in one experience: an upper bound).
+        stream: ``sequential``; ``joint`` (all training data in one experience: an upper bound of
+            continual learning); or ``oracle`` (trained on the labelled target images instead of
+            the source: an upper bound of adaptation).
         supports: ``supports(scenario) -> str | None``: the reason why it cannot run there.
         published: Key of the method's rows in the published figures shipped with the package.
     """
@@ -72,7 +85,7 @@ class MethodSpec:
     paper: str = ""
     reference: str = ""
     control: bool = False
-    stream: Literal["sequential", "joint"] = "sequential"
+    stream: Literal["sequential", "joint", "oracle"] = "sequential"
     supports: Callable[[Scenario], str | None] | None = None
     published: str = ""
 
@@ -95,6 +108,9 @@ class ScenarioSpec:
         tracks: Input preset per track it is offered on, the default track first,
             ``{"mini": "cifar32", "paper": "unit224"}`` (`benchmark.transforms.PRESETS`).
         variant: Option that ``name/VARIANT`` sets, e.g. ``split`` for ``split-cifar100/20x5``.
+        variants: The variants that belong together in one table, e.g. the twelve ordered pairs of
+            domains: ``bench run --scenario name`` (or ``name/all``) runs every one of them. Empty: the
+            bare name runs the default variant alone.
         aliases: Further names; each needs an entry point of its own.
         source: Where the data come from.
         licence: Licence of the data as the source states it.
@@ -108,6 +124,7 @@ class ScenarioSpec:
     family: Family
     tracks: Mapping[str, str]
     variant: str = ""
+    variants: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     source: str = ""
     licence: str = ""

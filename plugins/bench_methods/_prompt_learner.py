@@ -1,0 +1,228 @@
+"""What `dualprompt`, `coda-prompt` and `l2p++` share: a frozen ViT that is passed twice, and a masked growing head.
+
+Private: a method outside this package builds on `benchmark.backbones`.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig
+from benchmark.backbones import prompted_vit
+from benchmark.backbones.blocks import Prefix, check_plain_blocks, run_blocks
+from benchmark.backbones.heads import ClassHead, HeadInit, mask_logits
+from benchmark.backbones.prompted_vit import CLS, Gelu
+
+Scaling = Literal["batch/256", "none"]
+Schedule = Literal["constant", "late-cosine"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptLearnerConfig(MethodConfig):
+    """Options of a method that puts prefixes, chosen by a frozen query, into a frozen ViT.
+
+    Attributes:
+        prompts: ``off`` is the control: the same head and mask, on the class token.
+        head_init: How rows of the head are drawn.
+        train_mask: Classes in the training loss: those of the experience, or all
+            (always all in domain-incremental streams).
+        eval_logits: ``seen`` classes, or ``all`` C of them, untrained rows included.
+        lr: Learning rate of Adam, which is made anew for each experience.
+        lr_scaling: ``batch/256`` multiplies `lr` by ``batch_size / 256`` (`effective_lr`).
+        schedule: ``constant``, or ``late-cosine``: per epoch and one epoch late, as in the code of
+            CODA-Prompt; epochs 0 and 1 run at the full rate, so with one or two epochs nothing changes.
+        clip: Largest gradient norm; 0 does not clip.
+        clip_scope: Norm over the ``trainable`` parameters, or over ``all``: JAX counts the frozen
+            backbone's gradients too, which costs a full backward pass.
+        gelu: ``erf`` (PyTorch) or ``tanh`` (JAX) in the backbone.
+    """
+
+    epochs: int = 5
+    prompts: Literal["on", "off"] = "on"
+    head_init: HeadInit = "trunc_normal"
+    train_mask: Literal["current", "none"] = "current"
+    eval_logits: Literal["seen", "all"] = "seen"
+    lr: float = 0.03
+    lr_scaling: Scaling = "batch/256"
+    schedule: Schedule = "constant"
+    clip: float = 1.0
+    clip_scope: Literal["trainable", "all"] = "trainable"
+    gelu: Gelu = "erf"
+
+    def __post_init__(self) -> None:
+        MethodConfig.__post_init__(self)
+        if self.lr <= 0:
+            raise ValueError(f"lr: {self.lr} is not positive; use e.g. 0.001")
+        if self.clip < 0:
+            raise ValueError(f"clip: {self.clip} is negative; use 0 or more")
+
+    @property
+    def effective_lr(self) -> float:
+        """Learning rate that Adam gets at the start of each experience."""
+        return self.lr * self.batch_size / 256 if self.lr_scaling == "batch/256" else self.lr
+
+
+def late_cosine(epoch: int, epochs: int) -> float:
+    """Factor of the learning rate in an epoch: ``cos(99 pi max(0, e - 1) / (200 (E - 1)))``.
+
+    The scheduler of GT-RIPL/CODA-Prompt starts one step behind. It divides by zero for E = 1; here
+    the factor is 1 whenever e < 2, whatever E.
+    """
+    behind = max(0, epoch - 1)
+    return 1.0 if behind == 0 else math.cos(99 * math.pi * behind / (200 * (epochs - 1)))
+
+
+class Chosen(NamedTuple):
+    """What a method puts into the blocks for a batch, and what it adds to the loss."""
+
+    prefixes: Mapping[int, Prefix]
+    penalty: Tensor  # scalar, added to the cross-entropy
+    terms: Mapping[str, Tensor]  # for the log
+    similarity: Tensor | None = None
+    selection: Tensor | None = None
+
+
+class Pass(NamedTuple):
+    """What one forward pass computes; without prompts `features` is the query and `chosen` None."""
+
+    query: Tensor  # (B, D)
+    chosen: Chosen | None
+    features: Tensor  # (B, D)
+    logits: Tensor  # (B, C)
+
+
+class PromptLearner(Method):
+    """The backbone serves twice, as query and with prefixes; a subclass adds its parameters and `choose`."""
+
+    config: PromptLearnerConfig
+
+    def __init__(self, config: PromptLearnerConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.backbone = prompted_vit.freeze(context.backbone.model)
+        prompted_vit.check_promptable(self.backbone)
+        check_plain_blocks(self.backbone)
+        prompted_vit.set_gelu(self.backbone, config.gelu)
+        classes = context.num_classes if config.eval_logits == "all" else 0
+        self.head = ClassHead(context.backbone.width, classes, init=config.head_init)
+        self._allowed: Sequence[int] | None = None
+        self._step = 0
+        self._steps_per_epoch = 1
+
+    def train(self, mode: bool = True) -> PromptLearner:
+        """Sets the mode; the backbone stays in eval mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        """Grows the head, prepares the prompts, and only then makes a new Adam.
+
+        Old moments would go on moving prompts that the new experience never uses; and an optimiser
+        made before the prompts are replaced would train what is no longer there.
+        """
+        config = self.config
+        if config.eval_logits == "seen":
+            self.head.grow(experience.seen)
+        masked = config.train_mask == "current" and self.context.family != "domain-il"
+        self._allowed = experience.classes if masked else None
+        self._step = 0
+        self._steps_per_epoch = max(1, math.ceil(len(experience.train) / config.batch_size))
+        if config.prompts == "on":
+            self.prepare_prompts(experience)
+        self.optimizer = torch.optim.Adam(self._trainable(), lr=config.effective_lr)
+
+    def prepare_prompts(self, experience: ExperienceView) -> None:
+        """Called at the start of each experience, before the optimiser is made; only with prompts."""
+
+    @abc.abstractmethod
+    def choose(self, query: Tensor, *, training: bool) -> Chosen:
+        """Prefixes and loss terms for a batch.
+
+        Args:
+            query: ``(B, D)``, without gradient.
+            training: Whether the rules of training apply.
+        """
+
+    def _trainable(self) -> list[nn.Parameter]:
+        head = list(self.head.parameters())
+        known = {id(parameter) for parameter in (*self.backbone.parameters(), *head)}
+        added = [parameter for parameter in self.parameters() if id(parameter) not in known]
+        return [*added, *head] if self.config.prompts == "on" else head
+
+    def run(self, images: Tensor, *, training: bool = False) -> Pass:
+        """One forward pass: query, choice of prefixes, prompted pass, head.
+
+        Args:
+            images: Normalised, ``(B, 3, S, S)``.
+            training: Whether the rules of training apply.
+        """
+        vit = self.backbone
+        patches = prompted_vit.patch_tokens(vit, images)
+        query = prompted_vit.query_feature(vit, patches)
+        if self.config.prompts == "off":
+            return Pass(query, None, query, self.head(query))
+        chosen = self.choose(query, training=training)
+        tokens = run_blocks(vit, prompted_vit.assemble(vit, patches), read=CLS, prefixes=chosen.prefixes)
+        features = tokens[:, 0]
+        return Pass(query, chosen, features, self.head(features))
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        """Cross-entropy over the allowed classes plus the method's own term, one step of Adam."""
+        if self.optimizer is None:
+            raise RuntimeError("train_step before begin_experience")
+        config = self.config
+        if config.schedule == "late-cosine":
+            factor = late_cosine(self._step // self._steps_per_epoch, config.epochs)
+            for group in self.optimizer.param_groups:
+                group["lr"] = config.effective_lr * factor
+        everything = config.clip > 0 and config.clip_scope == "all" and config.prompts == "on"
+        if everything:  # the frozen weights' gradients enter the norm and nothing else
+            self.backbone.requires_grad_(True)
+        result = self.run(batch.images, training=True)
+        cross_entropy = F.cross_entropy(mask_logits(result.logits, self._allowed), batch.labels)
+        loss = cross_entropy if result.chosen is None else cross_entropy + result.chosen.penalty
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        terms = {"loss": loss.detach(), "loss_ce": cross_entropy.detach()}
+        if result.chosen is not None:
+            terms |= {name: term.detach() for name, term in result.chosen.terms.items()}
+        if config.clip > 0:
+            clipped = [*self._trainable(), *(self.backbone.parameters() if everything else ())]
+            terms["grad_norm"] = nn.utils.clip_grad_norm_(clipped, config.clip).detach()
+        if everything:
+            for parameter in self.backbone.parameters():
+                parameter.grad = None
+            self.backbone.requires_grad_(False)
+        self.optimizer.step()
+        self._step += 1
+        return terms
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of the classes seen, or of all (``eval_logits``)."""
+        return self.run(images).logits
+
+    def extra_state(self) -> Mapping[str, Any]:
+        """Steps done in this experience: the schedule's position."""
+        return {"step": self._step}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Puts the schedule back."""
+        self._step = int(state["step"])
+
+
+def uses(config: PromptLearnerConfig, *with_prompts: str) -> frozenset[str]:
+    """What a configuration uses: borders, the number of classes for ``all`` logits, and the given keys with prompts."""
+    used = {"boundaries"}
+    if config.eval_logits == "all":
+        used.add("num_classes")
+    if config.prompts == "on":
+        used.update(with_prompts)
+    return frozenset(used)

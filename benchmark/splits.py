@@ -175,6 +175,21 @@ def holdout(labels: npt.ArrayLike, fraction: float, seed: int) -> tuple[npt.NDAr
     return np.sort(np.concatenate(stay)), np.sort(np.concatenate(out))
 
 
+def first_per_class(labels: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
+    """The first samples of every class, for budgets smaller than the data set.
+
+    Args:
+        labels: ``(N,)`` integers, samples in their canonical order.
+        count: Samples per class; a class with fewer keeps all.
+
+    Returns:
+        Positions, ascending.
+    """
+    given = np.asarray(labels)
+    parts = [np.flatnonzero(given == label)[:count] for label in np.unique(given)]
+    return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+
 def fingerprint(experiences: Sequence[Experience]) -> str:
     """SHA-256 over the sorted sample ids, their remapped labels, experience index and subset name.
 

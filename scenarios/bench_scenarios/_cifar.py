@@ -83,6 +83,14 @@ class Options(Protocol):
     def class_order(self) -> str:
         """See `benchmark.splits.class_order`."""
 
+    @property
+    def train(self) -> int:
+        """Training images per class, the first of the file; 0 for all."""
+
+    @property
+    def test(self) -> int:
+        """Test images per class, likewise."""
+
 
 def check_options(options: Options, num_classes: int) -> None:
     """Checks options without touching the data.
@@ -95,6 +103,9 @@ def check_options(options: Options, num_classes: int) -> None:
             check(getattr(options, field), num_classes)
         except ValueError as error:
             raise ValueError(f"{field}: {error}") from error
+    for field, count in (("train", options.train), ("test", options.test)):
+        if count < 0:
+            raise ValueError(f"{field}: {count} is negative; use a number of images per class, or 0 for all")
 
 
 def build(cifar: Cifar, options: Options, request: ScenarioRequest) -> Scenario:
@@ -102,7 +113,7 @@ def build(cifar: Cifar, options: Options, request: ScenarioRequest) -> Scenario:
 
     Args:
         cifar: The data set, with counts and checksums to expect.
-        options: Split and class order.
+        options: Split, class order, images per class.
         request: Data root, cache, seed, and whether fetching is allowed.
 
     Raises:
@@ -116,8 +127,11 @@ def build(cifar: Cifar, options: Options, request: ScenarioRequest) -> Scenario:
     order = splits.class_order(options.class_order, len(cifar.class_names), seed=request.seed)
     whole = {}
     for split in SPLITS:
-        images = torch.from_numpy(arrays[f"{split}_images"])
-        whole[split] = ImageSet(images, torch.arange(len(images)), torch.from_numpy(arrays[f"{split}_labels"]))
+        images, labels = (torch.from_numpy(arrays[f"{split}_{part}"]) for part in ("images", "labels"))
+        rows, count = torch.arange(len(images)), getattr(options, split)
+        if count:
+            rows = torch.from_numpy(splits.first_per_class(labels, count))
+        whole[split] = ImageSet(images, rows, labels[rows])
     experiences = splits.class_incremental(
         whole["train"], whole["test"], order, splits.sizes(options.split, len(cifar.class_names))
     )

@@ -63,13 +63,17 @@ class SplitCifar10Config:
         split: Experiences, `benchmark.splits.sizes`: ``5x2``, ``b5-inc1``, ``4,3,3``, ...
         class_order: ``natural``, ``numpy:SEED``, ``python:SEED``, ``seed`` (follows the run's seed)
             or a list, `benchmark.splits.class_order`.
+        train: Training images per class, the first of the file; 0 for all, as published.
+        test: Test images per class, likewise.
     """
 
     split: str = "5x2"
     class_order: str = "natural"
+    train: int = 0
+    test: int = 0
 
     def __post_init__(self) -> None:
-        """Checks that the split adds up and the order is a permutation."""
+        """Checks that the split adds up, the order is a permutation, and no count is negative."""
         _cifar.check_options(self, len(CLASS_NAMES))
 
 

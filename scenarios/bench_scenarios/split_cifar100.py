@@ -68,13 +68,17 @@ class SplitCifar100Config:
         split: Experiences, `benchmark.splits.sizes`: ``10x10``, ``20x5``, ``b50-inc10``, ...
         class_order: ``natural``, ``numpy:SEED``, ``python:SEED``, ``seed`` (follows the run's seed)
             or a list, `benchmark.splits.class_order`.
+        train: Training images per class, the first of the file; 0 for all, as published.
+        test: Test images per class, likewise.
     """
 
     split: str = "10x10"
     class_order: str = "natural"
+    train: int = 0
+    test: int = 0
 
     def __post_init__(self) -> None:
-        """Checks that the split adds up and the order is a permutation."""
+        """Checks that the split adds up, the order is a permutation, and no count is negative."""
         _cifar.check_options(self, len(CLASS_NAMES))
 
 

@@ -327,12 +327,28 @@ def test_the_data_are_fetched_when_absent(small: Cifar, tmp_path: Path, monkeypa
     [
         ("split", "7x13", "--set: scenario.split-cifar100.split: '7x13' makes 91 classes, but there are 100"),
         ("class_order", "0,1", "--set: scenario.split-cifar100.class_order: 0,1 lists 2 different labels"),
+        ("train", "-1", "scenario.split-cifar100.train: -1 is negative; use a number of images per class"),
     ],
 )
 def test_wrong_options_name_the_key_before_any_data_are_read(field: str, value: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve(SplitCifar100Config, [Layer("--set", {field: value})], key="scenario.split-cifar100")
     assert message in caught.value.message
+
+
+def test_a_smaller_budget_keeps_the_first_images_of_every_class(small: Cifar, tmp_path: Path) -> None:
+    write_native(tmp_path)
+    full = built(small, tmp_path)
+    cut = built(small, tmp_path, SplitCifar10Config(train=2, test=1))
+    for part, count in (("train", 2), ("test", 1)):
+        every, some = whole(full, part), whole(cut, part)
+        kept = [ids[:count] for label in range(10) for ids in [sorted(every.ids[every.labels == label].tolist())]]
+        assert sorted(some.ids.tolist()) == sorted(row for ids in kept for row in ids)
+        assert set(zip(some.ids.tolist(), some.labels.tolist(), strict=True)) <= set(
+            zip(every.ids.tolist(), every.labels.tolist(), strict=True)
+        )
+    assert cut.fingerprint != full.fingerprint
+    assert [part.classes for part in cut.experiences] == [part.classes for part in full.experiences]
 
 
 # --- the facts ----------------------------------------------------------------------------------

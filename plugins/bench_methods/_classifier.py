@@ -17,6 +17,11 @@ from torch import Tensor
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig
 from benchmark.backbones.heads import ClassHead, HeadInit, mask_logits
 from benchmark.backbones.prompted_vit import check_promptable, cls_feature, freeze
+from benchmark.optimizers import Kind, protocol_optimizer, warmup_cosine
+
+Optimizer = Literal["sgd", "adam", "adamw", "vpt-sgd", "vpt-adamw"]
+Schedule = Literal["constant", "cosine", "epoch-cosine"]
+Scaling = Literal["batch/256", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,20 +30,30 @@ class ClassifierConfig(MethodConfig):
 
     Attributes:
         lr: Learning rate of the head at the start of each experience.
-        optimizer: Made anew for each experience.
-        momentum: Of ``sgd``.
+        lr_scaling: ``batch/256`` multiplies `lr` by ``batch_size / 256`` (`effective_lr`).
+        optimizer: Made anew for each experience. ``vpt-sgd`` and ``vpt-adamw`` are those of KMnP/vpt
+            (`benchmark.optimizers.protocol_optimizer`): AdamW in an early form, decay by parameter name.
+        momentum: Of ``sgd`` and ``vpt-sgd``.
         weight_decay: As the optimiser understands it.
-        schedule: Learning rate within an experience: ``constant``, or ``cosine`` to 0.
+        official_quirks: ``vpt-adamw`` as released: it decays by 0.01 whatever `weight_decay` says, weights of
+            norms too, and with `weight_decay` 0 it is SGD with momentum.
+        schedule: Learning rate within an experience: ``constant``; ``cosine`` to 0, per step; or
+            ``epoch-cosine``, per epoch after `warmup`.
+        warmup: Epochs in which ``epoch-cosine`` rises; the first of them has learning rate 0. A warm-up that
+            is longer than `epochs` never ends.
         mask: Classes that compete in the training loss: ``none`` lets all classes seen compete,
             ``current`` only those of the experience (without effect in domain-incremental streams).
         head_init: How rows of new classes are drawn (`benchmark.backbones.heads.ClassHead`).
     """
 
     lr: float = 0.01
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr_scaling: Scaling = "none"
+    optimizer: Optimizer = "sgd"
     momentum: float = 0.9
     weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
+    official_quirks: bool = False
+    schedule: Schedule = "constant"
+    warmup: int = 0
     mask: Literal["none", "current"] = "none"
     head_init: HeadInit = "trunc_normal"
 
@@ -50,6 +65,17 @@ class ClassifierConfig(MethodConfig):
             raise ValueError(f"momentum: {self.momentum} is out of range; use 0 or more and less than 1")
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay: {self.weight_decay} is negative; use 0 or more")
+        if self.warmup < 0:
+            raise ValueError(f"warmup: {self.warmup} is negative; use 0 or more")
+        if self.warmup and self.schedule != "epoch-cosine":
+            raise ValueError(f"warmup: {self.warmup} has no effect with schedule `{self.schedule}`; use `epoch-cosine`")
+        if self.official_quirks and self.optimizer != "vpt-adamw":
+            raise ValueError(f"official_quirks: no effect with optimizer `{self.optimizer}`; use `vpt-adamw`")
+
+    @property
+    def effective_lr(self) -> float:
+        """Learning rate of the head that the optimiser gets."""
+        return self.lr * self.batch_size / 256 if self.lr_scaling == "batch/256" else self.lr
 
 
 class Classifier(Method):
@@ -65,6 +91,7 @@ class Classifier(Method):
     """
 
     config: ClassifierConfig
+    last_bias = "head.bias"  # part of the name of the head's last bias
 
     def __init__(self, config: ClassifierConfig, context: Context, *, backbone_lr_scale: float = 0.0) -> None:
         super().__init__(config, context)
@@ -79,7 +106,7 @@ class Classifier(Method):
         self.to(context.device)
         self._allowed: Sequence[int] | None = None
         self._step = 0
-        self._steps = 1
+        self._steps_per_epoch = 1
 
     def train(self, mode: bool = True) -> Classifier:
         """Sets the mode; a frozen backbone stays in eval mode."""
@@ -95,25 +122,54 @@ class Classifier(Method):
         masked = config.mask == "current" and self.context.family != "domain-il"
         self._allowed = experience.classes if masked else None
         self._step = 0
-        self._steps = max(1, config.epochs * math.ceil(len(experience.train) / config.batch_size))
+        self._steps_per_epoch = max(1, math.ceil(len(experience.train) / config.batch_size))
+        self.optimizer = self.make_optimizer()
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser of an experience; each of its groups has a ``base_lr``."""
+        config = self.config
+        if config.optimizer in ("vpt-sgd", "vpt-adamw"):
+            kind: Kind = "sgd" if config.optimizer == "vpt-sgd" else "adamw"
+            return protocol_optimizer(
+                self.named_parameters(),
+                kind=kind,
+                lr=config.effective_lr,
+                weight_decay=config.weight_decay,
+                momentum=config.momentum,
+                last_bias=self.last_bias,
+                quirks=config.official_quirks,
+                rate=self.rate,
+            )
         groups = self.groups()
         if config.optimizer == "sgd":
-            self.optimizer = torch.optim.SGD(
-                groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            return torch.optim.SGD(
+                groups, lr=config.effective_lr, momentum=config.momentum, weight_decay=config.weight_decay
             )
-        else:
-            kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-            self.optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay)
+        plain = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+        return plain(groups, lr=config.effective_lr, weight_decay=config.weight_decay)
+
+    def rate(self, name: str) -> float:
+        """Learning rate of a parameter relative to the head's; ``vpt-sgd`` and ``vpt-adamw`` ask for it."""
+        return self.backbone_lr_scale or 1.0 if name.startswith("backbone.") else 1.0
 
     def groups(self) -> list[dict[str, Any]]:
-        """Parameter groups, each with its ``base_lr``: the head, what a subclass added, the backbone."""
-        lr = self.config.lr
+        """Groups of the other optimisers, each with its ``base_lr``: head, what a subclass added, backbone."""
+        lr = self.config.effective_lr
         backbone, head = (list(module.parameters()) for module in (self.backbone, self.head))
         known = {id(parameter) for parameter in (*backbone, *head)}
         added = [parameter for parameter in self.parameters() if id(parameter) not in known]
         sizes = ((head, lr), (added, lr), (backbone, lr * (self.backbone_lr_scale or 1.0)))
         groups = [{"params": [p for p in some if p.requires_grad], "base_lr": rate} for some, rate in sizes]
         return [group for group in groups if group["params"]]
+
+    def factor(self) -> float:
+        """Where the schedule is: factor of all learning rates in the next step."""
+        config = self.config
+        if config.schedule == "epoch-cosine":
+            epoch = self._step // self._steps_per_epoch
+            return warmup_cosine(epoch, warmup=config.warmup, epochs=config.epochs)
+        progress = min(1.0, self._step / max(1, config.epochs * self._steps_per_epoch))
+        return 0.5 * (1 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1.0
 
     def features(self, images: Tensor) -> Tensor:
         """The head's input ``(B, D)`` for normalised images: the class token."""
@@ -128,8 +184,7 @@ class Classifier(Method):
         """One step of gradient descent."""
         if self.optimizer is None:
             raise RuntimeError("train_step before begin_experience")
-        progress = min(1.0, self._step / self._steps)
-        factor = 0.5 * (1 + math.cos(math.pi * progress)) if self.config.schedule == "cosine" else 1.0
+        factor = self.factor()
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         loss = F.cross_entropy(mask_logits(self.logits(batch.images), self._allowed), batch.labels)

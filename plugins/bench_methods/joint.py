@@ -15,9 +15,8 @@ paper track.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from bench_methods._classifier import Classifier, ClassifierConfig
+from bench_methods._classifier import Classifier, ClassifierConfig, Schedule
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.specs import MethodSpec
@@ -32,7 +31,7 @@ class JointConfig(ClassifierConfig):
     """
 
     epochs: int = 10
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Schedule = "cosine"
     backbone_lr_scale: float = 1.0
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import torch
 from bench_methods import finetune, joint, linear_probe
 from bench_methods._classifier import Classifier
 from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.optimizers import DecayLastAdamW
 from benchmark.testing.toys import tiny_backbone, toy_scenario
 from benchmark.transforms import InputPipeline
 
@@ -112,7 +113,39 @@ def test_the_cosine_schedule_starts_high_ends_low_and_is_resumed() -> None:
     assert again.optimizer.param_groups[0]["lr"] == pytest.approx(wanted[3])
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_the_schedule_of_vpt_is_per_epoch_and_starts_with_an_epoch_at_rest() -> None:
+    scenario = toy_scenario(train=8)  # 16 images: 2 steps in each of 4 epochs
+    method = make(linear_probe, scenario, schedule="epoch-cosine", warmup=2, epochs=4, lr=0.1, lr_scaling="batch/256")
+    begin(method, scenario, 0)
+    assert method.optimizer is not None
+    start, seen = method.head.weight.detach().clone(), []
+    for step in range(8):
+        method.train_step(batch_of(scenario, 0))
+        assert torch.equal(method.head.weight, start) == (step < 2)
+        seen.append(method.optimizer.param_groups[0]["lr"])
+    rate = 0.1 * 8 / 256
+    assert seen == pytest.approx([0.0, 0.0, rate / 2, rate / 2, rate, rate, rate / 2, rate / 2])
+
+
+def test_the_optimizers_of_vpt_decay_by_name_and_know_the_backbone() -> None:
+    scenario = toy_scenario()
+    method = make(finetune, scenario, optimizer="vpt-sgd", weight_decay=0.1, backbone_lr_scale=0.5, lr=0.2)
+    begin(method, scenario, 0)
+    assert isinstance(method.optimizer, torch.optim.SGD)
+    rows = [(group["base_lr"], group["weight_decay"], group["params"]) for group in method.optimizer.param_groups]
+    assert sorted((rate, decay) for rate, decay, _ in rows) == [(0.1, 0.1), (0.2, 0.0), (0.2, 0.1)]
+    undecayed = next(params for rate, decay, params in rows if decay == 0.0)
+    assert [id(parameter) for parameter in undecayed] == [id(method.head.bias)]
+    for changes, kind in (
+        ({"weight_decay": 0.0}, DecayLastAdamW),
+        ({"weight_decay": 0.0, "official_quirks": True}, torch.optim.SGD),
+    ):
+        method = make(finetune, scenario, optimizer="vpt-adamw", **changes)
+        begin(method, scenario, 0)
+        assert type(method.optimizer) is kind
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "vpt-sgd", "vpt-adamw"])
 def test_every_optimizer_learns_the_toy_classes(name: str) -> None:
     scenario = toy_scenario()
     torch.manual_seed(0)
@@ -133,6 +166,9 @@ def test_every_optimizer_learns_the_toy_classes(name: str) -> None:
         (joint, {"backbone_lr_scale": -1.0}, "backbone_lr_scale: -1.0 is negative"),
         (linear_probe, {"momentum": 1.0}, "momentum: 1.0 is out of range"),
         (linear_probe, {"weight_decay": -0.1}, "weight_decay: -0.1 is negative"),
+        (linear_probe, {"warmup": -1, "schedule": "epoch-cosine"}, "warmup: -1 is negative"),
+        (linear_probe, {"warmup": 1}, "warmup: 1 has no effect with schedule `constant`"),
+        (linear_probe, {"official_quirks": True}, "official_quirks: no effect with optimizer `sgd`"),
         (linear_probe, {"epochs": -1}, "epochs: -1 is negative"),
     ],
 )

@@ -1,0 +1,153 @@
+"""Optimisers and learning-rate schedules that torch does not have in the form that published code uses.
+
+The protocol of KMnP/vpt at 4410440 (Jia et al., ECCV 2022, arXiv 2203.12119; ``src/solver``), which the
+tuning baselines and visual prompts of that paper share::
+
+    optimizer = protocol_optimizer(model.named_parameters(), kind="adamw", lr=1e-3, weight_decay=0.01)
+    factor = warmup_cosine(epoch, warmup=10, epochs=100)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, cast, overload
+
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["sgd", "adamw"]
+
+HARD_CODED_DECAY = 0.01  # KMnP/vpt, src/solver/optimizer.py: the configured value never reaches AdamW
+
+
+def warmup_cosine(epoch: int, *, warmup: int, epochs: int) -> float:
+    """Factor of the learning rate in an epoch: ``e / W``, then ``(1 + cos(pi (e - W) / (E - W))) / 2``.
+
+    Epoch 0 of a warm-up has factor 0: a whole epoch without updates, as in the official code.
+
+    Args:
+        epoch: e, from 0.
+        warmup: W, epochs of the warm-up; 0 starts at factor 1. With W >= E the warm-up never ends.
+        epochs: E.
+    """
+    if epoch < warmup:
+        return epoch / warmup
+    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(1, epochs - warmup)))
+
+
+class DecayLastAdamW(torch.optim.Optimizer):
+    """AdamW as early Hugging Face code had it.
+
+    Two differences from `torch.optim.AdamW`: ``eps`` is added before bias correction,
+    ``w -= lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)``, and decay comes after that step,
+    ``w -= lr * weight_decay * w``.
+
+    Args:
+        params: Parameters or groups.
+        lr: Learning rate.
+        betas: Of the first and second moment.
+        eps: Added to the root of the uncorrected second moment.
+        weight_decay: Decoupled decay.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step.
+
+        Args:
+            closure: Computes the loss anew, with gradients.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            first, second = group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["step"] = 0
+                    state["exp_avg"] = torch.zeros_like(parameter)
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
+                state["step"] += 1
+                state["exp_avg"].mul_(first).add_(parameter.grad, alpha=1 - first)
+                state["exp_avg_sq"].mul_(second).addcmul_(parameter.grad, parameter.grad, value=1 - second)
+                size = group["lr"] * math.sqrt(1 - second ** state["step"]) / (1 - first ** state["step"])
+                parameter.addcdiv_(state["exp_avg"], state["exp_avg_sq"].sqrt().add_(group["eps"]), value=-size)
+                if group["weight_decay"] > 0:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        return loss
+
+
+def protocol_optimizer(
+    named: Iterable[tuple[str, nn.Parameter]],
+    *,
+    kind: Kind,
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.9,
+    last_bias: str = "last_layer.bias",
+    bias_multiplier: float = 1.0,
+    quirks: bool = False,
+    rate: Callable[[str], float] | None = None,
+) -> torch.optim.Optimizer:
+    """SGD or AdamW as KMnP/vpt makes them; names decide which parameters decay.
+
+    ``sgd``: coupled decay on everything but the last layer's bias. ``adamw`` (`DecayLastAdamW`): no decay
+    on biases, nor on what has one dimension (weights of LayerNorm and BatchNorm).
+
+    Args:
+        named: Names and parameters; those without ``requires_grad`` are left out.
+        kind: Which of the two.
+        lr: Learning rate.
+        weight_decay: Decay of what decays.
+        momentum: Of SGD.
+        last_bias: Part of the name of the head's last bias.
+        bias_multiplier: In ``sgd``, factor on the learning rate of all other biases.
+        quirks: As the official code behaves: ``adamw`` decays by 0.01 whatever ``weight_decay`` says, and the
+            weights of norms too; and with ``weight_decay`` 0 it is SGD with momentum.
+        rate: Further factor on the learning rate by name, e.g. for the backbone.
+
+    Returns:
+        The optimiser; each group has its ``base_lr``, from which a schedule starts.
+    """
+    if kind == "adamw" and quirks:
+        kind, weight_decay = ("sgd", 0.0) if weight_decay == 0 else ("adamw", HARD_CODED_DECAY)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        if not parameter.requires_grad:
+            continue
+        bias, last = "bias" in name, last_bias in name
+        decays = not last if kind == "sgd" else not bias and (quirks or parameter.ndim > 1)
+        own = lr * (1.0 if rate is None else rate(name))
+        if kind == "sgd" and bias and not last:
+            own *= bias_multiplier
+        groups.setdefault((own, weight_decay if decays else 0.0), []).append(parameter)
+    made: list[dict[str, Any]] = [
+        {"params": parameters, "lr": own, "base_lr": own, "weight_decay": decay}
+        for (own, decay), parameters in groups.items()
+    ]
+    if kind == "sgd":
+        return torch.optim.SGD(made, lr=lr, momentum=momentum)
+    return DecayLastAdamW(cast("Iterable[dict[str, Any]]", made), lr=lr)

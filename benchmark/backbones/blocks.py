@@ -31,7 +31,21 @@ Change = Callable[[Tensor], Tensor]
 
 
 class BlockAdapter(nn.Module):
-    """A module inside one block. Subclasses override one or both places; the defaults change nothing."""
+    """A module inside one block. Subclasses override one place or more; the defaults change nothing."""
+
+    def project(
+        self, normed: Tensor, wanted: Tensor, query: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Changes queries, keys and values before they are split into heads (and normed, where a model does).
+
+        Args:
+            normed: Input of the projections, ``(B, N, D)``.
+            wanted: Those of them whose queries are wanted, ``(B, n, D)``; `normed` itself when all are.
+            query: ``(B, n, D)``.
+            key: ``(B, N, D)``.
+            value: ``(B, N, D)``.
+        """
+        return query, key, value
 
     def after_attention(self, branch: Tensor) -> Tensor:
         """Changes the output ``(B, N, D)`` of the attention branch before it is added to the stream."""
@@ -119,7 +133,7 @@ def run_block(
     adapter: BlockAdapter | None = None,
 ) -> Tensor:
     """One plain block; arguments as of `run_blocks`."""
-    branch = attend(block.attn, block.norm1(tokens), read=read, prefix=prefix)
+    branch = attend(block.attn, block.norm1(tokens), read=read, prefix=prefix, adapter=adapter)
     if adapter is not None:
         branch = adapter.after_attention(branch)
     stream = tokens if read is None else tokens[:, read]
@@ -131,7 +145,14 @@ def run_block(
     return result
 
 
-def attend(attention: Any, tokens: Tensor, *, read: slice | None = None, prefix: Prefix | None = None) -> Tensor:
+def attend(
+    attention: Any,
+    tokens: Tensor,
+    *,
+    read: slice | None = None,
+    prefix: Prefix | None = None,
+    adapter: BlockAdapter | None = None,
+) -> Tensor:
     """Multi-head attention of timm's ``Attention`` with a key/value prefix, for some of the queries.
 
     Args:
@@ -139,6 +160,7 @@ def attend(attention: Any, tokens: Tensor, *, read: slice | None = None, prefix:
         tokens: Normed, ``(B, N, D)``.
         read: Queries that are wanted; None for all.
         prefix: Keys and values put in front.
+        adapter: Asked for its `project`.
 
     Returns:
         ``(B, n, D)``, n as ``read`` says, after projection.
@@ -157,6 +179,9 @@ def attend(attention: Any, tokens: Tensor, *, read: slice | None = None, prefix:
     else:
         query, key, value = qkv(tokens).chunk(3, dim=-1)
         query = query if read is None else query[:, read]
+    if adapter is not None:
+        wanted = tokens if read is None else tokens[:, read]
+        query, key, value = adapter.project(tokens, wanted, query, key, value)
     query, key, value = attention.q_norm(split(query)), attention.k_norm(split(key)), split(value)
     if prefix is not None:
         more_keys, more_values = (split(part).expand(batch, -1, -1, -1) for part in prefix)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 HeadInit = Literal["trunc_normal", "zeros", "torch", "vpt"]
+HeadNorm = Literal["batch", "layer"]
 
 # KMnP/vpt, src/models/mlp.py: the bias at which a sigmoid gives 0.01.
 VPT_BIAS = -math.log(99.0)
@@ -87,6 +88,86 @@ class ClassHead(nn.Module):
         if isinstance(stored, Tensor) and stored.dim() == 2 and len(stored) != self.classes:
             self._take(self.weight.new_empty(len(stored), self.width), self.bias.new_empty(len(stored)))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class MLPHead(nn.Module):
+    """Hidden layers ``dropout(norm(relu(W f + b)))`` of the feature's width, then a growing `ClassHead`.
+
+    The order, the norm behind the non-linearity, is that of KMnP/vpt at 4410440, ``src/models/mlp.py``; hidden
+    weights are drawn as there (Kaiming normal by fan-out), hidden biases as `torch.nn.Linear` does. A training batch
+    of one image has no variance: BatchNorm then uses its running statistics and leaves them as they are.
+
+    Args:
+        width: Feature width D, also that of the hidden layers.
+        hidden: Number of hidden layers; 0 is a linear head.
+        norm: ``batch`` (BatchNorm1d, the official one) or ``layer``.
+        dropout: Rate behind each hidden layer.
+        init: How rows of the last layer are drawn.
+    """
+
+    norms_frozen: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        norm: HeadNorm = "batch",
+        dropout: float = 0.1,
+        init: HeadInit = "trunc_normal",
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(hidden):
+            linear = nn.Linear(width, width)
+            nn.init.kaiming_normal_(linear.weight, a=0, mode="fan_out")
+            normed = nn.BatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width)
+            layers += [linear, nn.ReLU(), normed, nn.Dropout(dropout)]
+        self.hidden = nn.Sequential(*layers)
+        self.last = ClassHead(width, init=init)
+        self.register_buffer("norms_frozen", torch.tensor(False))
+
+    @property
+    def classes(self) -> int:
+        """Number of rows of the last layer."""
+        return self.last.classes
+
+    def grow(self, classes: int) -> bool:
+        """Adds rows to the last layer, as `ClassHead.grow`."""
+        return self.last.grow(classes)
+
+    def freeze_norms(self) -> None:
+        """Makes every BatchNorm a fixed affine map: statistics, scale and shift stay. Kept in the state dict."""
+        self.norms_frozen.fill_(True)
+        self.restore_frozen()
+
+    def restore_frozen(self) -> None:
+        """After a state dict was loaded: freezes what it says is frozen. Call it before the optimiser is made."""
+        for layer in self.hidden:
+            if isinstance(layer, nn.BatchNorm1d):
+                layer.requires_grad_(not self.norms_frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> MLPHead:
+        """Sets the mode; a frozen BatchNorm stays in eval mode."""
+        super().train(mode)
+        if self.norms_frozen:
+            for layer in self.hidden:
+                if isinstance(layer, nn.BatchNorm1d):
+                    layer.eval()
+        return self
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns logits ``(B, C)`` for features ``(B, D)``."""
+        for layer in self.hidden:
+            if isinstance(layer, nn.BatchNorm1d) and len(features) == 1:
+                features = nn.functional.batch_norm(
+                    features, layer.running_mean, layer.running_var, layer.weight, layer.bias, eps=layer.eps
+                )
+            else:
+                features = layer(features)
+        logits: Tensor = self.last(features)
+        return logits
 
 
 def mask_logits(logits: Tensor, allowed: Sequence[int] | Tensor | None) -> Tensor:

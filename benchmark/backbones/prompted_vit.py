@@ -39,11 +39,15 @@ def check_promptable(vit: VisionTransformer) -> None:
     """Makes sure that the passes of this module mean something on a model; methods call it first.
 
     Raises:
-        UsageError: No class token, register or distillation tokens, no learned position table,
-            attention pooling, or no LayerNorm before pooling.
+        UsageError: Not timm's `VisionTransformer`, no class token, register or distillation tokens, no
+            learned position table, attention pooling, or no LayerNorm before pooling.
     """
+    from timm.models.vision_transformer import VisionTransformer
+
     problem = None
-    if vit.cls_token is None:
+    if not isinstance(vit, VisionTransformer):  # of some dual encoders
+        problem = f"is a {type(vit).__name__}"
+    elif vit.cls_token is None:
         problem = "has no class token"
     elif vit.num_prefix_tokens != 1:
         problem = f"has {vit.num_prefix_tokens - 1} register or distillation tokens"
@@ -180,3 +184,22 @@ def set_gelu(vit: VisionTransformer, kind: Gelu) -> None:
             )
     for block in vit.blocks:
         block.mlp.act = nn.GELU(approximate="tanh" if kind == "tanh" else "none")
+
+
+def set_dropout(vit: VisionTransformer, rate: float) -> None:
+    """Sets the dropout behind the position table and behind both layers of every block's MLP, in place.
+
+    Active in train mode only. The attention's dropout is left alone: KMnP/vpt trains with 0.1 here and 0
+    there.
+
+    Raises:
+        UsageError: A block has another MLP.
+    """
+    for index, block in enumerate(vit.blocks):
+        if not all(isinstance(getattr(block.mlp, name, None), nn.Dropout) for name in ("drop1", "drop2")):
+            raise UsageError(
+                f"dropout: block {index} of this backbone has an MLP without dropout ({type(block.mlp).__name__})",
+                hint="leave `dropout` at 0, or choose another backbone",
+            )
+    for dropout in (vit.pos_drop, *(part for block in vit.blocks for part in (block.mlp.drop1, block.mlp.drop2))):
+        dropout.p = rate

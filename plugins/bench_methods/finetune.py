@@ -7,7 +7,8 @@ Official code: KMnP/vpt at 4410440 (transfer type ``end2end``); no code of FT-se
 Differences from the papers:
 - The head has a row per class *seen* and grows; FT-seq's has all C rows from the start. Unseen rows
   only shift the softmax a little in training and are never right at test time.
-- No dropout (VPT trains with 0.1 after the position embedding and in each MLP); no warm-up.
+- No dropout and no warm-up; ``finetune@vpt`` has the protocol of the VPT paper: dropout 0.1 behind the position
+  table and twice in each MLP, warm-up, its AdamW, one point of its grid of learning rates.
 - `mask` is ``none``, as in FT-seq. Much of the gap to prompt methods comes from their mask over the
   current classes, not from prompts, so run ``finetune@masked`` beside it.
 
@@ -20,9 +21,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench_methods._classifier import Classifier, ClassifierConfig
+from bench_methods._classifier import VPT_ADAMW, VPT_SOURCE, Classifier, ClassifierConfig
 from benchmark import hookimpl
 from benchmark.api import Context
+from benchmark.backbones.prompted_vit import set_dropout
 from benchmark.specs import MethodSpec
 
 
@@ -32,10 +34,12 @@ class FinetuneConfig(ClassifierConfig):
 
     Attributes:
         backbone_lr_scale: Learning rate of the backbone relative to the head's.
+        dropout: In training, behind the position table and behind both layers of each block's MLP.
     """
 
     epochs: int = 5
     backbone_lr_scale: float = 1.0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         ClassifierConfig.__post_init__(self)
@@ -44,6 +48,8 @@ class FinetuneConfig(ClassifierConfig):
                 f"backbone_lr_scale: {self.backbone_lr_scale} is not positive; "
                 "to freeze the backbone use `linear-probe`"
             )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: {self.dropout} is out of range; use 0 or more and less than 1")
 
 
 class Finetune(Classifier):
@@ -51,6 +57,8 @@ class Finetune(Classifier):
 
     def __init__(self, config: FinetuneConfig, context: Context) -> None:
         super().__init__(config, context, backbone_lr_scale=config.backbone_lr_scale)
+        if config.dropout > 0:
+            set_dropout(self.backbone, config.dropout)
 
 
 @hookimpl
@@ -63,7 +71,11 @@ def bench_register_methods() -> list[MethodSpec]:
             config=FinetuneConfig,
             summary="sequential full fine-tuning, nothing done against forgetting",
             uses=frozenset({"boundaries"}),
-            recipes={"masked": {"mask": "current"}, "slow-backbone": {"backbone_lr_scale": 0.01}},
+            recipes={
+                "masked": {"mask": "current"},
+                "slow-backbone": {"backbone_lr_scale": 0.01},
+                "vpt": {**VPT_ADAMW, "lr": 0.0001, "dropout": 0.1},
+            },
             tracks={
                 "nano": {"batch_size": 32, "lr": 0.001, "epochs": 2},
                 "mini": {"batch_size": 64, "lr": 0.003, "epochs": 1},
@@ -72,6 +84,8 @@ def bench_register_methods() -> list[MethodSpec]:
             sources={
                 "mask": "L2P paper, FT-seq is unmasked; masked: gqk/LAE issue #1",
                 "slow-backbone": "adaptbench: a control between finetune and linear-probe",
+                "vpt": VPT_SOURCE,
+                "dropout": "KMnP/vpt at 4410440, src/models/vit_backbones/vit.py",
             },
             paper="arXiv:2112.08654",
             reference="KMnP/vpt@4410440",

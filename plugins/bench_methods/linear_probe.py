@@ -9,7 +9,7 @@ Differences from the papers:
 - The default has no mask, as FT-seq-frozen: the newest classes take over. ``linear-probe@masked``
   lets only the current classes compete in the loss; it is L2P without prompts, the control that
   tells what prompts add, and the fairer yardstick for methods that mask.
-- ``@vpt`` has the head initialisation of KMnP/vpt; its warm-up and learning-rate grid are not here.
+- ``linear-probe@vpt`` has the protocol of the VPT paper, with one point of its grid of learning rates.
 
 Expected (ViT-B/16 ImageNet-21k, Split CIFAR-100, 10 tasks): 17.72 ± 0.34 final average accuracy
 (L2P paper, Table 1); masked 70.24, forgetting 9.89 (google-research/l2p, issue #35). Not yet
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench_methods._classifier import Classifier, ClassifierConfig
+from bench_methods._classifier import VPT_SGD, VPT_SOURCE, Classifier, ClassifierConfig
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.specs import MethodSpec
@@ -50,7 +50,7 @@ def bench_register_methods() -> list[MethodSpec]:
             config=LinearProbeConfig,
             summary="frozen backbone, linear head trained on each experience in turn",
             uses=frozenset({"boundaries"}),
-            recipes={"masked": {"mask": "current"}, "vpt": {"head_init": "vpt", "schedule": "cosine"}},
+            recipes={"masked": {"mask": "current"}, "vpt": {**VPT_SGD, "lr": 0.5}},
             tracks={
                 "nano": {"batch_size": 32, "lr": 0.01, "epochs": 2},
                 "mini": {"batch_size": 64, "lr": 0.01, "epochs": 1},
@@ -59,7 +59,7 @@ def bench_register_methods() -> list[MethodSpec]:
             sources={
                 "mask": "L2P paper, FT-seq-frozen is unmasked",
                 "masked": "google-research/l2p issue #35",
-                "vpt": "KMnP/vpt src/models/mlp.py, head initialisation and cosine schedule only",
+                "vpt": VPT_SOURCE,
             },
             paper="arXiv:2112.08654",
             reference="KMnP/vpt@4410440",

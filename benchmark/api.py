@@ -580,8 +580,9 @@ class Method(nn.Module, abc.ABC):
         Counted as ``storage_bytes``. Default: parameters and buffers that are not the frozen
         backbone's, and all tensors of `extra_state`.
         """
-        frozen = {id(p) for p in self.context.backbone.model.parameters() if not p.requires_grad}
-        frozen |= {id(b) for b in self.context.backbone.model.buffers()}
+        pretrained = self.context.backbone.pretrained
+        frozen = {id(p) for p in pretrained.parameters() if not p.requires_grad}
+        frozen |= {id(b) for b in pretrained.buffers()}
         seen: set[int] = set()
         for tensor in [*self.parameters(), *self.buffers(), *tensors_in(self.extra_state())]:
             if id(tensor) not in frozen and id(tensor) not in seen:

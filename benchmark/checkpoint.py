@@ -107,7 +107,7 @@ def snapshot(method: Method) -> dict[str, Any]:
 
     The frozen part of the backbone is left out: it comes from the weight file again.
     """
-    backbone = method.context.backbone.model
+    backbone = method.context.backbone.pretrained
     shared = {id(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
     own = {name: t for name, t in method.state_dict(keep_vars=True).items() if id(t) not in shared}
     trained = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
@@ -127,7 +127,7 @@ def restore(method: Method, state: Mapping[str, Any]) -> None:
     """
     try:
         with torch.no_grad():
-            parameters = dict(method.context.backbone.model.named_parameters())
+            parameters = dict(method.context.backbone.pretrained.named_parameters())
             for name, tensor in state["backbone"].items():
                 parameters[name].copy_(tensor)
             result = method.load_state_dict(state["method"], strict=False)

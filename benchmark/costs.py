@@ -40,9 +40,16 @@ def total(method: Method) -> int:
     return sum(p.numel() for p in all_parameters(method))
 
 
+def pretrained_text(method: Method) -> int:
+    """Elements of what the backbone has besides its image tower, as far as the method holds it."""
+    backbone = method.context.backbone
+    image, held = ({id(p) for p in module.parameters()} for module in (backbone.model, method))
+    return sum(p.numel() for p in backbone.pretrained.parameters() if id(p) in held - image)
+
+
 def storage_bytes(method: Method) -> int:
     """Bytes that must be kept until the next experience, besides the pretrained backbone."""
-    trained = [p for p in method.context.backbone.model.parameters() if p.requires_grad]
+    trained = [p for p in method.context.backbone.pretrained.parameters() if p.requires_grad]
     kept = unique([*trained, *method.kept_between_experiences()])
     return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 

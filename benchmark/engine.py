@@ -433,7 +433,7 @@ class _Run:
             "params_total": total,
             "params_trainable": max(self.done["trainable"]),
             "params_trainable_per_experience": self.done["trainable"],
-            "params_added": total - self.prepared.backbone.parameters,
+            "params_added": total - self.prepared.backbone.parameters - costs.pretrained_text(method),
             "flops_forward": forward,
             "macs_forward": forward // 2,
             "flops_train_step": self.done["flops_train_step"],

@@ -171,5 +171,5 @@ def _probe(
 
 def _versions(method: Method) -> list[tuple[int, int]]:
     """Identity and in-place-change counter of every parameter and buffer."""
-    tensors = [*method.parameters(), *method.buffers(), *method.context.backbone.model.parameters()]
+    tensors = [*method.parameters(), *method.buffers(), *method.context.backbone.pretrained.parameters()]
     return [(id(tensor), tensor._version) for tensor in tensors]

@@ -274,7 +274,7 @@ def resolve_specs(request: RunRequest, scenario: Loaded, method: Loaded) -> Plan
         engine=engine,
         track=track,
         preset=scenario_spec.tracks[track],
-        backbone=request.backbone or TRACKS[track].backbone,
+        backbone=request.backbone or _track_backbone(track, cast("MethodSpec", method.spec)),
         seeds={
             "seed": seed,
             "class_order": seed if request.class_order_seed is None else request.class_order_seed,
@@ -284,6 +284,22 @@ def resolve_specs(request: RunRequest, scenario: Loaded, method: Loaded) -> Plan
         origin=origin,
         given=given,
     )
+
+
+def _track_backbone(track: str, method: MethodSpec) -> str:
+    """The backbone that a method gets on a track.
+
+    Raises:
+        UsageError: It needs a text tower, and the track has none.
+    """
+    if not method.text:
+        return TRACKS[track].backbone
+    if not TRACKS[track].dual:
+        raise UsageError(
+            f"method `{method.name}` needs a backbone with a text tower, and track {track} names none",
+            hint="give one, e.g. --backbone open_clip:ViT-B-16/openai",
+        )
+    return TRACKS[track].dual
 
 
 def resolve_scenario(spec: ScenarioSpec, variant: str, layers: list[configs.Layer]) -> tuple[Any, dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from benchmark import provenance, streams
 from benchmark.api import Context, Scenario, ScenarioRequest
 from benchmark.backbones import loading
+from benchmark.backbones.dual import dual_of
 from benchmark.backbones.loading import Backbone
 from benchmark.errors import PluginError, UsageError
 from benchmark.plan import Plan
@@ -114,7 +115,9 @@ def prepare(plan: Plan, scenario: Scenario, *, data_seconds: float = 0.0, backbo
     device = pick_device(plan.request.device)
     if backbone is None:
         backbone = loading.load(plan.backbone, weights=plan.request.weights)
-    backbone = replace(backbone, model=backbone.model.to(device).requires_grad_(False))
+    if spec.text:
+        dual_of(backbone)
+    backbone.pretrained.to(device).requires_grad_(False)
     stream = streams.joint(scenario) if spec.stream == "joint" else streams.sequential(scenario)
     pipeline, warnings = make_pipeline(plan, backbone)
     uses = spec.uses_of(plan.method_config)

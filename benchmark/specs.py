@@ -68,6 +68,8 @@ class MethodSpec:
         stream: ``sequential``; ``joint`` (all training data in one experience: an upper bound of
             continual learning); or ``oracle`` (trained on the labelled target images instead of
             the source: an upper bound of adaptation).
+        text: Whether it needs a backbone with a text tower (`benchmark.backbones.dual`). Without
+            ``--backbone`` it is given the track's dual encoder.
         supports: ``supports(scenario) -> str | None``: the reason why it cannot run there.
         published: Key of the method's rows in the published figures shipped with the package.
     """
@@ -86,6 +88,7 @@ class MethodSpec:
     reference: str = ""
     control: bool = False
     stream: Literal["sequential", "joint", "oracle"] = "sequential"
+    text: bool = False
     supports: Callable[[Scenario], str | None] | None = None
     published: str = ""
 

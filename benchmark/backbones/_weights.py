@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.errors import DataMissing, UsageError
 
@@ -41,22 +41,58 @@ def fill(model: VisionTransformer, path: Path, *, resample: bool) -> None:
     if path.suffix == ".npz":
         state = from_jax(state, path)
     state = _native(state, model, path, resample=resample)
+    put(model, state, path)
+
+
+def put(
+    model: nn.Module, state: Mapping[str, Tensor], path: Path | str, *, named: Callable[[str], str] = lambda name: name
+) -> None:
+    """Loads a state dict into a model, every tensor of it, as the model's own type.
+
+    Args:
+        model: The model.
+        state: Tensors by the model's names.
+        path: Where they come from, for messages.
+        named: Name in the file of a tensor of the model, for messages.
+
+    Raises:
+        DataMissing: A tensor is missing, unknown, of another shape, or not finite.
+    """
     wanted = model.state_dict()
     for name, tensor in wanted.items():
         if name not in state:
-            raise DataMissing(f"weights {path}: tensor `{name}` is missing", hint=OTHER_FILE)
+            raise DataMissing(f"weights {path}: tensor `{named(name)}` is missing", hint=OTHER_FILE)
         if state[name].shape != tensor.shape:
             raise DataMissing(
-                f"weights {path}: tensor `{name}` has shape {tuple(state[name].shape)}, "
+                f"weights {path}: tensor `{named(name)}` has shape {tuple(state[name].shape)}, "
                 f"the backbone needs {tuple(tensor.shape)}",
                 hint=OTHER_FILE,
             )
         if not torch.isfinite(state[name]).all():
-            raise DataMissing(f"weights {path}: tensor `{name}` holds values that are not finite", hint=OTHER_FILE)
+            raise DataMissing(
+                f"weights {path}: tensor `{named(name)}` holds values that are not finite", hint=OTHER_FILE
+            )
     extra = sorted(set(state) - set(wanted))
     if extra:
         raise DataMissing(f"weights {path}: tensor `{extra[0]}` is not part of the backbone", hint=OTHER_FILE)
-    model.load_state_dict(state, strict=True)
+    model.load_state_dict(dict(state), strict=True)
+
+
+def words(path: Path) -> list[str]:
+    """The vocabulary that a dual encoder's file keeps beside its tensors.
+
+    Raises:
+        UsageError: The file is of a kind that keeps none.
+        DataMissing: It is damaged or keeps none.
+    """
+    if path.suffix != ".safetensors":
+        raise UsageError(f"weights {path}: no vocabulary", hint="give the .safetensors file, which keeps one")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            found = str((file.metadata() or {})["words"])
+    except (OSError, KeyError, safetensors.SafetensorError) as error:
+        raise DataMissing(f"weights {path}: damaged, or without a vocabulary: {error}", hint=OTHER_FILE) from error
+    return found.split()
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -80,6 +116,12 @@ def read(path: Path) -> dict[str, Tensor]:
             f"weights {path}: files of kind `{path.suffix or path.name}` are not read",
             hint="use .safetensors, .npz, or .pt/.pth/.bin with tensors only",
         )
+    if _is_script(path):
+        raise UsageError(
+            f"weights {path}: refused, because it is a TorchScript archive, which is a program",
+            hint="convert it where you trust it: safetensors.torch.save_file(torch.jit.load(FILE, "
+            "map_location='cpu').state_dict(), 'weights.safetensors')",
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickles of unusual protocols: they are refused below
@@ -95,6 +137,15 @@ def read(path: Path) -> dict[str, Tensor]:
     return _unwrap(content, path)
 
 
+def _is_script(path: Path) -> bool:
+    """Whether a file is what ``torch.jit.save`` writes; OpenAI's CLIP files are."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False  # damaged files are named by what reads them
+
+
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     """Finds the state dict in what training programs save: ``{"model": {...}, "epoch": 3}``."""
     for key in ("state_dict", "model"):
@@ -107,7 +158,6 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
 
 def _native(state: dict[str, Tensor], model: VisionTransformer, path: Path, *, resample: bool) -> dict[str, Tensor]:
     """Renames to timm's names, drops heads, resamples the position table where that was asked for."""
-    from timm.layers import resample_abs_pos_embed
     from timm.models.vision_transformer import checkpoint_filter_fn
 
     if "blocks.0.attn.qkv.weight" not in state:  # OpenCLIP, DINOv2, ...: timm knows their names
@@ -117,10 +167,20 @@ def _native(state: dict[str, Tensor], model: VisionTransformer, path: Path, *, r
             raise DataMissing(f"weights {path}: not a known ViT checkpoint: {error!r}", hint=OTHER_FILE) from error
     state = {name: value for name, value in state.items() if not name.startswith(DROPPED)}
     table = state.get("pos_embed")
-    if resample and table is not None and model.pos_embed is not None and table.shape != model.pos_embed.shape:
-        prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-        state["pos_embed"] = resample_abs_pos_embed(table, list(model.patch_embed.grid_size), num_prefix_tokens=prefix)
+    if resample and table is not None and model.pos_embed is not None:
+        state["pos_embed"] = resampled(table, model)
     return state
+
+
+def resampled(table: Tensor, vit: VisionTransformer) -> Tensor:
+    """A position table ``(1, N, D)``, resampled to a model's grid if it is of another."""
+    from timm.layers import resample_abs_pos_embed
+
+    if table.ndim != 3 or table.shape == vit.pos_embed.shape:
+        return table
+    prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    resized: Tensor = resample_abs_pos_embed(table, list(vit.patch_embed.grid_size), num_prefix_tokens=prefix)
+    return resized
 
 
 def from_jax(arrays: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

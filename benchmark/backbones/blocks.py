@@ -6,6 +6,8 @@ here, and it leaves out exactly what nobody reads: given ``read``, the last bloc
 queries, projection and MLP of those tokens alone (keys and values need all of them). Outputs and
 gradients are those of the full pass to rounding.
 
+Text towers use the same blocks with ``causal=True`` (`benchmark.backbones.text`).
+
 Shapes: B batch, N tokens, D width, H heads, d = D / H, m prefix length.
 """
 
@@ -28,6 +30,9 @@ Prefix = tuple[Tensor, Tensor]
 
 Change = Callable[[Tensor], Tensor]
 """What happens to the tokens ``(B, N, D)`` before a block; N may change."""
+
+Read = slice | Tensor
+"""Tokens that are wanted: a slice for all rows alike, or one position per row, int64 ``(B,)``."""
 
 
 class BlockAdapter(nn.Module):
@@ -128,15 +133,16 @@ def run_block(
     block: Any,
     tokens: Tensor,
     *,
-    read: slice | None = None,
+    read: Read | None = None,
     prefix: Prefix | None = None,
     adapter: BlockAdapter | None = None,
+    causal: bool = False,
 ) -> Tensor:
-    """One plain block; arguments as of `run_blocks`."""
-    branch = attend(block.attn, block.norm1(tokens), read=read, prefix=prefix, adapter=adapter)
+    """One plain block; arguments as of `run_blocks` and `attend`."""
+    branch = attend(block.attn, block.norm1(tokens), read=read, prefix=prefix, adapter=adapter, causal=causal)
     if adapter is not None:
         branch = adapter.after_attention(branch)
-    stream = tokens if read is None else tokens[:, read]
+    stream = tokens if read is None else take(tokens, read)
     stream = stream + block.drop_path1(block.ls1(branch))
     branch = block.mlp(block.norm2(stream))
     if adapter is not None:
@@ -145,13 +151,21 @@ def run_block(
     return result
 
 
+def take(tokens: Tensor, read: Read) -> Tensor:
+    """The wanted tokens, ``(B, n, D)``; n is 1 where each row has a position of its own."""
+    if isinstance(read, slice):
+        return tokens[:, read]
+    return tokens[torch.arange(len(tokens), device=tokens.device), read].unsqueeze(1)
+
+
 def attend(
     attention: Any,
     tokens: Tensor,
     *,
-    read: slice | None = None,
+    read: Read | None = None,
     prefix: Prefix | None = None,
     adapter: BlockAdapter | None = None,
+    causal: bool = False,
 ) -> Tensor:
     """Multi-head attention of timm's ``Attention`` with a key/value prefix, for some of the queries.
 
@@ -161,6 +175,7 @@ def attend(
         read: Queries that are wanted; None for all.
         prefix: Keys and values put in front.
         adapter: Asked for its `project`.
+        causal: Whether a token sees only itself and those before it; it sees a whole prefix.
 
     Returns:
         ``(B, n, D)``, n as ``read`` says, after projection.
@@ -174,22 +189,35 @@ def attend(
     if read is not None and type(qkv) is nn.Linear:  # a replaced module is asked for everything
         width = qkv.out_features // 3
         bias = (None, None) if qkv.bias is None else (qkv.bias[:width], qkv.bias[width:])
-        query = F.linear(tokens[:, read], qkv.weight[:width], bias[0])
+        query = F.linear(take(tokens, read), qkv.weight[:width], bias[0])
         key, value = F.linear(tokens, qkv.weight[width:], bias[1]).chunk(2, dim=-1)
     else:
         query, key, value = qkv(tokens).chunk(3, dim=-1)
-        query = query if read is None else query[:, read]
+        query = query if read is None else take(query, read)
     if adapter is not None:
-        wanted = tokens if read is None else tokens[:, read]
+        wanted = tokens if read is None else take(tokens, read)
         query, key, value = adapter.project(tokens, wanted, query, key, value)
     query, key, value = attention.q_norm(split(query)), attention.k_norm(split(key)), split(value)
     if prefix is not None:
         more_keys, more_values = (split(part).expand(batch, -1, -1, -1) for part in prefix)
         key, value = torch.cat([more_keys, key], dim=2), torch.cat([more_values, value], dim=2)
     rate = attention.attn_drop.p if attention.training else 0.0
-    mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=rate, scale=attention.scale)
+    plain = causal and read is None and prefix is None
+    mask = _causal_mask(tokens, read, key.shape[2]) if causal and not plain else None
+    mixed = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=rate, is_causal=plain, scale=attention.scale
+    )
     mixed = mixed.transpose(1, 2).flatten(2)
     if hasattr(attention, "norm"):  # timm 1.0.10 and newer
         mixed = attention.norm(mixed)
     result: Tensor = attention.proj_drop(attention.proj(mixed))
     return result
+
+
+def _causal_mask(tokens: Tensor, read: Read | None, keys: int) -> Tensor:
+    """Which of the keys, a prefix first, each wanted query sees: ``(1 or B, 1, n, keys)``."""
+    batch, count = tokens.shape[:2]
+    places = torch.arange(count, device=tokens.device)
+    queries = places.unsqueeze(0) if read is None else take(places.expand(batch, -1), read)
+    seen = places <= queries.unsqueeze(-1)  # (1 or B, n, N)
+    return F.pad(seen, (keys - count, 0), value=True).unsqueeze(1)

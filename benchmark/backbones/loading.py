@@ -1,14 +1,18 @@
-"""Pretrained backbones by name: bundled ones, and any plain timm ViT with its full tag.
+"""Pretrained backbones by name: bundled ones, any plain timm ViT with its full tag, and dual encoders.
 
 ::
 
     load("nano-vit")                                            bundled
+    load("nano-clip")                                           bundled, with a text tower
     load("timm:vit_base_patch16_224.augreg_in21k")              Hugging Face hub, through its cache
     load("timm:vit_base_patch16_224.orig_in21k", weights=file)  a local .safetensors, .npz or .pt
+    load("open_clip:ViT-B-16/openai")                           a CLIP of open_clip, through the same cache
 
 Weights are always checked: every tensor of the model comes from the file, in its shape, or there is
 one `DataMissing` that names the file and the first tensor that does not fit. Nothing is ever left at
-random values. Nothing here imports torch or timm before `load` is called.
+random values. Nothing here imports torch, timm or open_clip before `load` is called.
+
+A dual encoder (`benchmark.backbones.dual`) is a backbone like any other: its image tower is `Backbone.model`.
 """
 
 from __future__ import annotations
@@ -24,9 +28,13 @@ from benchmark.errors import DataMissing, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
+    from torch import nn
+
+    from benchmark.backbones.dual import DualEncoder
 
 WEIGHTS = Path(__file__).parent / "weights"
 TIMM = "timm:"
+OPEN_CLIP = "open_clip:"
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,14 @@ class Backbone:
 
     Attributes:
         name: As given on the command line, e.g. ``timm:vit_base_patch16_224.augreg_in21k``.
-        model: timm `VisionTransformer` without a head, in eval mode.
+        model: timm `VisionTransformer` without a head, in eval mode. Of some dual encoders it is another
+            image tower; `benchmark.backbones.prompted_vit.check_promptable` says so.
         mean: Per channel, the checkpoint's own, for values in [0, 1].
         std: Per channel, likewise.
         sha256: Hash of the weight file.
         description: One line: what it is and what it was trained on.
         licence: As its source states it.
+        dual: The dual encoder that ``model`` is a part of; None where there is no text tower.
     """
 
     name: str
@@ -50,11 +60,19 @@ class Backbone:
     sha256: str
     description: str = ""
     licence: str = ""
+    dual: DualEncoder | None = None
+
+    @property
+    def pretrained(self) -> nn.Module:
+        """Everything that was pretrained: the model, or the dual encoder around it."""
+        return self.model if self.dual is None else self.dual
 
     @property
     def image_size(self) -> int:
         """Side S of the input in pixels."""
-        return int(self.model.patch_embed.img_size[0])
+        embed = getattr(self.model, "patch_embed", None)
+        side = self.model.image_size if embed is None else embed.img_size
+        return int(side[0] if isinstance(side, tuple) else side)
 
     @property
     def patch_size(self) -> int:
@@ -73,7 +91,7 @@ class Backbone:
 
     @cached_property
     def parameters(self) -> int:
-        """Number of weights."""
+        """Number of weights of the image tower."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
 
@@ -89,21 +107,23 @@ def describe(name: str) -> dict[str, Any]:
         name: As for `load`.
 
     Returns:
-        ``name``, ``source`` (``bundled`` or ``timm``), ``sha256`` (None where only the loaded file
-        tells) and, for bundled ones, ``architecture``, ``mean``, ``std``, ``description``, ``licence``.
+        ``name``, ``source`` (``bundled``, ``timm`` or ``open_clip``), ``sha256`` (None where only the
+        loaded file tells) and, for bundled ones, ``architecture``, ``mean``, ``std``, ``description``, ``licence``.
 
     Raises:
-        UsageError: Neither a bundled name nor one with ``timm:`` in front.
+        UsageError: Neither a bundled name nor one with ``timm:`` or ``open_clip:`` in front.
         DataMissing: The description in the package is damaged.
     """
     if name.startswith(TIMM):
         return {"name": name, "source": "timm", "sha256": None, "description": "timm vision transformer"}
+    if name.startswith(OPEN_CLIP):
+        return {"name": name, "source": "open_clip", "sha256": None, "description": "open_clip dual encoder"}
     if name not in bundled():
         if name.startswith(("vit_", "deit_", "hf")) or "." in name:
             raise UsageError(
                 f"unknown backbone `{name}`", hint=f"timm models are written `{TIMM}NAME.TAG`, e.g. `{TIMM}{name}`"
             )
-        raise did_you_mean("backbone", name, [*bundled(), f"{TIMM}NAME.TAG"])
+        raise did_you_mean("backbone", name, [*bundled(), f"{TIMM}NAME.TAG", f"{OPEN_CLIP}MODEL/TAG"])
     path = WEIGHTS / f"{name}.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -116,7 +136,7 @@ def load(name: str, *, weights: Path | None = None, offline: bool = False, image
     """Loads a backbone. Random state is left as found.
 
     Args:
-        name: ``nano-vit``, ``mini-vit`` or ``timm:NAME.TAG``.
+        name: One of `bundled`, ``timm:NAME.TAG`` or ``open_clip:MODEL/TAG``.
         weights: Local file to read instead of the bundled or the hub's one: ``.safetensors``,
             ``.npz`` (original JAX weights) or a ``.pt``/``.pth``/``.bin`` that needs no pickled code.
         offline: Never asks the network; the same as ``BENCH_OFFLINE=1`` or ``HF_HUB_OFFLINE=1``.
@@ -124,32 +144,48 @@ def load(name: str, *, weights: Path | None = None, offline: bool = False, image
             position table is resampled (bicubic), as timm does.
 
     Raises:
-        UsageError: Unknown name, a timm name without its tag, not a plain ViT, or a file of a kind
-            that is refused.
+        UsageError: Unknown name, a name without its tag, a timm model that is no plain ViT, or a file
+            of a kind that is refused.
         DataMissing: Weights are absent, damaged, altered, or do not fit the architecture.
     """
     import torch
 
     from benchmark.backbones import _timm, _weights
 
+    resample = image_size is not None
+    dual: DualEncoder | None = None
     with torch.random.fork_rng(devices=[]):  # building a model draws weights that are overwritten
-        if name.startswith(TIMM):
+        if name.startswith(OPEN_CLIP):
+            from benchmark.backbones import _open_clip  # takes seconds
+
+            tag = name.removeprefix(OPEN_CLIP)
+            dual, about = _open_clip.create(tag, image_size=image_size, offline=offline)
+            path = weights if weights is not None else _open_clip.fetch(tag, offline=offline)
+            digest = _digest(path)
+            _open_clip.fill(dual, path, resample=resample)
+            model = _open_clip.image_tower(dual)
+        elif name.startswith(TIMM):
             tag = name.removeprefix(TIMM)
             model, about = _timm.create(tag, image_size=image_size)
             path = weights if weights is not None else _timm.fetch(tag, offline=offline)
-            expected = None
+            digest = _digest(path)
+            _weights.fill(model, path, resample=resample)
         else:
             about = describe(name)
-            model = _timm.build(about["architecture"], image_size=image_size, source=WEIGHTS / f"{name}.json")
             path = weights if weights is not None else WEIGHTS / f"{name}.safetensors"
-            expected = about["sha256"] if weights is None else None
-    digest = _digest(path)
-    if expected is not None and digest != expected:
-        raise DataMissing(
-            f"{path}: SHA-256 is {digest[:12]}..., but {name}.json says {expected[:12]}...",
-            hint="the file is damaged or altered: reinstall adaptbench, or give the file with --weights",
-        )
-    _weights.fill(model, path, resample=image_size is not None)
+            digest = _digest(path)
+            if weights is None and digest != about["sha256"]:
+                raise DataMissing(
+                    f"{path}: SHA-256 is {digest[:12]}..., but {name}.json says {about['sha256'][:12]}...",
+                    hint="the file is damaged or altered: reinstall adaptbench, or give the file with --weights",
+                )
+            model = _timm.build(about["architecture"], image_size=image_size, source=WEIGHTS / f"{name}.json")
+            if "text" in about:
+                dual = _bundled_dual(about, model, path, resample=resample)
+            else:
+                _weights.fill(model, path, resample=resample)
+    if dual is not None:
+        dual.requires_grad_(False).eval()
     return Backbone(
         name=name,
         model=model.eval(),
@@ -158,7 +194,27 @@ def load(name: str, *, weights: Path | None = None, offline: bool = False, image
         sha256=digest,
         description=str(about.get("description", "")),
         licence=str(about.get("licence", "")),
+        dual=dual,
     )
+
+
+def _bundled_dual(about: dict[str, Any], vit: VisionTransformer, path: Path, *, resample: bool) -> DualEncoder:
+    """A bundled dual encoder: a ViT, and a text tower over the words that its file keeps."""
+    from benchmark.backbones import _weights
+    from benchmark.backbones.dual import DualEncoder, ViTTower
+    from benchmark.backbones.text import TextTower, WordTokenizer
+
+    tokenizer = WordTokenizer(_weights.words(path))
+    try:
+        text = TextTower(vocabulary=len(tokenizer), **about["text"])
+    except (TypeError, ValueError, AssertionError) as error:
+        raise DataMissing(f"{WEIGHTS / about['name']}.json: text: {error}", hint="reinstall adaptbench") from error
+    dual = DualEncoder(image=ViTTower(vit, about["text"]["features"]), text=text, tokenizer=tokenizer)
+    state = _weights.read(path)
+    if resample and "image.vit.pos_embed" in state:
+        state["image.vit.pos_embed"] = _weights.resampled(state["image.vit.pos_embed"], vit)
+    _weights.put(dual, state, path)
+    return dual
 
 
 def _digest(path: Path) -> str:

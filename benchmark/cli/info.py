@@ -204,7 +204,7 @@ def _backbone(args: argparse.Namespace) -> int:
     from benchmark import registry
     from benchmark.backbones import loading
 
-    if args.name not in loading.bundled() and not args.name.startswith(loading.TIMM):
+    if args.name not in loading.bundled() and not args.name.startswith((loading.TIMM, loading.OPEN_CLIP)):
         known = [*(name for kind in registry.KINDS for name in registry.names(kind)), *loading.bundled()]
         raise did_you_mean("name", args.name, known, more="bench list")
     facts = dict(loading.describe(args.name))

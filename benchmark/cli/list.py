@@ -57,4 +57,5 @@ def _backbones() -> list[dict[str, Any]]:
     return [
         *rows,
         {"name": "timm:MODEL.TAG", "distribution": "any plain ViT of timm, with its full tag", "module": ""},
+        {"name": "open_clip:MODEL/TAG", "distribution": "any dual encoder of open_clip, with its tag", "module": ""},
     ]

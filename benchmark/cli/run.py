@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pick.add_argument("--init-seed", type=int, metavar="N", help="seed of the initialisation alone")
     pick.add_argument("--data-seed", type=int, metavar="N", help="seed of data order and augmentation alone")
     pick.add_argument("--track", metavar="TRACK", help="nano, mini or paper (default: the scenario's first)")
-    pick.add_argument("--backbone", metavar="NAME", help="e.g. nano-vit or timm:vit_base_patch16_224.augreg_in21k")
+    pick.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="e.g. nano-vit, nano-clip, timm:vit_base_patch16_224.augreg_in21k or open_clip:ViT-B-16/openai",
+    )
     pick.add_argument("--weights", type=Path, metavar="FILE", help="local .safetensors or .npz weights")
     options = parser.add_argument_group("options of method, scenario and engine")
     options.add_argument(

@@ -127,10 +127,10 @@ class MethodSubject:
         config: Any = None,
         every_step: bool = False,
     ) -> Prepared:
-        """What `benchmark.preparation.prepare` makes, with a tiny ViT instead of loaded weights."""
+        """What `benchmark.preparation.prepare` makes, with a tiny backbone instead of loaded weights."""
         recipe = self.recipe if recipe is None else recipe
         config = self.small(recipe) if config is None else config
-        backbone = toys.tiny_backbone()
+        backbone = toys.tiny_backbone(text=self.spec.text)
         plan = Plan(
             request=RunRequest(scenario="toy", method=self.spec.name, seed=seed, device="cpu"),
             scenario=Loaded(toys.TOY_SCENARIO, Entry("toy", toys.__name__, "adaptbench"), "0" * 64),

@@ -81,7 +81,7 @@ def other_seed(subject: MethodSubject) -> None:
 def weights(subject: MethodSubject) -> None:
     """Frozen weights stay frozen, those of the optimiser move."""
     watcher = subject.baseline.watcher
-    model = dict(subject.baseline.method.context.backbone.model.named_parameters())
+    model = dict(subject.baseline.method.context.backbone.pretrained.named_parameters())
     for name in sorted(watcher.frozen):
         if name not in model or not torch.equal(model[name], watcher.start[name]):
             raise CheckFailed(f"the frozen backbone weight `{name}` changed", hint="set requires_grad to what is meant")

@@ -68,7 +68,7 @@ class Watcher:
         self.method = method
         if not self.look:
             return
-        backbone = method.context.backbone.model
+        backbone = method.context.backbone.pretrained
         if not self.start:
             self.start = {name: p.detach().clone() for name, p in backbone.named_parameters()}
             self.frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
@@ -102,7 +102,7 @@ class Watcher:
 
 def state_of(method: Method) -> dict[str, Tensor]:
     """Copies of every tensor of a method's state, by name."""
-    found = {f"backbone.{name}": t for name, t in method.context.backbone.model.state_dict().items()}
+    found = {f"backbone.{name}": t for name, t in method.context.backbone.pretrained.state_dict().items()}
     found |= method.state_dict()
     for group, tree in (
         ("optimizer", method.optimizer.state_dict() if method.optimizer is not None else {}),

@@ -7,6 +7,7 @@ milliseconds and needs no file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,9 @@ from benchmark.api import (
     Scenario,
     ScenarioRequest,
 )
+from benchmark.backbones.dual import DualEncoder, ViTTower
 from benchmark.backbones.loading import Backbone
+from benchmark.backbones.text import TextTower, WordTokenizer
 from benchmark.plan import RunRequest
 from benchmark.preparation import Prepared
 from benchmark.registry import Entry, Loaded
@@ -110,15 +113,33 @@ def toy_scenario(**options: Any) -> Scenario:
     return build_toy(ToyConfig(**options), ScenarioRequest(data_root=None, cache=Path()))
 
 
-def tiny_backbone(seed: int = 0, **architecture: Any) -> Backbone:
-    """A ViT of width 32 and depth 2 with random weights; global random state is left as found."""
+def tiny_backbone(seed: int = 0, *, text: bool = False, **architecture: Any) -> Backbone:
+    """A ViT of width 32 and depth 2 with random weights; global random state is left as found.
+
+    Args:
+        seed: Of the weights.
+        text: Whether it has a text tower, of width 24, that knows the words of the toy class names.
+        **architecture: What differs, arguments of timm's `VisionTransformer`.
+    """
     shape = {"img_size": SIZE, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = VisionTransformer(**{**shape, **architecture}).eval()
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.1) if parameter.ndim > 1 else None
-    return Backbone(name="tiny", model=model, mean=(0.5,) * 3, std=(0.5,) * 3, sha256="0" * 64)
+        dual = _tiny_dual(model) if text else None
+    return Backbone(name="tiny", model=model, mean=(0.5,) * 3, std=(0.5,) * 3, sha256="0" * 64, dual=dual)
+
+
+def _tiny_dual(vit: VisionTransformer) -> DualEncoder:
+    tokenizer = WordTokenizer(["a", "photo", "of", "thing", "image", "domain", "x", ".", ",", *map(str, range(10))])
+    tower = TextTower(vocabulary=len(tokenizer), context=48, width=24, depth=2, heads=2, features=20)
+    image = ViTTower(vit, 20)
+    for parameter in [*tower.parameters(), *image.projection.parameters()]:
+        nn.init.normal_(parameter, std=0.2) if parameter.ndim > 1 else None
+    dual = DualEncoder(image=image, text=tower, tokenizer=tokenizer)
+    nn.init.constant_(dual.logit_scale, math.log(10.0))
+    return dual.requires_grad_(False).eval()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

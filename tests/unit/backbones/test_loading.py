@@ -21,7 +21,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from benchmark.backbones import _timm, loading
+from benchmark.backbones import _hub, _timm, loading
 from benchmark.errors import DataMissing, UsageError
 
 ARCHITECTURE: dict[str, Any] = {
@@ -306,7 +306,7 @@ def test_without_network_the_error_comes_within_seconds(tmp_path: Path, monkeypa
     start = time.monotonic()
     with pytest.raises(DataMissing, match="cannot be reached") as caught:
         _timm.fetch("vit_tiny_patch16_224.augreg_in21k", offline=False)
-    assert time.monotonic() - start < 2 * _timm.TIMEOUT
+    assert time.monotonic() - start < 2 * _hub.TIMEOUT
     assert "--weights FILE" in str(caught.value.hint)
 
 
@@ -314,7 +314,7 @@ def test_without_network_the_error_comes_within_seconds(tmp_path: Path, monkeypa
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """A hub that listens and never answers, and an empty cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(_timm, "TIMEOUT", 0.2)
+    monkeypatch.setattr(_hub, "TIMEOUT", 0.2)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:

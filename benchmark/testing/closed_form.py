@@ -1,0 +1,99 @@
+"""A tiny CLIP whose weights are a formula, so that methods can be compared with published figures without a download.
+
+`fill` gives any tensor from its name. `tiny_clip` is OpenAI's architecture with 2,585,265 weights (32 px, patch 16,
+vision width 64, text width 48, 2 layers each, 49,408 tokens, QuickGELU), filled by OpenAI's names of the
+parameters; its logits, losses and gradients under CLIP, CoOp, CoCoOp and DAPL are known from the official
+implementations. `image_batch` are the images that belong to them.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.backbones import _open_clip
+from benchmark.backbones.loading import Backbone
+
+ARCHITECTURE: dict[str, Any] = {
+    "embed_dim": 32,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 48, "heads": 4, "layers": 2},
+}
+NORMS = ("ln_1.weight", "ln_2.weight", "ln_pre.weight", "ln_post.weight", "ln_final.weight")
+
+
+def fill(name: str, shape: tuple[int, ...], *, scale: float = 1.0, offset: float = 0.0) -> Tensor:
+    """A float64 tensor that follows from its name: ``offset + scale * v``, v in [-1, 1).
+
+    With i the flat index from 0: ``v = 2 * ((i + 1) * 2654435761 + crc32(name) mod 2^32) / 2^32 - 1``.
+    """
+    index = np.arange(1, math.prod(shape) + 1, dtype=np.uint64)
+    hashed = (index * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))) % np.uint64(2**32)
+    values = 2.0 * hashed.astype(np.float64) / 2.0**32 - 1.0
+    return torch.from_numpy(offset + scale * values).reshape(shape)
+
+
+def tiny_clip_state() -> dict[str, Tensor]:
+    """The weights in OpenAI's names and shapes, float32."""
+    width, text, features = 64, 48, 32
+    shapes: dict[str, tuple[int, ...]] = {
+        "positional_embedding": (77, text),
+        "text_projection": (text, features),
+        "logit_scale": (),
+        "visual.class_embedding": (width,),
+        "visual.positional_embedding": (5, width),
+        "visual.proj": (width, features),
+        "visual.conv1.weight": (width, 3, 16, 16),
+        "token_embedding.weight": (49408, text),
+    }
+    for norm, size in (("visual.ln_pre", width), ("visual.ln_post", width), ("ln_final", text)):
+        shapes |= {f"{norm}.weight": (size,), f"{norm}.bias": (size,)}
+    for tower, size in (("visual.transformer", width), ("transformer", text)):
+        for block in (f"{tower}.resblocks.{index}" for index in range(2)):
+            shapes |= {f"{block}.attn.in_proj_weight": (3 * size, size), f"{block}.attn.in_proj_bias": (3 * size,)}
+            shapes |= {f"{block}.attn.out_proj.weight": (size, size), f"{block}.attn.out_proj.bias": (size,)}
+            shapes |= {f"{block}.mlp.c_fc.weight": (4 * size, size), f"{block}.mlp.c_fc.bias": (4 * size,)}
+            shapes |= {f"{block}.mlp.c_proj.weight": (size, 4 * size), f"{block}.mlp.c_proj.bias": (size,)}
+            for norm in ("ln_1", "ln_2"):
+                shapes |= {f"{block}.{norm}.weight": (size,), f"{block}.{norm}.bias": (size,)}
+    return {name: _weight(name, shape).to(torch.float32) for name, shape in shapes.items()}
+
+
+def _weight(name: str, shape: tuple[int, ...]) -> Tensor:
+    if name == "logit_scale":
+        return torch.tensor(math.log(20.0), dtype=torch.float64)
+    if name.endswith(NORMS):
+        return fill(name, shape, scale=0.1, offset=1.0)
+    if name.endswith("bias"):
+        return fill(name, shape, scale=0.05)
+    if "embedding" in name:
+        return fill(name, shape, scale=0.1)
+    rows = shape[0] if name in ("text_projection", "visual.proj") else math.prod(shape) / shape[0]
+    return fill(name, shape, scale=math.sqrt(3.0 / rows))
+
+
+def tiny_clip() -> Backbone:
+    """The tiny CLIP, frozen and in eval mode, loaded as a file of open_clip would be; random state is left as found."""
+    with torch.random.fork_rng(devices=[]):
+        dual = _open_clip.build(ARCHITECTURE, name="tiny-clip", quick_gelu=True)
+    _open_clip.put(dual, tiny_clip_state(), "closed form")
+    dual.requires_grad_(False).eval()
+    return Backbone(
+        name="tiny-clip",
+        model=_open_clip.image_tower(dual),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        sha256="0" * 64,
+        dual=dual,
+    )
+
+
+def image_batch(name: str = "image") -> Tensor:
+    """Two normalised images ``(2, 3, 32, 32)``; ``image`` are the labelled ones, ``image_u`` the unlabelled."""
+    return fill(name, (2, 3, 32, 32)).to(torch.float32)

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from benchmark.specs import Family
     from benchmark.transforms import InputPipeline
 
+Transform = Literal["train", "test"]
+
 __all__ = [
     "Batch",
     "Context",
@@ -67,6 +69,7 @@ __all__ = [
     "Scenario",
     "ScenarioRequest",
     "TestSet",
+    "Transform",
 ]
 
 
@@ -539,6 +542,20 @@ class Method(nn.Module, abc.ABC):
             ``batch.images`` and ``batch.labels`` are empty: source-free adaptation.
         """
         return "both"
+
+    def passes(self) -> Sequence[Transform]:
+        """The passes over the training images of the experience that has just begun, by their transform.
+
+        Asked once per experience, after `begin_experience` (on resume again, from the same state); each
+        pass is one epoch of batches for `train_step`. Override it where experiences differ, e.g. in a method that
+        trains in the first one only, or where images are to be read as they are at test time.
+
+        Returns:
+            ``train`` (as ``augment`` says) or ``test`` (no augmentation) for each pass. Default: ``epochs``
+            times ``train``. Empty: `train_step` is not called.
+        """
+        once: tuple[Transform, ...] = ("train",)
+        return once * int(self.config.epochs)
 
     def end_experience(self, experience: ExperienceView) -> None:
         """Called after the last batch of each experience, before evaluation."""

@@ -16,7 +16,7 @@ import math
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import torch
 from tqdm import tqdm
 
 from benchmark import checkpoint, costs, evaluation, metrics, predictions, recording, records
-from benchmark.api import Batch, Experience, ExperienceView, LoopMethod, Method
+from benchmark.api import Batch, Experience, ExperienceView, LoopMethod, Method, Transform
 from benchmark.errors import BenchError, PluginError, RunBusy, RunFailed
 from benchmark.files import cannot_write
 from benchmark.interruption import Interrupted, Stop
@@ -228,13 +228,14 @@ class _Run:
         checkpoint.seed_everything(derive(self.plan.seeds["init"], "experience", index))
         method.train()
         method.begin_experience(view)
+        passes = tuple(method.passes())
         if index == 0 and middle is None:
             self.done["baseline"] = self._baseline(method)
         self.hooks.hook.bench_before_task(run_id=self.prepared.run_id, experience=index, method=method)
         if isinstance(method, LoopMethod):
             losses, seconds = self._train_loop_method(method, view, index)
         else:
-            losses, seconds = self._train(method, experience, index, middle)
+            losses, seconds = self._train(method, experience, index, passes, middle)
         trainable = costs.trainable(method)
         method.end_experience(view)
         view.close()
@@ -288,7 +289,12 @@ class _Run:
         return flops // int(epochs)
 
     def _train(
-        self, method: Method, experience: Experience, index: int, middle: dict[str, Any] | None
+        self,
+        method: Method,
+        experience: Experience,
+        index: int,
+        passes: Sequence[Transform],
+        middle: dict[str, Any] | None,
     ) -> tuple[list[dict[str, float]], float]:
         """The loop over epochs and batches, with checkpoints in the middle."""
         config = self.plan.method_config
@@ -306,8 +312,8 @@ class _Run:
             self.done["baseline"] = middle["baseline"]
             self.done["flops_train_step"] = middle["flops"]
         started = saved = time.perf_counter()
-        with self._bar(config.epochs * steps, index, first_epoch * steps + first_step) as bar:
-            for epoch in range(first_epoch, config.epochs):
+        with self._bar(len(passes) * steps, index, first_epoch * steps + first_step) as bar:
+            for epoch in range(first_epoch, len(passes)):
                 order = torch.randperm(
                     len(data), generator=torch.Generator().manual_seed(derive(self.plan.seeds["data"], index, epoch))
                 )
@@ -315,7 +321,8 @@ class _Run:
                     part = order[step * config.batch_size : (step + 1) * config.batch_size]
                     generator = torch.Generator().manual_seed(derive(self.plan.seeds["data"], index, epoch, step))
                     raw = data.images(part).to(self.prepared.device)
-                    batch = Batch(pipeline.train(raw, generator), data.labels[part].to(self.prepared.device))
+                    images = pipeline.train(raw, generator) if passes[epoch] == "train" else pipeline.eval(raw)
+                    batch = Batch(images, data.labels[part].to(self.prepared.device))
                     if self._measures_step(index, epoch, step):
                         pause = time.perf_counter()
                         self.done["flops_train_step"] = self._step_flops(method, batch)

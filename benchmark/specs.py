@@ -61,6 +61,8 @@ class MethodSpec:
         tracks: Hyper-parameters per track (``nano``, ``mini``, ``paper``), applied below the
             recipe; `rule` says where they come from.
         rule: How the values in ``tracks`` were found, without test data.
+        toy: Largest values of whole-number options in the toy runs of the contract, where the published
+            size would take minutes or gigabytes, e.g. ``{"projection": 64}``.
         sources: Where the value of a field or recipe comes from, ``{"lr": "paper, section 4"}``.
         paper: arXiv id or DOI.
         reference: Official repository and the commit compared with.
@@ -83,6 +85,7 @@ class MethodSpec:
     default_recipe: str = "default"
     tracks: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     rule: str = ""
+    toy: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     paper: str = ""
     reference: str = ""

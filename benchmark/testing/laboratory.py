@@ -77,9 +77,10 @@ class MethodSubject:
         return configs.resolve(self.spec.config, layers, key=f"method.{self.spec.name}")[0]
 
     def small(self, recipe: str, **changes: Any) -> Any:
-        """The same, with few epochs and small batches where the method's own checks allow it."""
+        """The same, with few epochs, small batches and toy sizes where the method's own checks allow it."""
         config = self.config_of(recipe)
-        for name, value in {"epochs": min(2, config.epochs), "batch_size": 8, **changes}.items():
+        limits = {name: min(limit, getattr(config, name)) for name, limit in {"epochs": 2, **self.spec.toy}.items()}
+        for name, value in {**limits, "batch_size": 8, **changes}.items():
             try:
                 config = dataclasses.replace(config, **{name: value})
             except ValueError:  # e.g. a method that makes exactly one pass

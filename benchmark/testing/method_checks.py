@@ -198,12 +198,12 @@ def resume(subject: MethodSubject) -> None:
     pieces += [(Stop(after=index),) for index in range(last)]
     pieces.append((Stop(before=last),))
     if not isinstance(subject.baseline.method, LoopMethod):
-        steps = len(subject.baseline.prepared.stream.scenario.experiences[0].train)
-        config = subject.small(subject.recipe)
-        steps = -(-steps // config.batch_size) * config.epochs
+        images = len(subject.baseline.prepared.stream.scenario.experiences[0].train)
+        passes = len(subject.baseline.record["losses"][0])  # of the first experience
+        steps = -(-images // subject.small(subject.recipe).batch_size) * passes
         # In the middle of the first and of the second experience (joint: twice in the only one).
         pieces.append((Stop(step=1), Stop(step=max(1, steps - 2))))
-        if last:
+        if last and subject.baseline.record["losses"][1]:  # a method may make no pass there
             pieces.append((Stop(step=steps + 1),))
     for stops in pieces:
         _same(subject.baseline, subject.run_in_pieces(stops), f"a run stopped {' and '.join(map(str, stops))}")

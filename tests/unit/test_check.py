@@ -287,3 +287,10 @@ def test_command_fails_with_exit_code_1(capsys: pytest.CaptureFixture[str], monk
 def test_wrong_names(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", *words]) == EXIT_USAGE
     assert "hint: " in capsys.readouterr().err
+
+
+def test_toy_limits_lower_options_and_never_raise_them() -> None:
+    limited = checks.method_subject(dataclasses.replace(TOY_METHOD, toy={"epochs": 1}))
+    assert limited.small("default").epochs == 1
+    generous = checks.method_subject(dataclasses.replace(TOY_METHOD, toy={"epochs": 50}))
+    assert generous.small("default").epochs == 3  # the method's own value, below the limit

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from benchmark import checkpoint, engine, hookspecs, preparation, records, streams
-from benchmark.api import Batch
+from benchmark.api import Batch, Transform
 from benchmark.engine import derive
 from benchmark.errors import PluginError, RunBusy, RunFailed, UndeclaredUse, UsageError
 from benchmark.interruption import Interrupted
 from benchmark.testing import toys
 from benchmark.testing.toys import ToyMethod, prepare_toy
+from benchmark.transforms import InputPipeline
 
 
 def manager(*plugins: object) -> pluggy.PluginManager:
@@ -101,6 +102,91 @@ def test_a_run_stopped_at_any_step_resumes_bit_for_bit(
     assert comparable(done) == comparable(whole)
     assert done.with_suffix(".parquet").read_bytes() == whole.with_suffix(".parquet").read_bytes()
     assert records.read(done)["timing"]["resumed"] == 1
+
+
+class FirstOnly(Stopper):
+    """Trains in the first experience, then looks at its images once more as they are; only looks in later ones."""
+
+    def __init__(self, config: Any, context: Any) -> None:
+        super().__init__(config, context)
+        self.register_buffer("looked", torch.zeros((), dtype=torch.float64))
+        self.first = True
+
+    def passes(self) -> tuple[Transform, ...]:
+        return ("train", "train", "test") if self.first else ("test",)
+
+    def train_step(self, batch: Batch) -> Any:
+        terms = super().train_step(batch)
+        self.looked += batch.images.double().sum()
+        return terms
+
+    def end_experience(self, experience: Any) -> None:
+        self.first = False
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"first": self.first}
+
+    def load_extra_state(self, state: Any) -> None:
+        self.first = state["first"]
+
+
+@pytest.fixture(scope="module")
+def whole_first_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted run."""
+    out, build = tmp_path_factory.mktemp("first-only"), type("Uninterrupted", (FirstOnly,), {})
+    return engine.execute(prepare_toy(build=build, experiences=3), out, hooks=manager(), quiet=True)
+
+
+def test_passes_may_differ_between_experiences(whole_first_only: Path) -> None:
+    record = records.read(whole_first_only)
+    assert [len(epochs) for epochs in record["losses"]] == [3, 1, 1]
+    assert record["cost"]["flops_train_step"] == 2 * 8 * 192 * 6 * 2
+
+
+@pytest.mark.parametrize("stop_at", [6, 8])
+def test_a_run_with_different_passes_resumes_bit_for_bit(tmp_path: Path, stop_at: int, whole_first_only: Path) -> None:
+    build = type("FreshFirstOnly", (FirstOnly,), {"stop_at": stop_at})
+    with pytest.raises(Interrupted):
+        engine.execute(prepare_toy(build=build, experiences=3), tmp_path, hooks=manager(), quiet=True)
+    path = engine.execute(prepare_toy(build=build, experiences=3), tmp_path, hooks=manager(), quiet=True)
+    # 16 images in batches of 8: 3 passes, then 1 and 1; one more step counts FLOPs.
+    assert build.steps == 2 * (3 + 1 + 1) + 1
+    assert comparable(path) == comparable(whole_first_only)
+    assert path.with_suffix(".parquet").read_bytes() == whole_first_only.with_suffix(".parquet").read_bytes()
+
+
+def test_a_test_pass_shows_images_as_they_are_at_test_time(tmp_path: Path) -> None:
+    class Looks(ToyMethod):
+        seen: list[torch.Tensor] = []  # noqa: RUF012 - of the class: the engine builds its own instance
+
+        def passes(self) -> tuple[Transform, ...]:
+            return ("test", "train")
+
+        def train_step(self, batch: Batch) -> Any:
+            self.seen.append(batch.images.sort(dim=0).values.mean())
+            return super().train_step(batch)
+
+    prepared = prepare_toy(build=Looks, settings={"batch_size": "16"})
+    pipeline = InputPipeline("glyph32", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    prepared = dataclasses.replace(prepared, pipeline=pipeline)
+    engine.execute(prepared, tmp_path, hooks=manager(), quiet=True)
+    whole = prepared.stream.scenario.experiences[0].train.images(slice(None))
+    as_they_are = pipeline.eval(whole).mean()
+    torch.testing.assert_close(Looks.seen[0], as_they_are)
+    assert (Looks.seen[1] - as_they_are).abs() > 1e-3  # cropped, with padding
+
+
+def test_no_pass_at_all_leaves_out_training(tmp_path: Path) -> None:
+    class Idle(ToyMethod):
+        def passes(self) -> tuple[Transform, ...]:
+            return ()
+
+        def train_step(self, batch: Batch) -> Any:
+            raise AssertionError("train_step was called")
+
+    record = records.read(engine.execute(prepare_toy(build=Idle), tmp_path, hooks=manager(), quiet=True))
+    assert record["losses"] == [[], []]
+    assert record["cost"]["flops_train_step"] is None
 
 
 def test_a_second_process_is_told_that_the_run_is_taken(tmp_path: Path) -> None:

@@ -154,3 +154,35 @@ def test_other_blocks_run_whole_and_refuse_what_cannot_be_put_into_them() -> Non
     with pytest.raises(UsageError, match="block 0 of this backbone \\(ParallelScalingBlock\\)"):
         blocks.check_plain_blocks(vit)
     blocks.check_plain_blocks(vit_of())
+
+
+def causal_by_hand(block: Any, tokens: Tensor) -> Tensor:
+    """One block in which token i is computed from tokens 0 to i alone, one at a time."""
+    rows = [run_block(block, tokens[:, : end + 1])[:, -1] for end in range(tokens.shape[1])]
+    return torch.stack(rows, dim=1)
+
+
+@pytest.mark.parametrize("read", [None, *READS, torch.tensor([3, 0, 16])], ids=str)
+def test_causal_attention_sees_only_what_is_before(read: Any) -> None:
+    block, tokens = vit_of().blocks[0], tokens_of()
+    expected = causal_by_hand(block, tokens)
+    found = run_block(block, tokens, read=read, causal=True)
+    wanted = expected if read is None else blocks.take(expected, read)
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("read", [None, slice(2, 5), torch.tensor([3, 0, 16])], ids=str)
+def test_every_token_sees_a_whole_prefix(read: Any) -> None:
+    block, tokens = vit_of().blocks[0], tokens_of()
+    prefix = (tokens[:, :4] * 0.5, tokens[:, 4:8])
+    rows = [run_block(block, tokens[:, : end + 1], prefix=prefix)[:, -1] for end in range(17)]
+    expected = torch.stack(rows, dim=1)
+    found = run_block(block, tokens, read=read, prefix=prefix, causal=True)
+    torch.testing.assert_close(found, expected if read is None else blocks.take(expected, read))
+
+
+def test_one_position_per_row() -> None:
+    tokens = tokens_of()
+    found = blocks.take(tokens, torch.tensor([2, 0, 5]))
+    assert found.shape == (3, 1, 32)
+    assert torch.equal(found[:, 0], torch.stack([tokens[0, 2], tokens[1, 0], tokens[2, 5]]))

@@ -143,8 +143,8 @@ class ComponentPool(nn.Module):
 
     def resize(self, size: int) -> None:
         """Gives the pool another number of rows, new ones 0. The parameters are new objects afterwards."""
+        kept = min(size, self.size)
         for name, old in list(self.named_parameters()):
-            kept = min(size, self.size)
             new = old.new_zeros(old.shape[0], size, *old.shape[2:])
             new[:, :kept] = old.detach()[:, :kept]
             setattr(self, name, nn.Parameter(new, requires_grad=old.requires_grad))

@@ -39,8 +39,13 @@ class SideNetwork(nn.Module):
         if kind == "alexnet":
             from torchvision.models import alexnet
 
-            whole = alexnet(weights=None)
-            self.features, self.pool, channels = whole.features, whole.avgpool, 256 * 6 * 6
+            with torch.device("meta"):  # the classifier, 58 of 61 million weights, is never made
+                whole = alexnet(weights=None)
+            self.features = whole.features.to_empty(device=torch.get_default_device())
+            for layer in self.features:
+                if isinstance(layer, nn.Conv2d):
+                    layer.reset_parameters()
+            self.pool, channels = whole.avgpool, 256 * 6 * 6
         else:
             layers: list[nn.Module] = []
             for inside, outside in ((3, 32), (32, 64), (64, 128)):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from benchmark.backbones.heads import VPT_BIAS, ClassHead, mask_logits
+from benchmark.backbones.heads import VPT_BIAS, ClassHead, MLPHead, mask_logits
 
 
 def test_growing_keeps_old_rows_and_draws_new_ones() -> None:
@@ -80,3 +81,76 @@ def test_masked_rows_get_exactly_no_gradient() -> None:
     assert head.weight.grad is not None
     assert not head.weight.grad[:3].any()
     assert head.weight.grad[3:].all()
+
+
+def mlp(hidden: int = 2, **options: Any) -> MLPHead:
+    torch.manual_seed(0)
+    head = MLPHead(8, hidden, **options)
+    head.grow(3)
+    return head
+
+
+def test_the_mlp_head_normalises_behind_the_non_linearity() -> None:
+    head, features = mlp(1, dropout=0.0), torch.randn(16, 8)
+    linear, _, norm, _ = head.hidden
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(norm, nn.BatchNorm1d)
+    hidden = (features @ linear.weight.T + linear.bias).clamp(min=0)
+    normed = (hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + 1e-5).sqrt()
+    wanted = normed @ head.last.weight.T + head.last.bias
+    torch.testing.assert_close(head(features), wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(norm.running_mean, 0.1 * hidden.detach().mean(0))
+    linear_head = mlp(0)
+    torch.testing.assert_close(linear_head(features), linear_head.last(features))
+    layered = mlp(1, norm="layer", dropout=0.0)
+    torch.testing.assert_close(layered(features)[3:4], layered(features[3:4]), atol=1e-6, rtol=1e-5)
+
+
+def test_hidden_layers_are_drawn_by_fan_out_and_rows_are_added_to_the_last_layer_only() -> None:
+    torch.manual_seed(0)
+    head = MLPHead(512, 1, init="vpt")
+    hidden = head.hidden[0]
+    assert isinstance(hidden, nn.Linear)
+    assert float(hidden.weight.detach().std()) == pytest.approx((2 / 512) ** 0.5, rel=0.01)
+    assert float(hidden.bias.detach().abs().max()) <= 512**-0.5
+    before = {name: value.clone() for name, value in head.hidden.state_dict().items()}
+    assert head.grow(4)
+    assert not head.grow(2)
+    assert head.classes == 4
+    assert head.last.bias.tolist() == pytest.approx([VPT_BIAS] * 4)
+    assert all(torch.equal(value, before[name]) for name, value in head.hidden.state_dict().items())
+
+
+def test_a_batch_of_one_uses_running_statistics_and_leaves_them() -> None:
+    head = mlp(dropout=0.0)
+    head(torch.randn(16, 8))
+    kept = {name: value.clone() for name, value in head.state_dict().items()}
+    one = torch.randn(1, 8)
+    found = head(one)
+    found.sum().backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
+    assert all(torch.equal(value, kept[name]) for name, value in head.state_dict().items())
+    torch.testing.assert_close(found, head.eval()(one))
+
+
+def test_frozen_norms_stay_also_after_a_restart() -> None:
+    head = mlp(dropout=0.0)
+    head(torch.randn(16, 8))
+    head.freeze_norms()
+    again = mlp(dropout=0.0)
+    again.load_state_dict(head.state_dict())
+    again.restore_frozen()
+    for one in (head, again):
+        one.train()
+        norms = [layer for layer in one.hidden if isinstance(layer, nn.BatchNorm1d)]
+        assert len(norms) == 2
+        assert not any(norm.training or norm.weight.requires_grad or norm.bias.requires_grad for norm in norms)
+        before = [norm.running_mean.clone() for norm in norms if norm.running_mean is not None]
+        one(torch.randn(16, 8)).sum().backward()
+        assert all(norm.weight.grad is None for norm in norms)
+        after = [norm.running_mean for norm in norms if norm.running_mean is not None]
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        assert one.hidden[0].weight.grad is not None
+    free = mlp(dropout=0.0)
+    free.restore_frozen()
+    assert all(parameter.requires_grad for parameter in free.parameters())

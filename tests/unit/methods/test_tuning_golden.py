@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import zlib
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -229,6 +231,7 @@ def test_train_logits_of_the_official_code() -> None:
 # Names and counts on the full-size model, without a single weight being drawn.
 
 
+@cache
 def vit_base() -> VisionTransformer:
     with torch.device("meta"):
         return VisionTransformer(img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12, num_classes=0)
@@ -240,7 +243,7 @@ def on_meta(module: ModuleType, classes: int = 100, **options: Any) -> Classifie
     config = spec.config(**options)
     scenario = toy_scenario(experiences=1, classes=2, train=1, test=1)
     context = Context(
-        backbone=Backbone(name="base", model=vit_base(), mean=(0.0,) * 3, std=(1.0,) * 3, sha256=""),
+        backbone=Backbone(name="base", model=copy.deepcopy(vit_base()), mean=(0.0,) * 3, std=(1.0,) * 3, sha256=""),
         device=torch.device("meta"),
         scenario=scenario,
         pipeline=InputPipeline("plain", size=224, mean=(0.0,) * 3, std=(1.0,) * 3),

@@ -65,7 +65,10 @@ def to_benchmark(scenario: Scenario, *, task_labels: bool = False) -> Any:
     ``train_stream[i].dataset`` and ``test_stream[i].dataset`` hold the samples of experience i in our
     order, with the attributes ``targets`` and ``sample_ids``. Experiences have the classes timeline
     (``classes_in_this_experience``, ``previous_classes``, ...), ``domain``, and, on the training
-    stream where there are unlabelled target images, ``target_dataset`` (items are images only).
+    stream where there are unlabelled target images, ``target_dataset`` (items are images only). Test
+    sets that belong to no experience (source images, new classes, other data sets) are the
+    ``further_stream``, each with its ``test_name``; it is absent where there are none. Where training
+    images have domains, the data set of the training stream has the attribute ``domains``.
 
     Args:
         scenario: Any scenario.
@@ -78,14 +81,21 @@ def to_benchmark(scenario: Scenario, *, task_labels: bool = False) -> Any:
     generic = import_quietly("avalanche.benchmarks.scenarios.generic_scenario")
     datasets = import_quietly("avalanche.benchmarks.scenarios.dataset_scenario")
     supervised = import_quietly("avalanche.benchmarks.scenarios.supervised")
-    plain = datasets.benchmark_from_datasets(
-        train=[to_dataset(part.train, task_labels=task_labels) for part in scenario.experiences],
-        test=[to_dataset(part.test, task_labels=task_labels) for part in scenario.experiences],
-    )
+    streams = {
+        "train": [to_dataset(part.train, task_labels=task_labels) for part in scenario.experiences],
+        "test": [to_dataset(part.test, task_labels=task_labels) for part in scenario.experiences],
+    }
+    if scenario.tests:
+        streams["further"] = [to_dataset(test.images, task_labels=task_labels) for test in scenario.tests]
+    plain = datasets.benchmark_from_datasets(**streams)
     benchmark = supervised.with_classes_timeline(plain)
+    if scenario.tests:
+        for experience, test in zip(benchmark.further_stream, scenario.tests, strict=True):
+            experience.test_name = test.name
     for stream in (benchmark.train_stream, benchmark.test_stream):
         for experience, part in zip(stream, scenario.experiences, strict=True):
             experience.domain = part.domain
+            experience.source_domains = part.source_domains
     for experience, part in zip(benchmark.train_stream, scenario.experiences, strict=True):
         if part.target is not None:
             experience.target_dataset = generic.ExperienceAttribute(UnlabelledImages(part.target), use_in_train=True)
@@ -108,6 +118,8 @@ def to_dataset(images: ImageSet, *, task_labels: bool = False, **attributes: lis
         made_of.DataAttribute(data.targets, "targets"),
         made_of.DataAttribute(images.ids.tolist(), "sample_ids"),
     ]
+    if images.domains is not None:
+        columns.append(made_of.DataAttribute(images.domains.tolist(), "domains"))
     if task_labels:
         zeros = flat.ConstantSequence(0, len(data))
         columns.append(made_of.DataAttribute(zeros, "targets_task_labels", use_in_getitem=True))

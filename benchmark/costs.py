@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import resource
 import sys
 from collections.abc import Callable, Iterable
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.api import Method
+from benchmark import checkpoint
+from benchmark.api import Batch, ExperienceView, LoopMethod, Method, Scenario
+from benchmark.streams import first_images
 
 
 def unique(tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -55,14 +58,48 @@ def storage_bytes(method: Method) -> int:
 
 
 def count_flops(method: Method, work: Callable[[Method], object]) -> int:
-    """FLOP of ``work`` on a copy of the method; the method itself is not touched.
+    """FLOP of ``work`` on a copy of the method; the method and the random state are not touched.
 
     One multiply-add counts 2. The plain attention path is used so that its products are seen.
     """
+<<<<<<< /tmp/fam/main/benchmark/costs.py
+    twin, state = copy.deepcopy(method), checkpoint.random_state()
+=======
     twin = copy.deepcopy(method)
+    if not torch.is_grad_enabled():  # the counter stumbles over views of parameters that ask for a gradient
+        twin.requires_grad_(False)
+>>>>>>> benchmark/costs.py
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work(twin)
+    checkpoint.set_random_state(state)
     return int(counter.get_total_flops())
+
+
+def step_flops(method: Method, batch: Batch) -> int:
+    """FLOP of one training step on a batch."""
+    return count_flops(method, lambda twin: twin.train_step(batch))
+
+
+def loop_step_flops(method: LoopMethod, scenario: Scenario, index: int, uses: frozenset[str], name: str) -> int:
+    """FLOP per training step of a method with its own loop, from a copy trained on one batch.
+
+    Args:
+        method: After `begin_experience` of the experience.
+        scenario: What it is shown of.
+        index: The experience.
+        uses: What it declares.
+        name: Its name, for messages.
+    """
+    experience = scenario.experiences[index]
+    short = dataclasses.replace(experience, train=first_images(experience.train, method.config.batch_size))
+    parts = (*scenario.experiences[:index], short)
+    view = ExperienceView(dataclasses.replace(scenario, experiences=parts), index, uses, name)
+
+    def train(twin: Method) -> None:
+        if isinstance(twin, LoopMethod):
+            twin.train_experience(view)
+
+    return count_flops(method, train) // max(1, int(method.config.epochs))
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -9,8 +9,6 @@ checkpoint.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
 import inspect
 import math
 import shutil
@@ -26,13 +24,14 @@ import torch
 from tqdm import tqdm
 
 from benchmark import checkpoint, costs, evaluation, metrics, predictions, recording, records
-from benchmark.api import Batch, Experience, ExperienceView, LoopMethod, Method, Transform
+from benchmark.api import Experience, ExperienceView, ImageSet, LoopMethod, Method, Transform
+from benchmark.batches import Feed, derive
 from benchmark.errors import BenchError, PluginError, RunBusy, RunFailed
 from benchmark.files import cannot_write
 from benchmark.interruption import Interrupted, Stop
 from benchmark.preparation import Prepared
+from benchmark.selection import Selection
 from benchmark.specs import RunFinished
-from benchmark.streams import first_images
 
 BOUNDARY = "boundary.safetensors"
 MIDDLE = "middle.safetensors"
@@ -46,12 +45,6 @@ COSTS = (
     "flops_train_step",
     "storage_bytes",
 )
-
-
-def derive(seed: int, *place: int | str) -> int:
-    """A seed for one place of a run, independent of all others (SHA-256 of the parts)."""
-    text = ":".join(map(str, (seed, *place)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def execute(
@@ -146,6 +139,7 @@ class _Run:
         self.done: dict[str, Any] = {
             "experience": 0,
             "losses": [],
+            "selected": [],
             "baseline": None,
             "train_seconds": [],
             "eval_seconds": [],
@@ -210,7 +204,7 @@ class _Run:
         boundary, middle = self.work / BOUNDARY, self.work / MIDDLE
         if boundary.exists():
             saved = checkpoint.load(boundary)
-            self.done = saved["done"]
+            self.done |= saved["done"]
             checkpoint.restore(method, saved["method"])
             self.done["resumed"] += 1
         state = checkpoint.load(middle) if middle.exists() else None
@@ -232,10 +226,11 @@ class _Run:
         if index == 0 and middle is None:
             self.done["baseline"] = self._baseline(method)
         self.hooks.hook.bench_before_task(run_id=self.prepared.run_id, experience=index, method=method)
+        selection = Selection(self._selection_images(experience))
         if isinstance(method, LoopMethod):
             losses, seconds = self._train_loop_method(method, view, index)
         else:
-            losses, seconds = self._train(method, experience, index, passes, middle)
+            losses, seconds = self._train(method, experience, index, passes, middle, selection)
         trainable = costs.trainable(method)
         method.end_experience(view)
         view.close()
@@ -243,6 +238,7 @@ class _Run:
         row = self._evaluate(method, index)
         eval_seconds = time.perf_counter() - started
         self.done["losses"].append(losses)
+        self.done["selected"].append((selection.chosen, selection.scores))
         self.done["train_seconds"].append(seconds)
         self.done["eval_seconds"].append(eval_seconds)
         self.done["trainable"].append(trainable)
@@ -259,7 +255,9 @@ class _Run:
         self, method: LoopMethod, view: ExperienceView, index: int
     ) -> tuple[list[dict[str, float]], float]:
         if index == len(self.stream.scenario.experiences) - 1:
-            self.done["flops_train_step"] = self._loop_step_flops(method, index)
+            self.done["flops_train_step"] = costs.loop_step_flops(
+                method, self.stream.scenario, index, self.prepared.context.uses, self.plan.method_spec.name
+            )
         started = time.perf_counter()
         with self._bar(1, index) as bar:
             losses = {name: float(value) for name, value in method.train_experience(view).items()}
@@ -268,26 +266,6 @@ class _Run:
             raise self._not_finite(index, 0, 0, losses)
         return [losses], time.perf_counter() - started
 
-    def _loop_step_flops(self, method: LoopMethod, index: int) -> int:
-        """FLOP per training step of a method with its own loop, from a copy trained on one batch."""
-        scenario = self.stream.scenario
-        experience = scenario.experiences[index]
-        batch = first_images(experience.train, self.plan.method_config.batch_size)
-        short = Experience(train=batch, test=experience.test, classes=experience.classes, domain=experience.domain)
-        parts = (*scenario.experiences[:index], short)
-
-        view = ExperienceView(
-            dataclasses.replace(scenario, experiences=parts),
-            index,
-            self.prepared.context.uses,
-            self.plan.method_spec.name,
-        )
-        epochs = max(1, self.plan.method_config.epochs)
-        state = checkpoint.random_state()
-        flops = costs.count_flops(method, lambda twin: _as_loop(twin).train_experience(view))
-        checkpoint.set_random_state(state)
-        return flops // int(epochs)
-
     def _train(
         self,
         method: Method,
@@ -295,11 +273,20 @@ class _Run:
         index: int,
         passes: Sequence[Transform],
         middle: dict[str, Any] | None,
+        selection: Selection,
     ) -> tuple[list[dict[str, float]], float]:
         """The loop over epochs and batches, with checkpoints in the middle."""
-        config = self.plan.method_config
-        data, pipeline = experience.train, self.prepared.pipeline
-        steps = math.ceil(len(data) / config.batch_size)
+        feed = Feed(
+            method,
+            experience,
+            index,
+            passes,
+            batch_size=self.plan.method_config.batch_size,
+            uses=self.prepared.context.uses,
+            seed=self.plan.seeds["data"],
+            pipeline=self.prepared.pipeline,
+            device=self.prepared.device,
+        )
         first_epoch, first_step = 0, 0
         losses: list[dict[str, float]] = []
         sums: dict[str, float] = {}
@@ -311,48 +298,55 @@ class _Run:
             before = middle["seconds"]
             self.done["baseline"] = middle["baseline"]
             self.done["flops_train_step"] = middle["flops"]
+            selection.load(middle["selection"])
         started = saved = time.perf_counter()
-        with self._bar(len(passes) * steps, index, first_epoch * steps + first_step) as bar:
-            for epoch in range(first_epoch, len(passes)):
-                order = torch.randperm(
-                    len(data), generator=torch.Generator().manual_seed(derive(self.plan.seeds["data"], index, epoch))
-                )
-                for step in range(first_step if epoch == first_epoch else 0, steps):
-                    part = order[step * config.batch_size : (step + 1) * config.batch_size]
-                    generator = torch.Generator().manual_seed(derive(self.plan.seeds["data"], index, epoch, step))
-                    raw = data.images(part).to(self.prepared.device)
-                    images = pipeline.train(raw, generator) if passes[epoch] == "train" else pipeline.eval(raw)
-                    batch = Batch(images, data.labels[part].to(self.prepared.device))
+        with self._bar(sum(feed.steps), index, sum(feed.steps[:first_epoch]) + first_step) as bar:
+            for epoch in range(first_epoch, feed.epochs):
+                for step in range(first_step if epoch == first_epoch else 0, feed.steps[epoch]):
+                    batch = feed.batch(epoch, step)
                     if self._measures_step(index, epoch, step):
                         pause = time.perf_counter()
-                        self.done["flops_train_step"] = self._step_flops(method, batch)
+                        self.done["flops_train_step"] = costs.step_flops(method, batch)
                         started += time.perf_counter() - pause  # counting is not training
                     with self.stop.deferring():
                         terms = {name: float(value) for name, value in method.train_step(batch).items()}
                     if any(not math.isfinite(value) for value in terms.values()):
                         raise self._not_finite(index, epoch, step, terms)
                     for name, value in terms.items():
-                        sums[name] = sums.get(name, 0.0) + value * len(part)
+                        sums[name] = sums.get(name, 0.0) + value * feed.weight(batch)
                     bar.update()
                     now = time.perf_counter()
                     if self.stop.requested or now - saved >= self.plan.engine.checkpoint_seconds:
                         place = {"epoch": epoch, "step": step + 1, "losses": losses, "sums": sums}
-                        self._save_middle(method, index, place, before + now - started)
+                        self._save_middle(
+                            method, index, {**place, "selection": selection.state()}, before + now - started
+                        )
                         saved = time.perf_counter()
                     if self.stop.requested:
                         raise KeyboardInterrupt
-                losses.append({name: value / len(data) for name, value in sums.items()})
+                losses.append({name: value / feed.images(epoch) for name, value in sums.items()})
                 sums = {}
+                if selection.images is not None and feed.epochs > 1:
+                    pause = time.perf_counter()
+                    selection.consider(method, epoch, self._score(method, index, selection.images))
+                    started += time.perf_counter() - pause  # selecting is not training
+        selection.put_back(method)
         return losses, before + time.perf_counter() - started
+
+    def _selection_images(self, experience: Experience) -> ImageSet | None:
+        """What the epochs of an experience are compared on, or None when the last one is taken."""
+        rule = self.plan.engine.select
+        if rule == "source-validation":
+            return experience.validation
+        return experience.test if rule == "target-oracle" else None
+
+    def _score(self, method: Method, index: int, images: ImageSet) -> float:
+        """Accuracy on images for selection."""
+        found = self._predictions(method, index, [(0, images)], {})
+        return float((found.prediction == found.label).double().mean())
 
     def _measures_step(self, index: int, epoch: int, step: int) -> bool:
         return index == len(self.stream.scenario.experiences) - 1 and epoch == 0 and step == 0
-
-    def _step_flops(self, method: Method, batch: Batch) -> int:
-        state = checkpoint.random_state()
-        flops = costs.count_flops(method, lambda twin: twin.train_step(batch))
-        checkpoint.set_random_state(state)
-        return flops
 
     def _save_middle(self, method: Method, index: int, place: Mapping[str, Any], seconds: float) -> None:
         checkpoint.save(
@@ -395,12 +389,29 @@ class _Run:
         return [float(value) for value in metrics.accuracy_matrix(found, 1, len(self.stream.tests))[0][0]]
 
     def _predict(self, method: Method, index: int) -> evaluation.Predictions:
+        """Predictions on all test sets that may be shown after an experience."""
+        tests = [(place, self.stream.tests[place]) for place in self.stream.tests_seen[index]]
+        names = self.stream.scenario.class_names
+        vocabularies = {
+            place: evaluation.Vocabulary(labels, tuple(names[label] for label in labels))
+            for place, labels in self.stream.vocabularies.items()
+        }
+        return self._predictions(method, index, tests, vocabularies)
+
+    def _predictions(
+        self,
+        method: Method,
+        index: int,
+        tests: list[tuple[int, ImageSet]],
+        vocabularies: Mapping[int, evaluation.Vocabulary],
+    ) -> evaluation.Predictions:
         scenario, uses = self.stream.scenario, self.prepared.context.uses
         state = checkpoint.random_state()
         try:
             return evaluation.evaluate(
                 method,
-                [(place, self.stream.tests[place]) for place in self.stream.tests_seen[index]],
+                tests,
+                vocabularies=vocabularies,
                 pipeline=self.prepared.pipeline,
                 seen=len(scenario.seen_classes(index)),
                 open_head="num_classes" in uses,
@@ -482,9 +493,3 @@ class _Run:
         )
         with contextlib.suppress(RunFailed):
             records.write(self.path, record)
-
-
-def _as_loop(method: Method) -> LoopMethod:
-    if not isinstance(method, LoopMethod):
-        raise TypeError(f"{type(method).__name__} is not a LoopMethod")
-    return method

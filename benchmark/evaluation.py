@@ -1,16 +1,18 @@
 """Evaluation: predictions of one state of a method on the test sets that may be shown to it.
 
 The firewall of the test side is here. Images are shown without labels, ids or experience; logits are
-cut to the classes seen; and unless a method declares ``test_batch``, a few images are predicted once
-more, alone, and must come out the same.
+cut to the classes seen, or to the classes of the test set where these are known by name only; and
+unless a method declares ``test_batch``, a few images are predicted once more, alone, and must come out
+the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.api import ImageSet, Method
@@ -44,10 +46,24 @@ class Predictions:
     logits: Tensor | None
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """The classes of a test set that are known to the method by name only.
+
+    Attributes:
+        labels: Their labels; column k of the logits is ``labels[k]``.
+        names: Their names.
+    """
+
+    labels: tuple[int, ...]
+    names: tuple[str, ...]
+
+
 def evaluate(
     method: Method,
     tests: Sequence[tuple[int, ImageSet]],
     *,
+    vocabularies: Mapping[int, Vocabulary] | None = None,
     pipeline: InputPipeline,
     seen: int,
     open_head: bool,
@@ -64,6 +80,7 @@ def evaluate(
     Args:
         method: The learner; must not be changed by evaluation.
         tests: Pairs of (index, test set).
+        vocabularies: For test sets whose classes are known by name only; by index.
         pipeline: Input transform.
         seen: Number of classes seen; the logits may have this many columns.
         open_head: Whether logits of unseen classes are allowed (``num_classes`` declared).
@@ -80,6 +97,74 @@ def evaluate(
             that evaluation has changed.
         RunFailed: Logits that are not finite.
     """
+    named = vocabularies or {}
+    versions = _versions(method)
+    was_training = method.training
+    method.eval()
+    parts = []
+    with torch.no_grad():
+        for vocabulary in [None, *named.values()]:
+            group = [(index, test) for index, test in tests if named.get(index) is vocabulary]
+            if not group:
+                continue
+            judge = _Judge(method, pipeline, device, name, seen, open_head, vocabulary)
+            parts.append(_predict_group(judge, group, per_image, batch_size, order, seed, keep_logits))
+    method.train(was_training)
+    if _versions(method) != versions:
+        raise PluginError(
+            f"method `{name}` changes its parameters or buffers in `predict`",
+            hint="evaluation must leave the state as it is; compute without in-place updates",
+        )
+    if not parts:
+        raise RunFailed(f"{name}: there is no test image to evaluate")
+    return _join(parts)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Asks a method for logits and checks their shape."""
+
+    method: Method
+    pipeline: InputPipeline
+    device: torch.device
+    name: str
+    seen: int
+    open_head: bool
+    vocabulary: Vocabulary | None
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """Logits ``(B, K)``, float32 on the CPU, for uint8 images ``(B, 3, H, W)``."""
+        images = self.pipeline.eval(raw.to(self.device))
+        if self.vocabulary is None:
+            scores, what, seen, more = self.method.predict(images), "predict", self.seen, self.open_head
+        else:
+            scores = self.method.predict_named(images, self.vocabulary.names)
+            what, seen, more = "predict_named", len(self.vocabulary.names), False
+        if scores.ndim != 2 or len(scores) != len(raw):
+            raise PluginError(
+                f"method `{self.name}`: `{what}` returned shape {tuple(scores.shape)} for {len(raw)} images",
+                hint=f"return logits of shape ({len(raw)}, {seen})",
+            )
+        if scores.shape[1] < seen or (scores.shape[1] > seen and not more):
+            known = "were seen" if self.vocabulary is None else "were named"
+            hints = ("grow the head in `begin_experience`", "cut the logits to the classes seen")
+            raise PluginError(
+                f"method `{self.name}`: `{what}` returned {scores.shape[1]} columns, but {seen} classes {known}",
+                hint=hints[scores.shape[1] > seen] if self.vocabulary is None else "return one column per name",
+            )
+        return scores.detach().to("cpu", torch.float32)
+
+
+def _predict_group(
+    judge: _Judge,
+    tests: Sequence[tuple[int, ImageSet]],
+    per_image: bool,
+    batch_size: int,
+    order: str,
+    seed: int,
+    keep_logits: bool,
+) -> Predictions:
+    """Predicts test sets that share their classes."""
     joined = ImageSet.concat([test for _, test in tests])
     test_set = torch.cat([torch.full((len(test),), index) for index, test in tests])
     count = len(joined)
@@ -87,75 +172,64 @@ def evaluate(
         places = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     else:
         places = torch.arange(count)
-    versions = _versions(method)
-    was_training = method.training
-    method.eval()
     logits: Tensor | None = None
-    with torch.no_grad():
-        for start in range(0, count, batch_size):
-            part = places[start : start + batch_size]
-            scores = _predict(method, joined.images(part), pipeline, device, seen, open_head, name)
-            if logits is None:
-                logits = torch.empty(count, scores.shape[1])
-            logits[part] = scores
+    for start in range(0, count, batch_size):
+        part = places[start : start + batch_size]
+        scores = judge(joined.images(part))
         if logits is None:
-            raise RunFailed(f"{name}: there is no test image to evaluate")
-        if per_image:
-            _probe(method, joined, logits, places, pipeline, device, seen, open_head, name)
-    method.train(was_training)
-    if _versions(method) != versions:
-        raise PluginError(
-            f"method `{name}` changes its parameters or buffers in `predict`",
-            hint="evaluation must leave the state as it is; compute without in-place updates",
-        )
+            logits = torch.empty(count, scores.shape[1])
+        logits[part] = scores
+    if logits is None:
+        raise RunFailed(f"{judge.name}: there is no test image to evaluate")
+    if per_image:
+        _probe(judge, joined, logits, places)
     if not torch.isfinite(logits).any(dim=1).all() or torch.isnan(logits).any():
-        raise RunFailed(f"method `{name}`: logits are not finite at evaluation", hint="lower the learning rate")
+        raise RunFailed(f"method `{judge.name}`: logits are not finite at evaluation", hint="lower the learning rate")
     top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    best = logits.argmax(dim=1)
+    confidence = logits.softmax(dim=1).amax(dim=1)
+    if judge.vocabulary is not None:
+        labels = torch.tensor(judge.vocabulary.labels)
+        top, best = labels[top], labels[best]
+        wide = torch.full((count, int(labels.max()) + 1), -torch.inf)
+        wide[:, labels] = logits
+        logits = wide
     return Predictions(
         test_set=test_set,
         sample_id=joined.ids,
         label=joined.labels,
-        prediction=logits.argmax(dim=1),
+        prediction=best,
         top5=top,
-        confidence=logits.softmax(dim=1).amax(dim=1),
+        confidence=confidence,
         logits=logits if keep_logits else None,
     )
 
 
-def _predict(
-    method: Method, raw: Tensor, pipeline: InputPipeline, device: torch.device, seen: int, open_head: bool, name: str
-) -> Tensor:
-    images = pipeline.eval(raw.to(device))
-    scores = method.predict(images)
-    if scores.ndim != 2 or len(scores) != len(raw):
-        raise PluginError(
-            f"method `{name}`: `predict` returned shape {tuple(scores.shape)} for {len(raw)} images",
-            hint=f"return logits of shape ({len(raw)}, {seen})",
-        )
-    if scores.shape[1] < seen or (scores.shape[1] > seen and not open_head):
-        raise PluginError(
-            f"method `{name}`: `predict` returned {scores.shape[1]} columns, but {seen} classes were seen",
-            hint="cut the logits to the classes seen"
-            if scores.shape[1] > seen
-            else "grow the head in `begin_experience`",
-        )
-    return scores.detach().to("cpu", torch.float32)
+def _join(parts: Sequence[Predictions]) -> Predictions:
+    """One after the other; narrower ``top5`` are padded with -1, narrower logits with ``-inf``."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def stack(tensors: Sequence[Tensor], fill: float) -> Tensor:
+        width = max(tensor.shape[1] for tensor in tensors)
+        return torch.cat([F.pad(tensor, (0, width - tensor.shape[1]), value=fill) for tensor in tensors])
+
+    logits = [part.logits for part in parts if part.logits is not None]
+    return Predictions(
+        test_set=torch.cat([part.test_set for part in parts]),
+        sample_id=torch.cat([part.sample_id for part in parts]),
+        label=torch.cat([part.label for part in parts]),
+        prediction=torch.cat([part.prediction for part in parts]),
+        top5=stack([part.top5 for part in parts], -1),
+        confidence=torch.cat([part.confidence for part in parts]),
+        logits=stack(logits, -torch.inf) if logits else None,
+    )
 
 
-def _probe(
-    method: Method,
-    joined: ImageSet,
-    logits: Tensor,
-    places: Tensor,
-    pipeline: InputPipeline,
-    device: torch.device,
-    seen: int,
-    open_head: bool,
-    name: str,
-) -> None:
+def _probe(judge: _Judge, joined: ImageSet, logits: Tensor, places: Tensor) -> None:
     """Predicts a few images alone and compares with their logits in the batch."""
     for place in places[:: max(1, len(places) // PROBES)][:PROBES].tolist():
-        alone = _predict(method, joined.images(torch.tensor([place])), pipeline, device, seen, open_head, name)[0]
+        alone = judge(joined.images(torch.tensor([place])))[0]
         batched = logits[place]
         finite = torch.isfinite(batched)
         gap = (alone[finite] - batched[finite]).abs().max()
@@ -163,7 +237,7 @@ def _probe(
             min=1
         ):
             raise PluginError(
-                f"method `{name}`: the prediction of an image depends on the other images of its batch "
+                f"method `{judge.name}`: the prediction of an image depends on the other images of its batch "
                 f"(logits differ by {gap:.2g})",
                 hint="predict per image, or declare `test_batch` and be marked as leaking in tables",
             )

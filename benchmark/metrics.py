@@ -295,6 +295,38 @@ def min_acc(matrix: Array, time: int | None = None) -> float:
     return float(np.mean([matrix[j + 1 : t + 1, j].min() for j in range(t)])) if t else NAN
 
 
+# --- Adaptation, generalisation, new classes --------------------------------------------------
+
+
+def transfer_metrics(family: Family, acc: float, further: Mapping[str, float]) -> dict[str, Any]:
+    """Metrics of the families that transfer: fractions, NaN where a test set is missing.
+
+    Args:
+        family: Family of the scenario.
+        acc: Accuracy on the test sets of the experiences after the last one.
+        further: Accuracy on the other test sets, by name.
+
+    Returns:
+        ``uda`` and ``dg``: ``target_acc``, and ``source_acc``, what is left on held-out images of the
+        source. ``base-to-new``: ``base_acc``, ``new_acc`` and their ``harmonic_mean``.
+        ``cross-dataset``: ``source_acc``, ``transfer_acc`` (mean over the other data sets) and
+        ``transfer_accs`` (one per data set). Nothing for other families.
+    """
+    if family in ("uda", "dg"):
+        return {"target_acc": acc, "source_acc": further.get("source", NAN)}
+    if family == "base-to-new":
+        new = further.get("new", NAN)
+        return {"base_acc": acc, "new_acc": new, "harmonic_mean": prediction_metrics.harmonic_mean(acc, new)}
+    if family == "cross-dataset":
+        others = list(further.values())
+        return {
+            "source_acc": acc,
+            "transfer_acc": float(np.mean(others)) if others else NAN,
+            "transfer_accs": others,
+        }
+    return {}
+
+
 # --- What a record stores ---------------------------------------------------------------------
 
 
@@ -313,6 +345,7 @@ def continual_metrics(
     counts: Sequence[float] | npt.ArrayLike,
     *,
     family: Family,
+    further: Sequence[str] = (),
     baseline: Sequence[float | None] | npt.ArrayLike | None = None,
     predictions: Predictions | None = None,
 ) -> dict[str, Any]:
@@ -323,10 +356,13 @@ def continual_metrics(
         counts: n ``(E,)``, test images per column.
         family: Family of the scenario. Forward transfer is null for ``class-il``, where a class
             cannot be predicted before it was seen; ``fwt_upper``, ``domain_acc`` and
-            ``worst_domain_acc`` exist for ``domain-il`` only.
+            ``worst_domain_acc`` exist for ``domain-il`` only; for the rest see `transfer_metrics`.
+        further: Names of the last columns, test sets that belong to no experience. They count in
+            `transfer_metrics` alone.
         baseline: b ``(E,)``, accuracies of the untrained model.
-        predictions: Single predictions; those after the last experience give ``mean_class_acc``,
-            ``macro_f1`` and calibration, and with logits ``nll`` and ``brier``.
+        predictions: Single predictions; those after the last experience on the test sets of the
+            experiences give ``mean_class_acc``, ``macro_f1`` and calibration, and with logits ``nll``
+            and ``brier``.
 
     Returns:
         Names to a number, a list of numbers, or None where undefined; the same keys whenever the
@@ -335,10 +371,13 @@ def continual_metrics(
     Raises:
         ValueError: If the shapes do not fit, see `as_matrix`.
     """
-    acc = as_matrix(matrix)
+    whole = np.array(matrix, dtype=np.float64)
+    own = whole.shape[1] - len(further) if whole.ndim == 2 else 0
+    acc = as_matrix(whole[:, :own] if further else whole)
     n = np.asarray(counts, dtype=np.float64)
-    if n.shape != (acc.shape[1],):
-        raise ValueError(f"counts: {n.shape} for {acc.shape[1]} columns; give one count per test set")
+    if n.shape != (whole.shape[1],):
+        raise ValueError(f"counts: {n.shape} for {whole.shape[1]} columns; give one count per test set")
+    n = n[:own]
     untrained = None if baseline is None else np.array(baseline, dtype=np.float64)
     values: dict[str, Any] = {
         "avg_acc": avg_acc(acc),
@@ -363,6 +402,7 @@ def continual_metrics(
         values["fwt_upper"] = fwt_upper(acc)
         values["domain_acc"] = acc[-1]
         values["worst_domain_acc"] = acc[-1].min()
+    values.update(transfer_metrics(family, final_avg_acc(acc), dict(zip(further, whole[-1, own:], strict=True))))
     if predictions is not None:
-        values.update(prediction_metrics.summary(predictions.after(len(acc) - 1)))
+        values.update(prediction_metrics.summary(predictions.after(len(acc) - 1).on(range(own))))
     return {name: null(value) for name, value in values.items()}

@@ -1,8 +1,9 @@
 """From what the user asked for to one fully resolved run with an identity.
 
 The identity of a run is the hash of its resolved configuration, the scenario's fingerprint, the
-weights' hash, the method's code hash and the record schema. Nothing that cannot change a number
-(output folder, checkpoint interval) is part of it.
+weights' hash, the method's code hash and the record schema (the last one that changed what a run is,
+`benchmark.records.IDENTITY`). Nothing that cannot change a number (output folder, checkpoint interval)
+is part of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Literal, cast
 from benchmark import config as configs
 from benchmark import registry
 from benchmark.errors import UsageError, did_you_mean
-from benchmark.records import SCHEMA
+from benchmark.records import IDENTITY
 from benchmark.registry import Loaded
 from benchmark.specs import MethodSpec, ScenarioSpec
 from benchmark.tracks import TRACKS
@@ -34,12 +35,17 @@ class EngineConfig:
             methods that use ``test_batch`` can tell the difference.
         save_logits: Whether the predictions file keeps the logits.
         checkpoint_seconds: Least time between two checkpoints in the middle of an experience.
+        select: Which epoch of an experience is kept. ``last``; ``source-validation``: the best on a
+            tenth of the labelled training images, which is held out (or on the validation images that
+            the scenario brings); ``target-oracle``: the best on the target's test images, which no
+            one could do without their labels: an upper bound, and marked in tables.
     """
 
     eval_batch_size: int = 256
     eval_order: Literal["shuffled", "natural"] = "shuffled"
     save_logits: bool = False
     checkpoint_seconds: float = 30.0
+    select: Literal["last", "source-validation", "target-oracle"] = "last"
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -155,12 +161,15 @@ class Plan:
 
     def run_id(self, *, fingerprint: str, weights_sha256: str, device: str) -> str:
         """Identity of the run: 16 hexadecimal digits."""
+        config = self.effective()
+        if config["engine"]["select"] == "last":
+            del config["engine"]["select"]  # the only rule there was before: such runs keep their identity
         identity = {
-            "schema": SCHEMA,
+            "schema": IDENTITY,
             "scenario": self.scenario_name,
             "method": self.method_spec.name,
             "recipe": self.recipe,
-            "config": self.effective(),
+            "config": config,
             "track": self.track,
             "preset": self.preset,
             "backbone": self.backbone,

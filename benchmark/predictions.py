@@ -60,7 +60,15 @@ class Predictions:
 
     def after(self, experience: int) -> Predictions:
         """Those that were made after one training experience."""
-        rows = self.experience == experience
+        return self._rows(self.experience == experience)
+
+    def on(self, test_sets: Sequence[int]) -> Predictions:
+        """Those on some of the test sets."""
+        return self._rows(np.isin(self.test_set, list(test_sets)))
+
+    def _rows(self, rows: npt.NDArray[np.bool_]) -> Predictions:
+        if rows.all():
+            return self
         values = {name: getattr(self, name)[rows] for name in (*_SCALARS, "top5")}
         return Predictions(**values, logits=None if self.logits is None else self.logits[rows])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +11,15 @@ from typing import Any, cast
 import torch
 
 from benchmark import provenance, streams
-from benchmark.api import Context, Scenario, ScenarioRequest
+from benchmark.api import Context, LoopMethod, Scenario, ScenarioRequest
 from benchmark.backbones import loading
 from benchmark.backbones.dual import dual_of
 from benchmark.backbones.loading import Backbone
+from benchmark.batches import derive
 from benchmark.errors import PluginError, UsageError
 from benchmark.plan import Plan
 from benchmark.registry import Loaded
-from benchmark.specs import ScenarioSpec
+from benchmark.specs import MethodSpec, ScenarioSpec
 from benchmark.streams import Stream
 from benchmark.transforms import NORMALIZATIONS, PRESETS, InputPipeline
 
@@ -110,7 +112,8 @@ def prepare(plan: Plan, scenario: Scenario, *, data_seconds: float = 0.0, backbo
         UsageError: The device does not exist, or the method cannot run on this scenario.
     """
     spec = plan.method_spec
-    if spec.supports is not None and (reason := spec.supports(scenario)) is not None:
+    uses = spec.uses_of(plan.method_config)
+    if (reason := refusal(spec, uses, scenario)) is not None:
         raise UsageError(f"method `{spec.name}` does not run on `{scenario.name}`: {reason}")
     device = pick_device(plan.request.device)
     if backbone is None:
@@ -118,9 +121,8 @@ def prepare(plan: Plan, scenario: Scenario, *, data_seconds: float = 0.0, backbo
     if spec.text:
         dual_of(backbone)
     backbone.pretrained.to(device).requires_grad_(False)
-    stream = streams.joint(scenario) if spec.stream == "joint" else streams.sequential(scenario)
+    stream = make_stream(plan, scenario)
     pipeline, warnings = make_pipeline(plan, backbone)
-    uses = spec.uses_of(plan.method_config)
     context = Context(
         backbone=backbone,
         device=device,
@@ -141,6 +143,50 @@ def prepare(plan: Plan, scenario: Scenario, *, data_seconds: float = 0.0, backbo
         warnings=warnings,
         data_seconds=data_seconds,
     )
+
+
+def refusal(spec: MethodSpec, uses: frozenset[str], scenario: Scenario) -> str | None:
+    """Why a method cannot run on a scenario, or None: the method's own reason, or that of the interface.
+
+    Args:
+        spec: The method.
+        uses: What it declares under its configuration.
+        scenario: Any scenario.
+    """
+    if spec.supports is not None and (reason := spec.supports(scenario)) is not None:
+        return reason
+    if scenario.open_vocabulary and "open_vocabulary" not in uses:
+        return "it is tested on classes known by name only, which the method cannot recognise"
+    if spec.stream == "joint" and not scenario.family.endswith("-il"):
+        return "there is one experience, so joint training would be the same as ordinary training"
+    if spec.stream == "oracle" and all(part.target is None for part in scenario.experiences):
+        return "there is no target domain whose labels an upper bound could use"
+    return None
+
+
+def make_stream(plan: Plan, scenario: Scenario) -> Stream:
+    """What one run trains and tests on.
+
+    Raises:
+        UsageError: The scenario does not have what the method or the selection rule needs.
+    """
+    kind = plan.method_spec.stream
+    stream = {"joint": streams.joint, "oracle": streams.oracle, "sequential": streams.sequential}[kind](scenario)
+    select = plan.engine.select
+    if select == "target-oracle" and scenario.family not in ("uda", "dg"):
+        raise UsageError(
+            f"engine.select=target-oracle: `{scenario.name}` has no target domain apart from its training domain",
+            hint="use last or source-validation",
+        )
+    if select != "last" and inspect.isclass(build := plan.method_spec.build) and issubclass(build, LoopMethod):
+        raise UsageError(
+            f"engine.select={select}: method `{plan.method_spec.name}` brings its own training loop, "
+            "there are no epochs to choose from",
+            hint="use --set engine.select=last",
+        )
+    if select == "source-validation":
+        stream = streams.held_out(stream)
+    return streams.anonymous(stream, derive(plan.seeds["data"], "order of the target"))
 
 
 def make_pipeline(plan: Plan, backbone: Backbone) -> tuple[InputPipeline, tuple[str, ...]]:

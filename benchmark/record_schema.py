@@ -34,7 +34,7 @@ def _group(properties: Mapping[str, Any], *, optional: tuple[str, ...] = (), nul
 _ERROR = "Why the run was interrupted or failed; absent when it was completed."
 _DOCUMENT: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "title": "adaptbench record, schema 1",
+    "title": "adaptbench record, schema 2",
     "description": "One run: what was asked for, what ran, and every accuracy. Fractions are in [0, 1], times in "
     "seconds, sizes in bytes; null means undefined or not measured.",
     "additionalProperties": False,
@@ -63,9 +63,17 @@ _DOCUMENT: dict[str, Any] = {
                                 "domain": {"type": ["string", "null"]},
                                 "train": _COUNT,
                                 "test": _COUNT,
+                                "target": {**_COUNT_OR_NULL, "description": "Unlabelled target images."},
                             }
                         ),
                     },
+                    "tests": {
+                        "type": "array",
+                        "description": "The columns of accuracy; further: not of an experience.",
+                        "items": _group({"name": _STRING, "further": _FLAG}),
+                    },
+                    "transductive": {"type": "boolean", "description": "Target images are the test images."},
+                    "variant_option": {"type": "string", "description": "Option behind the `/` of name, or empty."},
                     "options": _OPEN,
                     "notes": _OPEN,
                     "distribution": {"type": "string", "description": "Package and version it comes from."},
@@ -78,7 +86,7 @@ _DOCUMENT: dict[str, Any] = {
                     "default_recipe": {"type": "string", "description": "Shown without a suffix in tables."},
                     "uses": {"type": "array", "items": _STRING, "description": "What it declared that it uses."},
                     "control": {"type": "boolean", "description": "A yardstick that every table shows."},
-                    "stream": {"enum": ["sequential", "joint"]},
+                    "stream": {"enum": ["sequential", "joint", "oracle"]},
                     "code_sha256": _SHA256,
                     "distribution": _STRING,
                     "paper": _STRING,
@@ -105,6 +113,21 @@ _DOCUMENT: dict[str, Any] = {
                         "properties": {"scenario": _OPEN, "method": _OPEN, "engine": _OPEN},
                     },
                     "origin": {"type": "object", "description": "Where each value came from."},
+                }
+            ),
+            "selection": _group(
+                {
+                    "rule": {"enum": ["last", "source-validation", "target-oracle"]},
+                    "chosen": {
+                        "type": "array",
+                        "description": "Epoch kept per experience, from 0; null where there was nothing to choose.",
+                        "items": _COUNT_OR_NULL,
+                    },
+                    "scores": {
+                        "type": "array",
+                        "description": "Per experience the accuracy on the selection images after each epoch.",
+                        "items": {"type": "array", "items": {"type": "number"}},
+                    },
                 }
             ),
             "seeds": _group({name: {"type": "integer"} for name in ("seed", "class_order", "init", "data")}),
@@ -286,7 +309,7 @@ def _check_group(value: dict[str, Any], node: _Node) -> str | None:
         part = find(name, others)
         if part is None:
             if node.closed:
-                return f".{name} is not part of schema 1"
+                return f".{name} is not part of schema 2"
             continue
         # Three short cuts for the usual cases; whatever they cannot accept gets the full check,
         # which finds the words.

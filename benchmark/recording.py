@@ -49,6 +49,7 @@ def build(
                 rows,
                 [len(test) for test in stream.tests],
                 family=stream.scenario.family,
+                further=[test.name for test in stream.further],
                 baseline=done["baseline"],
                 predictions=found,
             )
@@ -85,6 +86,11 @@ def build(
             "effective": {**plan.effective(), "derived": configs.derived(plan.method_config)},
             "origin": dict(plan.origin),
             "preset": plan.preset,
+        },
+        "selection": {
+            "rule": plan.engine.select,
+            "chosen": [chosen for chosen, _ in done["selected"]],
+            "scores": [scores for _, scores in done["selected"]],
         },
         "seeds": dict(plan.seeds),
         "evaluated_on": "validation" if plan.request.validate else "test",
@@ -127,9 +133,13 @@ def _scenario(prepared: Prepared) -> dict[str, Any]:
                 "domain": part.domain,
                 "train": len(part.train),
                 "test": len(part.test),
+                "target": None if part.target is None else len(part.target),
             }
             for part in scenario.experiences
         ],
+        "tests": [{"name": name, "further": column >= stream.main} for column, name in enumerate(stream.names)],
+        "transductive": scenario.transductive,
+        "variant_option": plan.scenario_spec.variant,
         "options": configs.as_dict(plan.scenario_config),
         "notes": dict(scenario.notes),
         "distribution": plan.scenario.entry.distribution,

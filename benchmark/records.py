@@ -23,7 +23,10 @@ from benchmark.errors import DataMissing, RunFailed, UsageError
 from benchmark.files import replace_file
 from benchmark.record_schema import check
 
-SCHEMA = 1
+SCHEMA = 2
+IDENTITY = 1
+"""The last schema that changed what a run is; part of its identity (`benchmark.plan.Plan.run_id`). Schema 2 only says
+more about a run, so a run that was recorded under schema 1 is not done again."""
 TABLES_FORMAT = "adaptbench-tables"
 """Value of ``format`` in JSON files that hold tables, which may lie among records."""
 
@@ -34,7 +37,37 @@ _SHAPES = bytes(
 _LONG_NUMBER = b" " + b"0" * 19
 
 Record = dict[str, Any]
-_UPGRADES: dict[int, Callable[[Record], Record]] = {}
+
+
+def upgrade_1_to_2(record: Record) -> Record:
+    """Schema 2 tells how the model was selected, and names the test sets, the target and the variant's option."""
+    try:
+        scenario, config = record["scenario"], record["config"]
+        effective = config["effective"]
+        parts = scenario["experiences"]
+        own = len(parts) == len(record["counts"])
+        names = [(parts[place]["domain"] if own else None) or str(place) for place in range(len(record["counts"]))]
+        return {
+            **record,
+            "schema": 2,
+            "scenario": {
+                **scenario,
+                "experiences": [{**part, "target": None} for part in parts],
+                "tests": [{"name": name, "further": False} for name in names],
+                "transductive": False,
+                "variant_option": "",
+            },
+            "config": {
+                **config,
+                "effective": {**effective, "engine": {**effective.get("engine", {}), "select": "last"}},
+            },
+            "selection": {"rule": "last", "chosen": [], "scores": []},
+        }
+    except (KeyError, TypeError, AttributeError, IndexError):
+        return {**record, "schema": 2}  # damaged: the check says what is missing
+
+
+_UPGRADES: dict[int, Callable[[Record], Record]] = {1: upgrade_1_to_2}
 """``{n: upgrade_n_to_n_plus_1}``; each returns a new record and never edits the file."""
 
 

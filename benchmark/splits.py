@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from benchmark.api import Experience, ImageSet
+    from benchmark.api import Experience, ImageSet, TestSet
 
 ORDER_RULES = "natural, numpy:SEED, python:SEED, seed (follows the run) or a list such as 3,0,2,1"
 SPLIT_RULES = "TxK (T experiences of K classes), bINIT-incK (INIT classes, then K each) or sizes such as 20,20,10"
@@ -190,22 +190,32 @@ def first_per_class(labels: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
     return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
 
-def fingerprint(experiences: Sequence[Experience]) -> str:
+def fingerprint(experiences: Sequence[Experience], tests: Sequence[TestSet] = ()) -> str:
     """SHA-256 over the sorted sample ids, their remapped labels, experience index and subset name.
 
     Equal fingerprints mean equal splits. Pixels are not hashed: the layout and re-encoded copies
     are told apart by ids and by the scenario's notes.
+
+    Args:
+        experiences: Of the stream.
+        tests: Test sets beside those of the experiences.
     """
     digest = hashlib.sha256(b"adaptbench split 1\n")
+
+    def add(where: str, images: ImageSet | None) -> None:
+        if images is None:
+            return
+        ids, labels = images.ids.numpy(), images.labels.numpy()
+        by_id = np.lexsort((labels, ids))
+        digest.update(f"{where} {len(ids)}\n".encode())
+        digest.update(ids[by_id].astype("<i8").tobytes())
+        digest.update(labels[by_id].astype("<i8").tobytes())
+
     for index, experience in enumerate(experiences):
-        for name, images in (("train", experience.train), ("target", experience.target), ("test", experience.test)):
-            if images is None:
-                continue
-            ids, labels = images.ids.numpy(), images.labels.numpy()
-            by_id = np.lexsort((labels, ids))
-            digest.update(f"{index} {name} {len(ids)}\n".encode())
-            digest.update(ids[by_id].astype("<i8").tobytes())
-            digest.update(labels[by_id].astype("<i8").tobytes())
+        for name in ("train", "target", "test", "validation"):
+            add(f"{index} {name}", getattr(experience, name))
+    for test in tests:
+        add(f"test {test.name}", test.images)
     return digest.hexdigest()
 
 

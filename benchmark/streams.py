@@ -1,4 +1,4 @@
-"""What the engine trains and tests on: the stream as published, merged, or cut for validation."""
+"""What the engine trains and tests on: the stream as published, merged, or cut for validation or selection."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import torch
 
 from benchmark import splits
-from benchmark.api import Experience, ImageSet, Scenario
+from benchmark.api import Experience, ImageSet, Scenario, TestSet
 from benchmark.errors import UsageError
 
 VALIDATION_SHARE = 0.2
+SELECTION_SHARE = 0.1  # of the training images, for model selection (scenario specification, section 0.4)
+
+# What the test set of an experience is called where it has no domain or number to go by.
+_NAMES = {"uda": "target", "dg": "target", "few-shot": "test", "base-to-new": "base", "cross-dataset": "source"}
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,32 @@ class Stream:
         tests: Test sets, the columns of the accuracy matrix. For a joint run there are more of
             them than training experiences.
         tests_seen: For each experience, the indices of the test sets evaluated after it.
+        further: The last columns once more, with names and classes: test sets of the scenario
+            beside those of the experiences.
     """
 
     scenario: Scenario
     tests: tuple[ImageSet, ...]
     tests_seen: tuple[tuple[int, ...], ...]
+    further: tuple[TestSet, ...] = ()
+
+    @property
+    def main(self) -> int:
+        """Number of test sets that belong to experiences: the first columns."""
+        return len(self.tests) - len(self.further)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each test set."""
+        family, domains = self.scenario.family, self.scenario.domains
+        named = len(domains) == self.main and family not in _NAMES
+        own = [(domains[place] if named else None) or _NAMES.get(family) or str(place) for place in range(self.main)]
+        return (*own, *(test.name for test in self.further))
+
+    @property
+    def vocabularies(self) -> dict[int, tuple[int, ...]]:
+        """Labels of the test sets whose classes are known by name only, by column."""
+        return {self.main + place: test.classes for place, test in enumerate(self.further) if test.classes is not None}
 
 
 def sequential(scenario: Scenario) -> Stream:
@@ -38,34 +63,127 @@ def sequential(scenario: Scenario) -> Stream:
     """
     count = len(scenario.experiences)
     growing = scenario.family in ("class-il", "task-il")
-    seen = tuple(tuple(range(index + 1 if growing else count)) for index in range(count))
-    return Stream(scenario, tuple(experience.test for experience in scenario.experiences), seen)
+    last = tuple(range(count, count + len(scenario.tests)))
+    seen = tuple((*range(index + 1 if growing else count), *last) for index in range(count))
+    return _stream(scenario, [part.test for part in scenario.experiences], seen)
 
 
 def joint(scenario: Scenario) -> Stream:
-    """All training data in one experience, the test sets apart: an upper bound."""
+    """All training data in one experience, the test sets apart: an upper bound.
+
+    Raises:
+        UsageError: The family has no stream to merge.
+    """
+    if not scenario.family.endswith("-il"):
+        raise UsageError(
+            f"`{scenario.name}` is no stream of experiences: joint training would be ordinary training",
+            hint="joint runs are upper bounds of class- and domain-incremental scenarios",
+        )
     parts = scenario.experiences
+    domains = list(dict.fromkeys(name for part in parts for name in part.source_domains))
+    sets = [part.train for part in parts]
+    if domains and all(part.source_domains for part in parts):
+        sets = [_with_domains(part, domains) for part in parts]
     merged = Experience(
-        train=ImageSet.concat([part.train for part in parts]),
+        train=ImageSet.concat(sets),
         test=ImageSet.concat([part.test for part in parts]),
         classes=scenario.seen_classes(len(parts) - 1),
+        sources=tuple(domains),
     )
     one = dataclasses.replace(scenario, experiences=(merged,))
-    return Stream(one, tuple(part.test for part in parts), (tuple(range(len(parts))),))
+    seen = tuple(range(len(parts) + len(scenario.tests)))
+    return _stream(one, [part.test for part in parts], (seen,))
+
+
+def oracle(scenario: Scenario) -> Stream:
+    """Labelled target images instead of the source: an upper bound of adaptation.
+
+    Raises:
+        UsageError: There is no target, or it has no labelled images besides its test images.
+    """
+    parts = []
+    for part in scenario.experiences:
+        if part.target is None:
+            raise UsageError(f"`{scenario.name}` has no target domain to train on", hint="use a uda scenario")
+        if part.target_labels is None or scenario.transductive:
+            raise UsageError(
+                f"`{scenario.name}` tests on its target images: a run trained on their labels would be tested on "
+                "what it was trained on",
+                hint="choose options under which target and test images differ",
+            )
+        target = part.target
+        labelled = ImageSet(target.source, target.rows, part.target_labels, target.ids)
+        domain = part.domain
+        parts.append(
+            Experience(
+                train=labelled,
+                test=part.test,
+                classes=part.classes,
+                domain=domain,
+                sources=() if domain is None else (domain,),
+            )
+        )
+    return sequential(dataclasses.replace(scenario, experiences=tuple(parts)))
+
+
+def anonymous(stream: Stream, seed: int) -> Stream:
+    """The stream as a method may be shown it: target images in random order, with ids that only count.
+
+    Their order and ids often tell the class (sorted folders, ids that encode it), and their source
+    could lead to other images; the pixels are copied.
+
+    Args:
+        stream: Any stream.
+        seed: Of the order.
+    """
+
+    def hide(target: ImageSet, place: int) -> ImageSet:
+        order = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed + place))
+        numbers = torch.arange(len(target))
+        return ImageSet(target.images(order), numbers, torch.full_like(numbers, -1))
+
+    parts = tuple(
+        part if part.target is None else dataclasses.replace(part, target=hide(part.target, place), target_labels=None)
+        for place, part in enumerate(stream.scenario.experiences)
+    )
+    return dataclasses.replace(stream, scenario=dataclasses.replace(stream.scenario, experiences=parts))
+
+
+def held_out(stream: Stream) -> Stream:
+    """A tenth of the training images of each class (and domain) kept back for model selection.
+
+    Experiences that come with validation images of their own are left as they are.
+    """
+
+    def cut(part: Experience) -> Experience:
+        if part.validation is not None:
+            return part
+        kept, held = _cut(part.train, SELECTION_SHARE)
+        if not len(held):
+            raise UsageError(
+                f"`{stream.scenario.name}` has too few training images per class to hold a tenth of them out",
+                hint="use --set engine.select=last",
+            )
+        return dataclasses.replace(part, train=kept, validation=held)
+
+    parts = tuple(cut(part) for part in stream.scenario.experiences)
+    return dataclasses.replace(stream, scenario=dataclasses.replace(stream.scenario, experiences=parts))
 
 
 def validation(scenario: Scenario, experiences: int) -> Scenario:
     """A stream for choosing hyper-parameters that never touches test images.
 
     The first experiences only, each tested on a fifth of its own training images (per class, the
-    rule of `benchmark.splits.holdout`), which are taken out of its training set.
+    rule of `benchmark.splits.holdout`), which are taken out of its training set; or on the
+    validation images that the scenario brings. Target images stay unlabelled, test sets beside those
+    of the experiences are left out.
 
     Args:
         scenario: The real stream.
         experiences: How many to keep, from the front.
 
     Raises:
-        UsageError: There are not so many experiences.
+        UsageError: There are not so many experiences, or too few images.
     """
     if not 1 <= experiences <= len(scenario.experiences):
         raise UsageError(
@@ -74,12 +192,13 @@ def validation(scenario: Scenario, experiences: int) -> Scenario:
         )
     cut = []
     for part in scenario.experiences[:experiences]:
-        kept, held = splits.holdout(part.train.labels, VALIDATION_SHARE, seed=0)
-        cut.append(
-            dataclasses.replace(
-                part, train=part.train.subset(torch.from_numpy(kept)), test=part.train.subset(torch.from_numpy(held))
-            )
-        )
+        if part.validation is not None:
+            kept, held = part.train, part.validation
+        else:
+            kept, held = _cut(part.train, VALIDATION_SHARE)
+        if not len(held):
+            raise UsageError(f"--validate: `{scenario.name}` has too few training images per class to hold some out")
+        cut.append(dataclasses.replace(part, train=kept, test=held, validation=None))
     classes = sorted({label for part in cut for label in part.classes})
     names = tuple(scenario.class_names[label] for label in classes)
     short = dataclasses.replace(
@@ -88,6 +207,8 @@ def validation(scenario: Scenario, experiences: int) -> Scenario:
         num_classes=len(classes),
         class_names=names,
         class_order=scenario.class_order[: len(classes)],
+        tests=(),
+        transductive=False,
     )
     mark = "-lossy" if scenario.fingerprint.endswith("-lossy") else ""
     return dataclasses.replace(short, fingerprint=splits.fingerprint(short.experiences) + mark)
@@ -96,3 +217,24 @@ def validation(scenario: Scenario, experiences: int) -> Scenario:
 def first_images(data: ImageSet, count: int) -> ImageSet:
     """The first images of a set, for measuring one training step."""
     return data.subset(torch.arange(min(count, len(data))))
+
+
+def _stream(scenario: Scenario, tests: list[ImageSet], seen: tuple[tuple[int, ...], ...]) -> Stream:
+    return Stream(scenario, (*tests, *(test.images for test in scenario.tests)), seen, scenario.tests)
+
+
+def _with_domains(part: Experience, names: list[str]) -> ImageSet:
+    """The training set of an experience with its domains numbered as in ``names``."""
+    train = part.train
+    own = torch.zeros(len(train), dtype=torch.int64) if train.domains is None else train.domains
+    places = torch.tensor([names.index(name) for name in part.source_domains])
+    return ImageSet(train.source, train.rows, train.labels, train.ids, places[own])
+
+
+def _cut(train: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
+    """Splits a training set by `benchmark.splits.holdout`, per class; with several domains per class and domain."""
+    groups = train.labels
+    if train.domains is not None:
+        groups = train.labels * (int(train.domains.max()) + 1) + train.domains
+    kept, held = splits.holdout(groups.numpy(), share, seed=0)
+    return train.subset(torch.from_numpy(kept)), train.subset(torch.from_numpy(held))

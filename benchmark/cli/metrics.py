@@ -85,14 +85,18 @@ def _recompute(path: Path, record: dict[str, Any]) -> tuple[Any, dict[str, Any],
 
     from benchmark import metrics, predictions
 
-    recorded = metrics.as_matrix(record["accuracy"])
+    recorded = np.array(record["accuracy"], dtype=np.float64)
     family, baseline = record["scenario"]["family"], record["baseline"]
+    further = [test["name"] for test in record["scenario"]["tests"] if test["further"]]
+    own = recorded.shape[1] - len(further)
     file = path.with_name(record["predictions"]["file"]) if record["predictions"] else None
     if file is None or not file.is_file():
-        values = metrics.continual_metrics(recorded, record["counts"], family=family, baseline=baseline)
+        values = metrics.continual_metrics(
+            recorded, record["counts"], family=family, further=further, baseline=baseline
+        )
         # What only single predictions can tell cannot be recomputed and is not called different.
         warning = f"{file or 'the predictions file'} is not there: recomputed from the accuracy matrix of the record"
-        return recorded, values, "accuracy matrix", [warning]
+        return metrics.as_matrix(recorded[:, :own]), values, "accuracy matrix", [warning]
     warnings = []
     if hashlib.sha256(file.read_bytes()).hexdigest() != record["predictions"]["sha256"]:
         warnings.append(f"{file}: the content differs from what the record says (sha256)")
@@ -100,8 +104,10 @@ def _recompute(path: Path, record: dict[str, Any]) -> tuple[Any, dict[str, Any],
     matrix, counts = metrics.accuracy_matrix(table, times=len(recorded), sets=recorded.shape[1])
     if not np.allclose(matrix, recorded, rtol=0, atol=TOLERANCE, equal_nan=True):
         warnings.append("the accuracy matrix of the record differs from that of the predictions")
-    values = metrics.continual_metrics(matrix, counts, family=family, baseline=baseline, predictions=table)
-    return matrix, values, "predictions", warnings
+    values = metrics.continual_metrics(
+        matrix, counts, family=family, further=further, baseline=baseline, predictions=table
+    )
+    return metrics.as_matrix(matrix[:, :own]), values, "predictions", warnings
 
 
 def _differences(recorded: dict[str, Any], recomputed: dict[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:

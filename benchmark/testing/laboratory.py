@@ -20,7 +20,7 @@ import pluggy
 import torch
 
 from benchmark import config as configs
-from benchmark import data, engine, hookspecs, predictions, preparation, records, registry, streams
+from benchmark import data, engine, hookspecs, predictions, preparation, records, registry
 from benchmark.api import Batch, Context, ExperienceView, Method, Scenario
 from benchmark.errors import did_you_mean
 from benchmark.interruption import Interrupted
@@ -32,7 +32,7 @@ from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
 from benchmark.testing import toys
 from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyContext, Watcher
 
-FAMILIES = ("class-il", "domain-il")
+FAMILIES = ("class-il", "domain-il", "uda", "dg", "few-shot", "base-to-new", "cross-dataset")
 PRESET = "glyph32"  # has an augmentation, so that its random numbers are part of what is checked
 TOLERANCE = 1e-4  # of logits, relative to the largest: batched and single products differ by about 1e-6
 
@@ -105,11 +105,14 @@ class MethodSubject:
         raise CheckSkipped("it supports no toy stream: " + "; ".join(reasons))
 
     def refusal(self, family: str) -> str | None:
-        """Why it does not run on a family, or None."""
-        return None if self.spec.supports is None else self.spec.supports(toys.toy_scenario(family=family))
+        """Why it does not run on a family, or None: its own reason, or that of the interface."""
+        return preparation.refusal(self.spec, self.uses, toys.toy_scenario(family=family))
 
     def scenario(self, **options: Any) -> Scenario:
-        """The toy stream: 3 experiences of 2 classes, 10 training and 12 test images per class."""
+        """The toy stream: 3 experiences of 2 classes, 10 training and 12 test images per class.
+
+        Families that transfer have one experience.
+        """
         return toys.toy_scenario(
             **{"experiences": 3, "classes": 2, "train": 10, "test": 12, "family": self.family, **options}
         )
@@ -148,7 +151,7 @@ class MethodSubject:
             origin={},
             given={},
         )
-        stream = streams.joint(scenario) if self.spec.stream == "joint" else streams.sequential(scenario)
+        stream = preparation.make_stream(plan, scenario)
         pipeline, warnings = preparation.make_pipeline(plan, backbone)
         context = SpyContext(
             backbone=backbone,

@@ -165,6 +165,8 @@ def future(subject: MethodSubject) -> None:
     if subject.spec.stream == "joint":
         raise CheckSkipped("it trains on everything at once, and says so")
     scenario = subject.scenario()
+    if len(scenario.experiences) == 1:
+        raise CheckSkipped("it runs on one experience only, which has no future")
     *past, last = scenario.experiences
     flipped = dataclasses.replace(last, train=_other_images(last.train), test=_other_images(last.test))
     _same_past(
@@ -173,6 +175,52 @@ def future(subject: MethodSubject) -> None:
     if not subject.uses & {"num_tasks", "num_classes"}:
         short = subject.run(dataclasses.replace(scenario, experiences=tuple(past)))
         _same_past(subject.baseline, short, "no images")
+
+
+def hidden_labels(subject: MethodSubject) -> None:
+    """Training does not depend on the labels of test and target images."""
+    if subject.spec.stream == "oracle":
+        raise CheckSkipped("it trains on target labels, and says so")
+    scenario = subject.scenario()
+    parts = tuple(
+        dataclasses.replace(
+            part,
+            test=_other_labels(part.test),
+            target_labels=None if part.target_labels is None else part.target_labels.flip(0),
+        )
+        for part in scenario.experiences
+    )
+    tests = tuple(dataclasses.replace(test, images=_other_labels(test.images)) for test in scenario.tests)
+    other = subject.run(dataclasses.replace(scenario, experiences=parts, tests=tests))
+    first = subject.baseline
+    if first.record["losses"] != other.record["losses"]:
+        raise CheckFailed(
+            "with other labels of test and target images its losses differ", hint="train on what the view shows"
+        )
+    for one, two in zip(first.watcher.sights, other.watcher.sights, strict=True):
+        _close(two.logits, one.logits, "with other labels of test and target images", "train on what the view shows")
+
+
+def named(subject: MethodSubject) -> None:
+    """Classes known by name only: the logit of a name depends on the image and the names alone."""
+    if "open_vocabulary" not in subject.uses:
+        raise CheckSkipped("it does not declare `open_vocabulary`")
+    run = subject.baseline
+    raw = run.watcher.sights[-1].raw[:9]
+    names = ["a heron", "thing 1", "an umbrella"]
+    method, images = run.method, run.prepared.pipeline.eval(raw)
+    with observation.evaluating(method):
+        found = method.predict_named(images, names)
+        turned = method.predict_named(images, names[::-1])
+        alone = torch.cat([method.predict_named(image[None], names) for image in images])
+        again = method.predict_named(images, names)
+    if found.shape != (len(raw), len(names)):
+        raise CheckFailed(f"`predict_named` returned shape {tuple(found.shape)} for {len(raw)} images and 3 names")
+    if not torch.equal(found, again):
+        raise CheckFailed("`predict_named` gives other logits the second time")
+    _close(turned.flip(1), found, "names in another order give other logits", "one column per name, in their order")
+    if "test_batch" not in subject.uses:
+        _close(alone, found, "images predicted alone and together differ", "do without batch statistics")
 
 
 def evaluation(subject: MethodSubject) -> None:
@@ -193,7 +241,7 @@ def evaluation(subject: MethodSubject) -> None:
 
 def resume(subject: MethodSubject) -> None:
     """A run that was stopped and resumed gives the same record, bit for bit."""
-    last = 0 if subject.spec.stream == "joint" else 2
+    last = len(subject.baseline.prepared.stream.scenario.experiences) - 1
     pieces: list[tuple[Stop, ...]] = []
     pieces += [(Stop(after=index),) for index in range(last)]
     pieces.append((Stop(before=last),))
@@ -214,8 +262,9 @@ def no_images_kept(subject: MethodSubject) -> None:
     if "memory" in subject.uses:
         raise CheckSkipped("it declares `memory`")
     run = subject.baseline
-    train = ImageSet.concat([part.train for part in run.prepared.stream.scenario.experiences])
-    raw = train.images(slice(None))
+    parts = run.prepared.stream.scenario.experiences
+    shown = [part.train for part in parts] + [part.target for part in parts if part.target is not None]
+    raw = ImageSet.concat(shown).images(slice(None))
     looks = [raw.float(), raw.float() / 255, run.prepared.pipeline.eval(raw)]
     known = [look.flatten(1) for look in looks]
     for where, thing in _held(run.method):
@@ -233,7 +282,8 @@ def no_images_kept(subject: MethodSubject) -> None:
 def batch_of_one(subject: MethodSubject) -> None:
     """Training works when the last batch has one image."""
     scenario = subject.scenario(experiences=2)
-    config = subject.small(subject.recipe, batch_size=len(scenario.experiences[0].train) - 1)
+    first = subject.prepare(scenario).stream.scenario.experiences[0]
+    config = subject.small(subject.recipe, batch_size=len(first.train) - 1)
     subject.run(scenario, config=config)
 
 
@@ -333,6 +383,13 @@ def _other_images(images: ImageSet) -> ImageSet:
     return ImageSet(raw, torch.arange(len(raw)), images.labels, images.ids)
 
 
+def _other_labels(images: ImageSet) -> ImageSet:
+    """The same set, each label replaced by the next one that occurs in it."""
+    known = torch.tensor(sorted(set(images.labels.tolist())))
+    moved = known.roll(1)[torch.searchsorted(known, images.labels)]
+    return ImageSet(images.source, images.rows, moved, images.ids, images.domains)
+
+
 def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> str | None:
     for name in sorted(set(before) | set(after)):
         if name not in before or name not in after or not torch.equal(before[name], after[name]):
@@ -388,6 +445,8 @@ CHECKS: dict[str, Callable[[MethodSubject], None]] = {
     "undeclared": undeclared,
     "task-id": task_id,
     "future": future,
+    "hidden-labels": hidden_labels,
+    "named": named,
     "evaluation": evaluation,
     "resume": resume,
     "no-images-kept": no_images_kept,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from benchmark import checkpoint, splits
 from benchmark import config as configs
 from benchmark.api import ImageSet, Scenario
+from benchmark.plan import resolve_scenario
 from benchmark.specs import FAMILIES
 from benchmark.tables import Cell, Column, Row, Scalar, Table
 from benchmark.testing.laboratory import ExporterSubject, ScenarioSubject
@@ -34,6 +36,10 @@ def record(subject: ScenarioSubject) -> None:
             raise CheckFailed(f"track `{track}` is unknown", hint=f"use {', '.join(TRACKS)}")
         if preset not in PRESETS:
             raise CheckFailed(f"input preset `{preset}` is unknown", hint=f"use one of {', '.join(PRESETS)}")
+    for variant in spec.variants:
+        resolve_scenario(spec, variant, [])
+    if spec.variants and not spec.variant:
+        raise CheckFailed("there are `variants`, but no option `variant` that they are values of")
     values = configs.as_dict(subject.options)
     again: Any = configs.resolve(spec.config, [configs.Layer("round trip", values)], key=f"scenario.{spec.name}")[0]
     if again != subject.options:
@@ -49,8 +55,8 @@ def repeat(subject: ScenarioSubject) -> None:
             "two builds have different fingerprints", hint="draw from private generators with fixed seeds"
         )
     # A note such as "-lossy" may follow the hash of the split.
-    if not one.fingerprint.startswith(splits.fingerprint(one.experiences)):
-        raise CheckFailed("the fingerprint is not `benchmark.splits.fingerprint` of the experiences")
+    if not one.fingerprint.startswith(splits.fingerprint(one.experiences, one.tests)):
+        raise CheckFailed("the fingerprint is not `benchmark.splits.fingerprint` of the experiences and test sets")
     for (where, first), (_, second) in zip(_subsets(one), _subsets(two), strict=True):
         places = _spread(len(first))
         if not torch.equal(first.images(places), second.images(places)):
@@ -77,7 +83,23 @@ def classes(subject: ScenarioSubject) -> None:
             raise CheckFailed(f"experience {index} has classes of earlier ones: {sorted(met & own)[:5]}")
         if scenario.family == "domain-il" and own != every:
             raise CheckFailed(f"experience {index} lacks classes {sorted(every - own)[:5]}")
+        if part.validation is not None and not set(part.validation.labels.tolist()) <= own:
+            raise CheckFailed(f"experience {index}, validation: labels that are not in `classes`")
         met |= own
+    trained = set(met)
+    for test in scenario.tests:
+        found = set(test.images.labels.tolist())
+        if test.classes is None and not found <= trained:
+            raise CheckFailed(f"test set `{test.name}` has classes that are never trained", hint="give its `classes`")
+        if test.classes is not None and (found != set(test.classes) or len(set(test.classes)) < len(test.classes)):
+            raise CheckFailed(f"test set `{test.name}`: labels and `classes` differ")
+        if test.classes is not None and trained & found:
+            raise CheckFailed(f"test set `{test.name}` has trained classes among those known by name only")
+        met |= found
+    if trained != set(range(len(trained))):
+        raise CheckFailed("classes that are trained do not come first among the labels")
+    if scenario.family == "base-to-new" and len(trained) != math.ceil(scenario.num_classes / 2):
+        raise CheckFailed(f"{len(trained)} of {scenario.num_classes} classes are base classes, not the first half")
     if met != every:
         raise CheckFailed(f"classes met and 0..{scenario.num_classes - 1} differ in {sorted(met ^ every)[:5]}")
 
@@ -85,14 +107,30 @@ def classes(subject: ScenarioSubject) -> None:
 def names(subject: ScenarioSubject) -> None:
     """Class names are unique and follow the class order; domains are named where they are the point."""
     scenario = subject.scenario
-    if len(set(scenario.class_names)) != scenario.num_classes or len(scenario.class_names) != scenario.num_classes:
-        raise CheckFailed(f"{len(set(scenario.class_names))} different names for {scenario.num_classes} classes")
+    # Data sets of a transfer may share names: each test set is classified among its own.
+    groups = [test.classes for test in scenario.tests if test.classes is not None]
+    rest = sorted(set(range(scenario.num_classes)) - {label for group in groups for label in group})
+    alone = scenario.family == "cross-dataset"
+    for group in [rest, *groups] if alone else [range(scenario.num_classes)]:
+        known = {scenario.class_names[label] for label in group if label < len(scenario.class_names)}
+        if len(known) != len(group) or len(scenario.class_names) != scenario.num_classes:
+            raise CheckFailed(f"{len(known)} different names for {len(group)} classes")
     if len(set(scenario.class_order)) != scenario.num_classes:
         raise CheckFailed("the class order repeats a class")
     if scenario.family == "domain-il" and (
         None in scenario.domains or len(set(scenario.domains)) < len(scenario.domains)
     ):
         raise CheckFailed(f"domains are {scenario.domains}", hint="give every experience its own domain name")
+    for part in scenario.experiences if scenario.family in ("uda", "dg") else ():
+        if part.domain is None or not part.sources or part.domain in part.sources:
+            raise CheckFailed(
+                f"sources are {part.sources}, the target is {part.domain}",
+                hint="name the target in `domain` and the other domains in `sources`",
+            )
+        if len(part.sources) > 1 and (
+            part.train.domains is None or set(part.train.domains.tolist()) != set(range(len(part.sources)))
+        ):
+            raise CheckFailed("training images do not say which of the sources they are from")
     other = subject.build(seed=1)
     original = dict(zip(scenario.class_order, scenario.class_names, strict=True))
     for label, name in zip(other.class_order, other.class_names, strict=True):
@@ -101,16 +139,23 @@ def names(subject: ScenarioSubject) -> None:
 
 
 def ids(subject: ScenarioSubject) -> None:
-    """No training image is a test image; ids are unique within training and test set."""
+    """No training or target image is a test image (unless transductive); ids are unique within a set."""
     scenario = subject.scenario
+    for part in scenario.experiences:
+        if part.target is not None:
+            same = np.intersect1d(part.target.ids.numpy(), part.test.ids.numpy()).size
+            if scenario.transductive and not same == len(part.target) == len(part.test):
+                raise CheckFailed("it is declared transductive, but target and test images are not the same")
+            if same and not scenario.transductive:
+                raise CheckFailed(f"{same} target images are test images, but it is not declared transductive")
     for name in ("train", "test"):
         found = torch.cat([getattr(part, name).ids for part in scenario.experiences])
         if len(torch.unique(found)) != len(found):
             raise CheckFailed(f"{name}: {len(found) - len(torch.unique(found))} sample ids occur twice")
     for part in scenario.experiences:
-        for other in scenario.experiences:
-            shared = part.train.source is other.test.source
-            if shared and np.intersect1d(part.train.rows.numpy(), other.test.rows.numpy()).size:
+        for other in (*(one.test for one in scenario.experiences), *(test.images for test in scenario.tests)):
+            shared = part.train.source is other.source
+            if shared and np.intersect1d(part.train.rows.numpy(), other.rows.numpy()).size:
                 raise CheckFailed("training and test sets share rows of their source")
 
 
@@ -129,12 +174,41 @@ def images(subject: ScenarioSubject) -> None:
 
 
 def target(subject: ScenarioSubject) -> None:
-    """Unlabelled target images carry no label."""
-    sets = [part.target for part in subject.scenario.experiences if part.target is not None]
-    if not sets:
-        raise CheckSkipped("it has no target images")
-    if any((part.labels != -1).any() for part in sets):
-        raise CheckFailed("target images have labels other than -1")
+    """Training images lead to no target or test image; target images carry no label."""
+    scenario = subject.scenario
+    if scenario.family not in ("uda", "dg"):
+        raise CheckSkipped("it has no target domain")
+    for part in scenario.experiences:
+        if part.train.source.shape[0] != len(part.train):
+            raise CheckFailed(
+                "the source of the training images holds other images", hint="copy them with `ImageSet.alone`"
+            )
+        if scenario.family == "uda" and part.target is None:
+            raise CheckFailed("there are no target images")
+        if part.target is None:
+            continue
+        if (part.target.labels != -1).any():
+            raise CheckFailed("target images have labels other than -1", hint="use `ImageSet.without_labels`")
+        if part.target.source.shape[0] != len(part.target):
+            raise CheckFailed(
+                "the source of the target images holds other images", hint="use `ImageSet.without_labels`"
+            )
+        if part.target_labels is not None and len(part.target_labels) != len(part.target):
+            raise CheckFailed(f"{len(part.target_labels)} target labels for {len(part.target)} target images")
+
+
+def shots(subject: ScenarioSubject) -> None:
+    """Few-shot: every class has the same number of training images, another seed draws others."""
+    if subject.scenario.family != "few-shot":
+        raise CheckSkipped("it is not few-shot")
+    one, two = (build.experiences[0] for build in (subject.scenario, subject.build(seed=1)))
+    for part in (one, two):
+        if len(set(part.train.labels.bincount().tolist())) != 1:
+            raise CheckFailed("classes have different numbers of training images")
+    if sorted(one.train.ids.tolist()) == sorted(two.train.ids.tolist()):
+        raise CheckFailed("seeds 0 and 1 draw the same training images", hint="draw with the seed of the request")
+    if sorted(one.test.ids.tolist()) != sorted(two.test.ids.tolist()):
+        raise CheckFailed("another seed gives another test set")
 
 
 def surroundings(subject: ScenarioSubject) -> None:
@@ -155,15 +229,20 @@ def avalanche(subject: ScenarioSubject) -> None:
     """The Avalanche benchmark has the same samples (imports avalanche: 10 s)."""
     scenario = subject.scenario
     twin = scenario.to_avalanche()
-    for name in ("train", "test"):
+    parts = scenario.experiences
+    sets: dict[str, list[ImageSet]] = {
+        "train": [part.train for part in parts],
+        "test": [part.test for part in parts],
+        **({"further": [test.images for test in scenario.tests]} if scenario.tests else {}),
+    }
+    for name, expected in sets.items():
         stream = getattr(twin, f"{name}_stream")
-        if len(stream) != len(scenario.experiences):
-            raise CheckFailed(f"its {name} stream has {len(stream)} of {len(scenario.experiences)} experiences")
-        for index, (theirs, part) in enumerate(zip(stream, scenario.experiences, strict=True)):
-            ours: ImageSet = getattr(part, name)
+        if len(stream) != len(expected):
+            raise CheckFailed(f"its {name} stream has {len(stream)} of {len(expected)} experiences")
+        for index, (theirs, ours) in enumerate(zip(stream, expected, strict=True)):
             if len(theirs.dataset) != len(ours):
                 raise CheckFailed(f"{name} experience {index}: {len(theirs.dataset)} instead of {len(ours)} images")
-            if sorted(theirs.classes_in_this_experience) != sorted(part.classes):
+            if sorted(theirs.classes_in_this_experience) != sorted(set(ours.labels.tolist())):
                 raise CheckFailed(f"{name} experience {index} has other classes")
             if list(theirs.dataset.targets) != ours.labels.tolist():
                 raise CheckFailed(f"{name} experience {index} has other labels")
@@ -173,6 +252,15 @@ def avalanche(subject: ScenarioSubject) -> None:
                 scaled = image if image.dtype == torch.uint8 else (image * 255).round().to(torch.uint8)
                 if int(label) != int(ours.labels[place]) or not torch.equal(scaled, wanted):
                     raise CheckFailed(f"{name} experience {index}: sample {place} differs")
+    for index, (theirs, part) in enumerate(zip(twin.train_stream, parts, strict=True)):
+        if part.target is None:
+            continue
+        if len(theirs.target_dataset) != len(part.target):
+            raise CheckFailed(f"experience {index}: {len(theirs.target_dataset)} target images")
+        for place in _spread(len(part.target)).tolist():
+            image = (theirs.target_dataset[place] * 255).round().to(torch.uint8)
+            if not torch.equal(image, part.target.images(torch.tensor([place]))[0]):
+                raise CheckFailed(f"experience {index}: target image {place} differs")
 
 
 def _subsets(scenario: Scenario) -> Iterator[tuple[str, ImageSet]]:
@@ -181,6 +269,10 @@ def _subsets(scenario: Scenario) -> Iterator[tuple[str, ImageSet]]:
         yield f"experience {index}, test", part.test
         if part.target is not None:
             yield f"experience {index}, target", part.target
+        if part.validation is not None:
+            yield f"experience {index}, validation", part.validation
+    for test in scenario.tests:
+        yield f"test set {test.name}", test.images
 
 
 def _spread(count: int) -> torch.Tensor:
@@ -196,6 +288,7 @@ SCENARIO_CHECKS: dict[str, Callable[[ScenarioSubject], None]] = {
     "ids": ids,
     "images": images,
     "target": target,
+    "shots": shots,
     "surroundings": surroundings,
     "avalanche": avalanche,
 }

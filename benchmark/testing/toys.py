@@ -1,17 +1,17 @@
 """A toy world for tests: tiny images, a tiny ViT with random weights, a method in a few lines.
 
 Class means lie on a seeded unit sphere, an image is its class mean plus noise; a colour shift per domain
-turns the class-incremental stream into a domain-incremental one. Everything is made in
-milliseconds and needs no file.
+turns the class-incremental stream into a domain-incremental one, or into one of the families that
+transfer. Everything is made in milliseconds and needs no file.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from benchmark.api import (
     MethodConfig,
     Scenario,
     ScenarioRequest,
+    TestSet,
 )
 from benchmark.backbones.dual import DualEncoder, ViTTower
 from benchmark.backbones.loading import Backbone
@@ -36,7 +37,7 @@ from benchmark.backbones.text import TextTower, WordTokenizer
 from benchmark.plan import RunRequest
 from benchmark.preparation import Prepared
 from benchmark.registry import Entry, Loaded
-from benchmark.specs import MethodSpec, ScenarioSpec
+from benchmark.specs import Family, MethodSpec, ScenarioSpec
 
 SIZE = 32
 
@@ -46,11 +47,13 @@ class ToyConfig:
     """Options of the toy scenario.
 
     Attributes:
-        experiences: T.
-        classes: Classes per experience (class-il) or in all (domain-il).
-        train: Training images per class and experience.
+        experiences: T; 1 in families that transfer, whatever is asked for.
+        classes: Classes per experience (class-il) or in all (domain-il, ...); base-to-new and
+            cross-dataset have as many again that are never trained.
+        train: Training images per class and experience (and domain).
         test: Test images per class and experience.
-        family: ``class-il`` or ``domain-il``.
+        family: ``class-il``, ``domain-il``, ``uda``, ``dg``, ``few-shot``, ``base-to-new`` or
+            ``cross-dataset``.
         data_seed: Of the images.
     """
 
@@ -64,6 +67,8 @@ class ToyConfig:
 
 def build_toy(config: ToyConfig, request: ScenarioRequest) -> Scenario:
     """Builds the toy stream."""
+    if not config.family.endswith("-il"):
+        return _build_transfer(config)
     generator = torch.Generator().manual_seed(config.data_seed)
     growing = config.family == "class-il"
     total = config.classes * (config.experiences if growing else 1)
@@ -95,6 +100,60 @@ def build_toy(config: ToyConfig, request: ScenarioRequest) -> Scenario:
         class_order=tuple(range(total)),
         fingerprint=splits.fingerprint(experiences),
         image_size=SIZE,
+    )
+
+
+def _build_transfer(config: ToyConfig) -> Scenario:
+    """One experience of a family that transfers; domains are shifts of colour."""
+    generator = torch.Generator().manual_seed(config.data_seed)
+    open_vocabulary = config.family in ("base-to-new", "cross-dataset")
+    total = config.classes * (2 if open_vocabulary else 1)
+    means = F.normalize(torch.randn(total, 3 * 8 * 8, generator=generator), dim=1).view(total, 3, 8, 8)
+    means = F.interpolate(means, size=(SIZE, SIZE), mode="nearest")
+    shifts = torch.randn(3, 3, 1, 1, generator=generator) * 0.1
+    made = 0
+
+    def draw(labels: Sequence[int], count: int, domains: Sequence[int]) -> ImageSet:
+        nonlocal made
+        targets = torch.tensor(labels).repeat_interleave(count).repeat(len(domains))
+        places = torch.arange(len(domains)).repeat_interleave(len(labels) * count)
+        noise = torch.randn(len(targets), 3, SIZE, SIZE, generator=generator) * 0.05
+        colours = shifts[torch.tensor(domains)][places]
+        images = ((means[targets] * 2 + colours + noise + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        ids = made + torch.arange(len(targets))
+        made += len(targets)
+        return ImageSet(images, torch.arange(len(targets)), targets, ids, places if len(domains) > 1 else None)
+
+    known, unknown = list(range(config.classes)), list(range(config.classes, total))
+    sources, goal = {"uda": ([0], 1), "dg": ([0, 1], 2)}.get(config.family, ([0], 0))
+    target = draw(known, config.train, [goal]) if config.family == "uda" else None
+    experience = Experience(
+        train=draw(known, config.train, sources),
+        test=draw(known, config.test, [goal]),
+        classes=tuple(known),
+        domain=f"domain{goal}",
+        target=None if target is None else target.without_labels(),
+        target_labels=None if target is None else target.labels,
+        sources=tuple(f"domain{place}" for place in sources),
+    )
+    tests: tuple[TestSet, ...] = ()
+    if goal:
+        rest = draw(known, config.test, sources)
+        tests = (TestSet(name="source", images=ImageSet(rest.source, rest.rows, rest.labels, rest.ids)),)
+    elif unknown:
+        name = "new" if config.family == "base-to-new" else "other"
+        tests = (TestSet(name=name, images=draw(unknown, config.test, [0]), classes=tuple(unknown)),)
+    return Scenario(
+        name="toy",
+        version=1,
+        family=cast("Family", config.family),
+        experiences=(experience,),
+        num_classes=total,
+        class_names=tuple(f"thing {label}" for label in range(total)),
+        class_order=tuple(range(total)),
+        fingerprint=splits.fingerprint([experience], tests),
+        image_size=SIZE,
+        tests=tests,
     )
 
 
@@ -201,7 +260,7 @@ def prepare_toy(
     *,
     build: type[Method] = ToyMethod,
     uses: frozenset[str] = TOY_METHOD.uses,  # type: ignore[assignment]
-    stream: Literal["sequential", "joint"] = "sequential",
+    stream: Literal["sequential", "joint", "oracle"] = "sequential",
     settings: Mapping[str, str] | None = None,
     validate: int = 0,
     init_seed: int | None = None,

@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.api import Batch, Context, Experience, ExperienceView, Scenario, ScenarioRequest
+from benchmark import splits
+from benchmark.api import Batch, Context, Experience, ExperienceView, ImageSet, Scenario, ScenarioRequest
 from benchmark.cli import main
 from benchmark.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UndeclaredUse
 from benchmark.specs import MethodSpec, ScenarioSpec
@@ -287,6 +288,101 @@ def test_command_fails_with_exit_code_1(capsys: pytest.CaptureFixture[str], monk
 def test_wrong_names(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", *words]) == EXIT_USAGE
     assert "hint: " in capsys.readouterr().err
+
+
+# --- families that transfer ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["uda", "dg", "base-to-new", "cross-dataset"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_toys_of_every_family_pass(family: str) -> None:
+    def build(config: Any, request: ScenarioRequest) -> Scenario:
+        return toys.build_toy(dataclasses.replace(config, family=family), request)
+
+    spec = dataclasses.replace(TOY_SCENARIO, build=build, family=family)
+    for result in checks.run_checks(checks.scenario_subject(spec)):
+        assert result.result in ("pass", "skip"), result
+        if result.check == "target":
+            assert (result.result == "skip") == (family in ("base-to-new", "cross-dataset"))
+
+
+BAD_TARGETS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("uda", {"sources": ()}, "names", r"sources are \(\), the target is domain1"),
+    ("uda", {"domain": "domain0"}, "names", "the target is domain0"),
+    ("dg", {"train": "no domains"}, "names", "do not say which of the sources"),
+    ("uda", {"train": "shares"}, "target", "the source of the training images holds other images"),
+    ("uda", {"target": "shares"}, "target", "the source of the target images holds other images"),
+    ("uda", {"target": "labelled"}, "target", "labels other than -1"),
+    ("uda", {"target": None}, "target", "there are no target images"),
+    ("uda", {"test": "target"}, "ids", "not declared transductive"),
+    ("uda", {"transductive": True}, "ids", "declared transductive, but"),
+    ("base-to-new", {"tests": "trained"}, "classes", "has classes that are never trained"),
+    ("few-shot", {}, "shots", "draw the same training images"),
+]
+
+
+@pytest.mark.parametrize(("family", "changes", "check", "message"), BAD_TARGETS)
+def test_scenario_checks_find_leaks(family: str, changes: dict[str, Any], check: str, message: str) -> None:
+    def build(config: Any, request: ScenarioRequest) -> Scenario:
+        good = toys.build_toy(dataclasses.replace(config, family=family), request)
+        part = good.experiences[0]
+        both = torch.cat([part.train.images(slice(None)), part.test.images(slice(None))])
+        made = {
+            "no domains": lambda: ImageSet(part.train.source, part.train.rows, part.train.labels),
+            "labelled": lambda: ImageSet(part.train.source, part.train.rows, part.train.labels, part.train.ids + 999),
+            "target": lambda: ImageSet(part.target.source, part.target.rows, part.target_labels, part.target.ids),
+        }
+        for name, value in changes.items():
+            if name == "transductive":
+                good = dataclasses.replace(good, transductive=value)
+            elif name == "tests":
+                good = dataclasses.replace(good, tests=(dataclasses.replace(good.tests[0], classes=None),))
+            elif value == "shares":
+                old = getattr(part, name)
+                part = dataclasses.replace(part, **{name: ImageSet(both, old.rows, old.labels, old.ids)})
+            else:
+                found = made[value]() if isinstance(value, str) and value in made else value
+                part = dataclasses.replace(part, **{name: found})
+        return dataclasses.replace(good, experiences=(part,), fingerprint=splits.fingerprint([part], good.tests))
+
+    spec = dataclasses.replace(TOY_SCENARIO, build=build, family=family)
+    (result,) = checks.run_checks(checks.scenario_subject(spec), frozenset({check}))
+    assert result.result == "fail", result
+    assert re.search(message, result.message), result
+
+
+class TrainsOnTheTestLabels(ToyMethod):
+    """Reaches through the frames that a determined cheat would use."""
+
+    def end_experience(self, experience: ExperienceView) -> None:
+        test = sys._getframe(1).f_locals["self"].stream.tests[0]
+        with torch.no_grad():
+            self.head[0, 0] += test.labels[: len(test) // 2].sum()
+
+
+def test_use_of_hidden_labels_is_found() -> None:
+    assert result_of(dataclasses.replace(TOY_METHOD, build=TrainsOnTheTestLabels), "hidden-labels").result == "fail"
+    assert result_of(TOY_METHOD, "hidden-labels").result == "pass"
+
+
+def test_classes_known_by_name_are_checked() -> None:
+    class Good(ToyMethod):
+        def predict_named(self, images: Tensor, names: Any) -> Tensor:
+            return images.flatten(1)[:, :1] * torch.tensor([float(len(name)) for name in names])
+
+    class ByPlace(Good):
+        def predict_named(self, images: Tensor, names: Any) -> Tensor:
+            return super().predict_named(images, names) + torch.arange(len(names))
+
+    class ByBatch(Good):
+        def predict_named(self, images: Tensor, names: Any) -> Tensor:
+            return super().predict_named(images, names) + images.mean()
+
+    uses = TOY_METHOD.uses_of(None) | {"open_vocabulary"}
+    for build, message in ((Good, ""), (ByPlace, "names in another order"), (ByBatch, "alone and together")):
+        found = result_of(dataclasses.replace(TOY_METHOD, build=build, uses=uses), "named")
+        assert (found.result == "pass") == (not message)
+        assert message in found.message
 
 
 def test_toy_limits_lower_options_and_never_raise_them() -> None:

@@ -23,7 +23,7 @@ VALIDATOR = jsonschema.Draft202012Validator(record_schema.json_schema())
 
 @pytest.fixture
 def record() -> dict[str, Any]:
-    return records.read(GOLDEN / "v1.json")
+    return records.read(GOLDEN / f"v{records.SCHEMA}.json")
 
 
 @pytest.mark.parametrize("version", range(1, records.SCHEMA + 1))
@@ -34,6 +34,18 @@ def test_every_schema_can_still_be_read(version: int) -> None:
     VALIDATOR.validate(old)
 
 
+def test_an_upgraded_record_is_the_record_of_the_next_schema() -> None:
+    assert records.read(GOLDEN / "v1.json") == records.read(GOLDEN / "v2.json")
+
+
+def test_a_damaged_record_of_schema_1_is_told_from_a_good_one(tmp_path: Path) -> None:
+    old = json.loads((GOLDEN / "v1.json").read_text())
+    del old["scenario"]["experiences"]
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    with pytest.raises(DataMissing, match="damaged record"):
+        records.read(tmp_path / "run.json")
+
+
 def test_the_document_is_a_json_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(record_schema.json_schema())
 
@@ -42,7 +54,7 @@ def test_round_trip_is_identity(tmp_path: Path, record: dict[str, Any]) -> None:
     path = tmp_path / "new" / "folders" / "run.json"
     records.write(path, record)
     assert records.read(path) == record
-    assert path.read_text() == (GOLDEN / "v1.json").read_text()
+    assert path.read_text() == (GOLDEN / f"v{records.SCHEMA}.json").read_text()
     assert "NaN" not in path.read_text()
     assert " [0.96, null, null],\n" in path.read_text()  # a matrix has one row per line
 
@@ -116,7 +128,7 @@ def test_nan_is_refused_by_key(tmp_path: Path, record: dict[str, Any], bad: floa
 
 
 def test_a_record_that_breaks_the_schema_is_not_written(tmp_path: Path, record: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="extra is not part of schema 1"):
+    with pytest.raises(ValueError, match="extra is not part of schema 2"):
         records.write(tmp_path / "run.json", {**record, "extra": 1})
     assert not list(tmp_path.iterdir())
 
@@ -137,7 +149,7 @@ MISTAKES: list[tuple[tuple[str, ...], Any, str]] = [
     (("scenario", "experiences"), [{"classes": [1]}], r"scenario.experiences\[0\].domain is missing"),
     (("losses",), {}, "losses is an object"),
     (("provenance",), [], "provenance is a list"),
-    (("new",), 1, "new is not part of schema 1"),
+    (("new",), 1, "new is not part of schema 2"),
 ]
 
 
@@ -236,7 +248,7 @@ def test_old_records_are_upgraded_step_by_step(
     monkeypatch.setattr(records, "SCHEMA", 3)
     monkeypatch.setattr(records, "_UPGRADES", {1: upgrade_1_to_2, 2: upgrade_2_to_3})
     path = tmp_path / "run.json"
-    path.write_text(json.dumps(record))
+    path.write_text(json.dumps({**record, "schema": 1}))
     before = path.read_bytes()
     new = records.read(path)
     assert (new["schema"], new["track"]) == (3, "nano-2-3")

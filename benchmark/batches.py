@@ -1,0 +1,145 @@
+"""Which images come in which batch of an experience, and how they are augmented.
+
+Everything follows from the data seed and the place in the run (experience, epoch, step), so that a
+resumed run sees what the uninterrupted one would have seen. Labelled images have random streams of
+their own: they are the same whether or not a method also reads a target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from benchmark.api import Batch, Experience, ImageSet, Method, Transform
+from benchmark.errors import PluginError
+from benchmark.transforms import InputPipeline
+
+READS = ("both", "source", "target")
+
+
+def derive(seed: int, *place: int | str) -> int:
+    """A seed for one place of a run, independent of all others (SHA-256 of the parts)."""
+    text = ":".join(map(str, (seed, *place)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+class Feed:
+    """The batches of one experience.
+
+    Args:
+        method: Is asked what its epochs read.
+        experience: Its images.
+        index: Its number.
+        passes: The transform of each epoch (`Method.passes`).
+        batch_size: Labelled images per step, and target images per step.
+        uses: What the method declared.
+        seed: Data seed of the run.
+        pipeline: Input transform.
+        device: Where batches go.
+
+    Attributes:
+        epochs: Number of epochs, one per pass.
+        steps: Steps of each epoch.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        experience: Experience,
+        index: int,
+        passes: Sequence[Transform],
+        *,
+        batch_size: int,
+        uses: frozenset[str],
+        seed: int,
+        pipeline: InputPipeline,
+        device: torch.device,
+    ) -> None:
+        self._source = experience.train
+        self._target = experience.target if "unlabelled" in uses else None
+        self._tells_domains = "domains" in uses and bool(experience.source_domains)
+        self._index = index
+        self._size = batch_size
+        self._passes = tuple(passes)
+        self._seed = seed
+        self._pipeline = pipeline
+        self._device = device
+        self._orders: dict[tuple[int | str, ...], Tensor] = {}
+        self.epochs = len(self._passes)
+        self._reads = ["source" if self._target is None else method.reads(epoch) for epoch in range(self.epochs)]
+        for epoch, reads in enumerate(self._reads):
+            if reads not in READS:
+                raise PluginError(
+                    f"{type(method).__name__}.reads({epoch}) returned {reads!r}", hint=f"return {', '.join(READS)}"
+                )
+        self.steps = [math.ceil(self.images(epoch) / self._size) for epoch in range(self.epochs)]
+
+    def images(self, epoch: int) -> int:
+        """Number of images that one epoch passes over: the weights of the batches' losses add up to it."""
+        if self._reads[epoch] == "target" and self._target is not None:
+            return len(self._target)
+        return len(self._source)
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """The batch of one step."""
+        reads = self._reads[epoch]
+        place = slice(step * self._size, (step + 1) * self._size)
+        if reads == "target":
+            rows = self._order(self._target_size(), "target", epoch)[place]
+            target = self._ready(self._target, rows, epoch, step, "target")
+            return Batch(target[:0], torch.empty(0, dtype=torch.int64, device=self._device), target, rows)
+        rows = self._order(len(self._source), epoch)[place]
+        images = self._ready(self._source, rows, epoch, step)
+        labels = self._source.labels[rows].to(self._device)
+        domains = None
+        if self._tells_domains:
+            known = self._source.domains
+            domains = torch.zeros_like(labels) if known is None else known[rows].to(self._device)
+        if reads == "source":
+            return Batch(images, labels, domains=domains)
+        around = self._endless(epoch, step)
+        target = self._ready(self._target, around, epoch, step, "target")
+        return Batch(images, labels, target, around, domains)
+
+    def weight(self, batch: Batch) -> int:
+        """How many images of the epoch's pass are in a batch."""
+        return len(batch) or (0 if batch.target is None else len(batch.target))
+
+    def _target_size(self) -> int:
+        return 0 if self._target is None else len(self._target)
+
+    def _endless(self, epoch: int, step: int) -> Tensor:
+        """Positions of the next target batch: one shuffled pass after the other, over all epochs that mix."""
+        mixed = zip(self._reads[:epoch], self.steps[:epoch], strict=True)
+        first = (sum(steps for reads, steps in mixed if reads == "both") + step) * self._size
+        places = torch.arange(first, first + self._size)
+        count = self._target_size()
+        passes = places // count
+        rows = torch.empty_like(places)
+        for number in sorted(set(passes.tolist())):
+            inside = passes == number
+            rows[inside] = self._order(count, "target pass", number)[places[inside] % count]
+        return rows
+
+    def _order(self, count: int, *place: int | str) -> Tensor:
+        """The permutation of one pass; the last few are kept."""
+        if place not in self._orders:
+            while len(self._orders) > 3:
+                del self._orders[next(iter(self._orders))]
+            generator = torch.Generator().manual_seed(derive(self._seed, self._index, *place))
+            self._orders[place] = torch.randperm(count, generator=generator)
+        return self._orders[place]
+
+    def _ready(self, images: ImageSet | None, rows: Tensor, epoch: int, *place: int | str) -> Tensor:
+        """Images as the pass wants them: augmented, or as at test time."""
+        if images is None:
+            raise RuntimeError("there is no target to read")
+        raw = images.images(rows).to(self._device)
+        if self._passes[epoch] == "test":
+            return self._pipeline.eval(raw)
+        generator = torch.Generator().manual_seed(derive(self._seed, self._index, epoch, *place))
+        return self._pipeline.train(raw, generator)

@@ -62,13 +62,9 @@ def count_flops(method: Method, work: Callable[[Method], object]) -> int:
 
     One multiply-add counts 2. The plain attention path is used so that its products are seen.
     """
-<<<<<<< /tmp/fam/main/benchmark/costs.py
     twin, state = copy.deepcopy(method), checkpoint.random_state()
-=======
-    twin = copy.deepcopy(method)
     if not torch.is_grad_enabled():  # the counter stumbles over views of parameters that ask for a gradient
         twin.requires_grad_(False)
->>>>>>> benchmark/costs.py
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work(twin)
     checkpoint.set_random_state(state)

@@ -264,6 +264,7 @@ def prepare_toy(
     settings: Mapping[str, str] | None = None,
     validate: int = 0,
     init_seed: int | None = None,
+    text: bool = False,
     **scenario: Any,
 ) -> Prepared:
     """A run of the toy method, or a subclass of it, on the toy stream, ready for `benchmark.engine`.
@@ -275,9 +276,10 @@ def prepare_toy(
         settings: As ``--set``.
         validate: As ``--validate``.
         init_seed: As ``--init-seed``.
+        text: As in `MethodSpec`; the backbone has a text tower if it is true.
         **scenario: Options of `ToyConfig`.
     """
-    spec = replace(TOY_METHOD, build=build, uses=uses, stream=stream)
+    spec = replace(TOY_METHOD, build=build, uses=uses, stream=stream, text=text)
     request = RunRequest(
         scenario="toy",
         method=spec.name,
@@ -289,4 +291,4 @@ def prepare_toy(
     here = Entry("toy", __name__, "benchmark.testing")
     resolved = plan.resolve_specs(request, Loaded(TOY_SCENARIO, here, "0" * 64), Loaded(spec, here, "0" * 64))
     built, _ = preparation.build_scenario(resolved, {"data_root": None, "cache": Path(), "download": "never"})
-    return preparation.prepare(resolved, built, backbone=tiny_backbone())
+    return preparation.prepare(resolved, built, backbone=tiny_backbone(text=text))

@@ -1,0 +1,147 @@
+"""Methods on dual encoders: which backbone they get, what counts as pretrained, and that the contract fits them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark import checkpoint, costs, engine, plan, preparation, records
+from benchmark.api import Batch, Context, ExperienceView, Method
+from benchmark.backbones.dual import dual_of
+from benchmark.backbones.prompted_vit import cls_feature
+from benchmark.errors import UsageError
+from benchmark.plan import RunRequest
+from benchmark.registry import Entry, Loaded
+from benchmark.testing import MethodContract, toys
+from benchmark.testing.laboratory import manager
+from benchmark.testing.toys import TOY_METHOD, TOY_SCENARIO, ToyMethod, ToyMethodConfig
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Prompts(Method):
+    """Three shared vectors between the start token and the class name."""
+
+    config: ToyMethodConfig
+
+    def __init__(self, config: ToyMethodConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.dual = dual_of(context.backbone)
+        self.ctx = nn.Parameter(torch.randn(3, self.dual.text_width) * 0.02)
+        self.names: list[str] = []
+        self.to(context.device)
+
+    def train(self, mode: bool = True) -> Prompts:
+        super().train(mode)
+        self.dual.eval()
+        return self
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        self.names = list(experience.class_names)
+        self.optimizer = torch.optim.SGD([self.ctx], lr=0.1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        tokens = self.dual.tokenize([f"x x x {name}." for name in self.names])
+        e = self.dual.embed(tokens.ids)
+        rows = torch.cat([e[:, :1], self.ctx.expand(len(e), -1, -1), e[:, 4:]], dim=1)
+        return self.dual.logits(self.dual.image_features(images), self.dual.encode_text(rows, tokens.ends))
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        assert self.optimizer is not None
+        loss = F.cross_entropy(self.logits(batch.images), batch.labels)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return {"loss": loss.detach()}
+
+    def predict(self, images: Tensor) -> Tensor:
+        return self.logits(images)
+
+
+SPEC = dataclasses.replace(
+    TOY_METHOD, name="toy-prompts", build=Prompts, uses=frozenset({"boundaries", "class_names"}), text=True
+)
+
+
+class TestPrompts(MethodContract):
+    method = SPEC
+
+
+def prepared(**options: Any) -> Any:
+    return toys.prepare_toy(build=Prompts, uses=SPEC.uses, text=True, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_pretrained_is_neither_stored_nor_counted_as_added(tmp_path: Path) -> None:
+    ready = prepared()
+    method = Prompts(ready.plan.method_config, ready.context)
+    whole = sum(p.numel() for p in ready.backbone.pretrained.parameters())
+    image = sum(p.numel() for p in ready.backbone.model.parameters())
+    assert set(checkpoint.snapshot(method)["method"]) == {"ctx"}
+    assert checkpoint.snapshot(method)["backbone"] == {}
+    assert costs.total(method) == whole + 72
+    assert costs.pretrained_text(method) == whole - image
+    assert costs.storage_bytes(method) == 4 * 72
+    record = records.read(engine.execute(ready, tmp_path, hooks=manager([]), quiet=True))
+    assert record["cost"]["params_added"] == 72
+    assert record["cost"]["params_total"] == whole + 72
+
+
+def test_methods_on_images_do_not_count_the_text_tower() -> None:
+    class Linear(ToyMethod):
+        def _features(self, images: Tensor) -> Tensor:
+            return F.pad(cls_feature(self.context.backbone.model, images), (0, 160))
+
+    ready = prepared()
+    method = Linear(ready.plan.method_config, ready.context)
+    image = sum(p.numel() for p in ready.backbone.model.parameters())
+    assert costs.total(method) == image
+    assert costs.pretrained_text(method) == 0
+
+
+def test_a_trained_text_tower_is_in_the_checkpoint() -> None:
+    ready = prepared()
+    method = Prompts(ready.plan.method_config, ready.context)
+    method.dual.text.requires_grad_(True)
+    state = checkpoint.snapshot(method)
+    assert "text.positions" in state["backbone"]
+    state = {**state, "backbone": {name: value + 1 for name, value in state["backbone"].items()}}
+    before = method.dual.text.positions.detach().clone()  # type: ignore[union-attr, operator]
+    checkpoint.restore(method, state)
+    assert torch.equal(method.dual.text.positions, before + 1)  # type: ignore[union-attr]
+
+
+def resolved(track: str, *, text: bool = True, backbone: str | None = None) -> plan.Plan:
+    here = Entry("toy", __name__, "tests")
+    scenario = dataclasses.replace(TOY_SCENARIO, tracks={"nano": "plain", "mini": "plain", "paper": "plain"})
+    spec = dataclasses.replace(SPEC, text=text)
+    request = RunRequest(scenario="toy", method=spec.name, track=track, backbone=backbone)
+    return plan.resolve_specs(request, Loaded(scenario, here, "0" * 64), Loaded(spec, here, "0" * 64))
+
+
+def test_methods_with_text_get_the_dual_encoder_of_the_track() -> None:
+    assert resolved("nano").backbone == "nano-clip"
+    assert resolved("nano", text=False).backbone == "nano-vit"
+    assert resolved("paper").backbone == "open_clip:ViT-B-16/openai"
+    assert resolved("mini", backbone="nano-clip").backbone == "nano-clip"
+    with pytest.raises(UsageError, match="needs a backbone with a text tower, and track mini names none") as caught:
+        resolved("mini")
+    assert "--backbone open_clip:" in str(caught.value.hint)
+
+
+def test_a_backbone_without_text_is_refused_before_anything_is_built() -> None:
+    chosen = resolved("nano", backbone="tiny")
+    with pytest.raises(UsageError, match="backbone `tiny` has no text tower"):
+        preparation.prepare(chosen, toys.toy_scenario(), backbone=toys.tiny_backbone())

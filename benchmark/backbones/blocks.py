@@ -97,6 +97,7 @@ def run_blocks(
     read: slice | None = None,
     prefixes: Mapping[int, Prefix] | None = None,
     before: Mapping[int, Change] | None = None,
+    keep: Mapping[int, slice] | None = None,
     adapters: Sequence[BlockAdapter] | None = None,
 ) -> Tensor:
     """All blocks, then the final LayerNorm.
@@ -108,18 +109,20 @@ def run_blocks(
         prefixes: Per block, keys and values put in front of its own. They pass through neither LayerNorm nor
             ``qkv`` and have no positions; the number of tokens does not change.
         before: Per block, a change of its input tokens: insert, replace, remove.
+        keep: Per block but the last, the tokens of its output that go on; the others are not computed. Prompts
+            that stand last and are replaced before the next block cost keys and values only.
         adapters: One module per block, or None.
 
     Returns:
         Normed tokens ``(B, n, D)``, n of them as ``read`` says.
     """
-    prefixes, before = prefixes or {}, before or {}
+    prefixes, before, keep = prefixes or {}, before or {}, keep or {}
     last = len(vit.blocks) - 1
     for index, block in enumerate(vit.blocks):
         if index in before:
             tokens = before[index](tokens)
         adapter = adapters[index] if adapters is not None else None
-        wanted = read if index == last else None
+        wanted = read if index == last else keep.get(index)
         if (index in prefixes or adapter is not None or wanted is not None) and is_plain(block):
             tokens = run_block(block, tokens, read=wanted, prefix=prefixes.get(index), adapter=adapter)
         else:
@@ -186,7 +189,8 @@ def attend(
         return values.reshape(*values.shape[:2], heads, attention.head_dim).transpose(1, 2)  # (B, H, N, d)
 
     qkv = attention.qkv
-    if read is not None and type(qkv) is nn.Linear:  # a replaced module is asked for everything
+    # A module that was replaced, or that has hooks, is asked for everything.
+    if read is not None and type(qkv) is nn.Linear and not qkv._forward_hooks:
         width = qkv.out_features // 3
         bias = (None, None) if qkv.bias is None else (qkv.bias[:width], qkv.bias[width:])
         query = F.linear(take(tokens, read), qkv.weight[:width], bias[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -103,6 +104,30 @@ def test_tokens_can_be_changed_before_any_block() -> None:
     assert out.shape == (3, 19, 32)
     step = torch.cat([vit.blocks[0](tokens_of()), extra], dim=1)
     torch.testing.assert_close(out, vit.norm(vit.blocks[1](step)))
+
+
+def joined(later: Tensor, tokens: Tensor) -> Tensor:
+    return torch.cat([tokens, later], dim=1)
+
+
+def test_tokens_that_are_thrown_away_are_not_computed_and_nobody_notices() -> None:
+    vit = vit_of()
+    start, fresh = tokens_of(), torch.randn(3, 4, 32, dtype=torch.float64)
+    grads, outs = [], []
+    for exact in (False, True):
+        first, later = start.clone().requires_grad_(True), fresh.clone().requires_grad_(True)
+        if exact:
+            change = {1: partial(joined, later)}
+            out = run_blocks(vit, first, before=change, keep={0: slice(0, -4)}, read=slice(0, 1))
+        else:
+            out = vit.norm(vit.blocks[1](joined(later, vit.blocks[0](first)[:, :-4])))[:, :1]
+        out.square().sum().backward()
+        outs.append(out)
+        grads += [first.grad, later.grad]
+    torch.testing.assert_close(outs[0], outs[1], atol=1e-12, rtol=0)
+    torch.testing.assert_close(grads[:2], grads[2:], atol=1e-12, rtol=0)
+    assert grads[0] is not None
+    assert grads[0][:, -4:].abs().amin() > 0  # they are seen by the others
 
 
 class Doubled(BlockAdapter):

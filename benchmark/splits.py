@@ -175,6 +175,66 @@ def holdout(labels: npt.ArrayLike, fraction: float, seed: int) -> tuple[npt.NDAr
     return np.sort(np.concatenate(stay)), np.sort(np.concatenate(out))
 
 
+def train_test(
+    labels: npt.ArrayLike, share: float = 0.8, seed: int = 0
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Cuts a data set without an official test split.
+
+    One generator, ``RandomState(seed)``, permutes each class in label order; the first ``ceil(share * n)``
+    of each go to training.
+
+    Args:
+        labels: ``(N,)`` integers, samples of one domain sorted by their relative paths within each class.
+        share: Share of the training set, in (0, 1).
+        seed: Seed of the split.
+
+    Returns:
+        Positions of training and test samples, both ascending.
+
+    Raises:
+        ValueError: The share is not in (0, 1).
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share: {share} is out of range; use more than 0 and less than 1")
+    given = np.asarray(labels)
+    generator = np.random.RandomState(seed)
+    train, test = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for label in np.unique(given):
+        positions = np.flatnonzero(given == label)
+        shuffled = positions[generator.permutation(len(positions))]
+        # The small term keeps 0.8 * 5 = 4.000000000000001 honest.
+        cut = int(np.ceil(share * len(positions) - 1e-9))
+        train.append(shuffled[:cut])
+        test.append(shuffled[cut:])
+    return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
+
+
+def few_shot(labels: npt.ArrayLike, shots: int, generator: random.Random) -> npt.NDArray[np.int64]:
+    """Draws the same number of samples of every class, as CoOp and its successors do.
+
+    Classes are taken in the order in which they first appear; each is sampled without repetition by
+    ``generator.sample`` (all of a class with fewer). The same call for the validation list continues the same
+    generator: ``random.Random(seed)``, train first, then validation with ``min(shots, 4)``.
+
+    Args:
+        labels: ``(N,)`` integers, samples in their canonical order.
+        shots: Samples per class.
+        generator: Seeded with the run's seed.
+
+    Returns:
+        Positions, class after class in the order drawn.
+    """
+    groups: dict[int, list[int]] = {}
+    for position, label in enumerate(np.asarray(labels).tolist()):
+        groups.setdefault(label, []).append(position)
+    drawn = [
+        position
+        for items in groups.values()
+        for position in (generator.sample(items, shots) if len(items) >= shots else items)
+    ]
+    return np.array(drawn, np.int64)
+
+
 def first_per_class(labels: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
     """The first samples of every class, for budgets smaller than the data set.
 

@@ -6,6 +6,7 @@ It reads the sixteen text fonts that come with matplotlib (DejaVu Sans, Sans Mon
 each), takes the characters that exist in three or more of them, chooses the 100 evaluation classes and writes
 
 - `masks.npz`: the evaluation masks, so that no image of an evaluation class depends on the FreeType of the machine;
+- `digits.npz`: likewise the ten digits, which are no evaluation classes (nine are pre-training characters);
 - `pretraining.txt`: the code points a bundled backbone may be trained on.
 
 The choice is a fixed rule without any random state: characters are visited in the order of the SHA-256 of their code
@@ -212,6 +213,19 @@ def spread(masks: dict[int, Masks]) -> list[int]:
     return [fonts[(2 * i + 1) * len(fonts) // (2 * count)] for i in range(count)]
 
 
+def save(path: Path, world: dict[int, dict[int, Masks]], codes: list[int]) -> int:
+    """Writes the masks of the characters; returns how many there are."""
+    chosen = [(class_id, font) for class_id, code in enumerate(codes) for font in spread(world[code])]
+    np.savez_compressed(
+        path,
+        masks=np.stack([world[codes[class_id]][font] for class_id, font in chosen]),
+        classes=np.array([class_id for class_id, _ in chosen], np.int16),
+        fonts=np.array([font for _, font in chosen], np.int16),
+        code_points=np.array(codes, np.int32),
+    )
+    return len(chosen)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Make the masks and character lists of the glyphs world.")
@@ -219,17 +233,11 @@ def main() -> None:
     out: Path = parser.parse_args().out
     world = rasterise()
     evaluation, rest = split(world)
-    chosen = [(class_id, font) for class_id, code in enumerate(evaluation) for font in spread(world[code])]
     out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        out / "masks.npz",
-        masks=np.stack([world[evaluation[class_id]][font] for class_id, font in chosen]),
-        classes=np.array([class_id for class_id, _ in chosen], np.int16),
-        fonts=np.array([font for _, font in chosen], np.int16),
-        code_points=np.array(evaluation, np.int32),
-    )
+    chosen = save(out / "masks.npz", world, evaluation)
+    save(out / "digits.npz", world, list(range(ord("0"), ord("9") + 1)))
     (out / "pretraining.txt").write_text("".join(f"{code:04X}\n" for code in rest), encoding="ascii")
-    print(f"{len(world)} characters: {len(evaluation)} classes ({len(chosen)} masks), {len(rest)} for pre-training")
+    print(f"{len(world)} characters: {len(evaluation)} classes ({chosen} masks), {len(rest)} for pre-training")
 
 
 if __name__ == "__main__":

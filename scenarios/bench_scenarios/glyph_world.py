@@ -8,7 +8,9 @@ that also occur in `pretraining_code_points`, 40 come from other scripts and sym
 evaluation class or looks like one (`glyph_data/README.md` has the rule).
 
 Sampling is a pure function of (seed, split, class, domain, index): each random number is an integer hash of these
-five and a counter, so an image does not depend on the batch it is rendered in. The whole renderer is integer
+five and a counter, so an image does not depend on the batch it is rendered in. Beside the 100 classes there are the
+ten digits as a set of their own (`DIGITS`), for transfer from and to other digits; they are pre-training characters,
+all but the digit two. The whole renderer is integer
 arithmetic on shipped masks, therefore **images are equal bit for bit on every machine**, for any number of threads
 and any batch size; `tests/golden/glyphs.npz` holds examples. One core renders several thousand images per second.
 """
@@ -38,6 +40,9 @@ DOMAINS: tuple[str, ...] = ("ink", "chalk", "outline", "photo")
 SIZE = 32
 CLASSES = 100
 
+LETTERS, DIGITS = "masks", "digits"
+"""The sets of classes: the 100 evaluation classes, and the ten digits."""
+
 _DATA = Path(__file__).with_name("glyph_data")
 _CHUNK = 128  # images rendered at once: the working set stays in the cache of one core
 _GRID = 5  # control points per side of the smooth background texture
@@ -64,9 +69,9 @@ _LOOKS = {
 
 
 @functools.cache
-def _shipped() -> tuple[Bytes, npt.NDArray[np.int16], tuple[int, ...], str]:
+def _shipped(which: str) -> tuple[Bytes, npt.NDArray[np.int16], tuple[int, ...], str]:
     """Masks `(M, S, S)`, the class of each, the code points and a hash of the masks."""
-    with np.load(_DATA / "masks.npz", allow_pickle=False) as data:
+    with np.load(_DATA / f"{which}.npz", allow_pickle=False) as data:
         masks, classes, codes = data["masks"], data["classes"], data["code_points"]
     return (
         masks,
@@ -76,19 +81,24 @@ def _shipped() -> tuple[Bytes, npt.NDArray[np.int16], tuple[int, ...], str]:
     )
 
 
-def code_points() -> list[int]:
-    """The code points of the 100 classes, in class order."""
-    return list(_shipped()[2])
+def code_points(which: str = LETTERS) -> list[int]:
+    """The code points of the classes, in class order."""
+    return list(_shipped(which)[2])
 
 
-def class_names() -> list[str]:
-    """The Unicode names of the 100 classes, such as "GREEK CAPITAL LETTER OMEGA WITH TONOS"."""
-    return [unicodedata.name(chr(code)) for code in code_points()]
+def class_names(which: str = LETTERS) -> list[str]:
+    """The Unicode names of the classes, such as "GREEK CAPITAL LETTER OMEGA WITH TONOS"."""
+    return [unicodedata.name(chr(code)) for code in code_points(which)]
 
 
 def pretraining_code_points() -> list[int]:
     """The code points a bundled backbone may be trained on: none of them is, or looks like, one of the 100 classes."""
     return [int(line, 16) for line in (_DATA / "pretraining.txt").read_text(encoding="ascii").split()]
+
+
+def script_classes(*scripts: str) -> list[int]:
+    """The classes whose names begin with one of the words, e.g. "LATIN", "GREEK", "CYRILLIC"."""
+    return [number for number, name in enumerate(class_names()) if name.split()[0] in scripts]
 
 
 def domain_classes() -> list[int]:
@@ -283,15 +293,23 @@ def render_masks(table: Bytes, rows: npt.ArrayLike, domains: npt.ArrayLike, samp
 
 
 @functools.cache
-def _table() -> tuple[Bytes, IntArray, IntArray]:
+def _table(which: str) -> tuple[Bytes, IntArray, IntArray]:
     """The shipped masks with contours, and per class where its masks begin and how many it has."""
-    masks, classes, _, _ = _shipped()
-    first = np.searchsorted(classes, np.arange(CLASSES)).astype(np.int64)
-    return with_contours(masks), first, np.bincount(classes, minlength=CLASSES).astype(np.int64)
+    masks, classes, codes, _ = _shipped(which)
+    first = np.searchsorted(classes, np.arange(len(codes))).astype(np.int64)
+    return with_contours(masks), first, np.bincount(classes, minlength=len(codes)).astype(np.int64)
 
 
-def render(classes: npt.ArrayLike, indices: npt.ArrayLike, domains: npt.ArrayLike, *, seed: int, split: int) -> Tensor:
-    """Renders samples of the 100 classes.
+def render(
+    classes: npt.ArrayLike,
+    indices: npt.ArrayLike,
+    domains: npt.ArrayLike,
+    *,
+    seed: int,
+    split: int,
+    which: str = LETTERS,
+) -> Tensor:
+    """Renders samples of the 100 classes, or of the digits.
 
     Args:
         classes: class numbers, `(N,)`.
@@ -299,6 +317,7 @@ def render(classes: npt.ArrayLike, indices: npt.ArrayLike, domains: npt.ArrayLik
         domains: positions in `DOMAINS`, `(N,)`.
         seed: which world; not negative.
         split: 0 for training, 1 for test.
+        which: `LETTERS` or `DIGITS`.
 
     Returns:
         uint8 images `(N, 3, 32, 32)`, the same for the same arguments wherever and however they are rendered.
@@ -307,9 +326,9 @@ def render(classes: npt.ArrayLike, indices: npt.ArrayLike, domains: npt.ArrayLik
         ValueError: if a class or domain does not exist.
     """
     chosen, styles = np.asarray(classes, np.int64), np.asarray(domains, np.int64)
-    if not (np.isin(chosen, range(CLASSES)).all() and np.isin(styles, range(len(DOMAINS))).all()):
-        raise ValueError(f"classes must be in 0..{CLASSES - 1} and domains in 0..{len(DOMAINS) - 1}")
-    table, first, count = _table()
+    table, first, count = _table(which)
+    if not (np.isin(chosen, range(len(count))).all() and np.isin(styles, range(len(DOMAINS))).all()):
+        raise ValueError(f"classes must be in 0..{len(count) - 1} and domains in 0..{len(DOMAINS) - 1}")
     sample_keys = keys(chosen, indices, styles, seed=seed, split=split)
     font = _mix64(sample_keys ^ np.uint64(0xA5A5A5A5A5A5A5A5)) % count[chosen].astype(np.uint64)
     return torch.from_numpy(render_masks(table, first[chosen] + font.astype(np.int64), styles, sample_keys))
@@ -319,7 +338,14 @@ def render(classes: npt.ArrayLike, indices: npt.ArrayLike, domains: npt.ArrayLik
 
 
 def load(
-    classes: Sequence[int], per_class: int, domains: Sequence[int], *, seed: int, split: int, cache: Path | None = None
+    classes: Sequence[int],
+    per_class: int,
+    domains: Sequence[int],
+    *,
+    seed: int,
+    split: int,
+    cache: Path | None = None,
+    which: str = LETTERS,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A data set with the samples 0 to `per_class - 1` of each class in each domain, sorted by domain, then class.
 
@@ -331,6 +357,7 @@ def load(
         split: 0 for training, 1 for test.
         cache: folder to keep the rendered images in. A damaged file is made anew; a folder that cannot be written
         gives a warning only.
+        which: `LETTERS` or `DIGITS`.
 
     Returns:
         uint8 images `(N, 3, 32, 32)`, their classes and their domains, both int64 `(N,)`.
@@ -340,21 +367,22 @@ def load(
         np.broadcast_to(np.asarray(values, np.int64).reshape(view), shape).reshape(-1)
         for values, view in ((domains, (-1, 1, 1)), (classes, (1, -1, 1)), (range(per_class), (1, 1, -1)))
     )
-    images = None if cache is None else _read(_cache_file(cache, classes, per_class, domains, seed, split), len(labels))
+    file = None if cache is None else _cache_file(cache, which, classes, per_class, domains, seed, split)
+    images = None if file is None else _read(file, len(labels))
     if images is None:
-        images = render(labels, indices, styles, seed=seed, split=split).numpy()
-        if cache is not None:
-            _write(_cache_file(cache, classes, per_class, domains, seed, split), images)
+        images = render(labels, indices, styles, seed=seed, split=split, which=which).numpy()
+        if file is not None:
+            _write(file, images)
     return torch.from_numpy(images), torch.from_numpy(labels.copy()), torch.from_numpy(styles.copy())
 
 
 def _cache_file(
-    cache: Path, classes: Sequence[int], per_class: int, domains: Sequence[int], seed: int, split: int
+    cache: Path, which: str, classes: Sequence[int], per_class: int, domains: Sequence[int], seed: int, split: int
 ) -> Path:
     """The file of a data set; its name holds everything the images depend on."""
     asked = [
         VERSION,
-        _shipped()[3],
+        _shipped(which)[3],
         [int(c) for c in classes],
         int(per_class),
         [int(d) for d in domains],

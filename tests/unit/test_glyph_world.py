@@ -50,9 +50,29 @@ def test_domain_classes_are_a_fixed_half() -> None:
     assert world.domain_classes() == list(range(0, 100, 2))
 
 
-def test_shipped_masks_have_three_fonts_or_more_and_an_empty_border() -> None:
-    masks, classes, _, _ = world._shipped()
-    assert np.bincount(classes, minlength=100).min() >= 3
+def test_script_classes() -> None:
+    assert len(world.script_classes("LATIN", "GREEK", "CYRILLIC")) == 60
+    assert [len(world.script_classes(script)) for script in ("LATIN", "GREEK", "CYRILLIC")] == [26, 15, 19]
+
+
+def test_digits_are_a_set_of_their_own() -> None:
+    assert world.class_names(world.DIGITS)[:3] == ["DIGIT ZERO", "DIGIT ONE", "DIGIT TWO"]
+    assert world.code_points(world.DIGITS) == list(range(0x30, 0x3A))
+    assert set(world.code_points(world.DIGITS)) - set(world.pretraining_code_points()) == {0x32}
+    images, labels, domains = world.load(range(10), 2, [0, 3], seed=0, split=0, which=world.DIGITS)
+    assert images.shape == (40, 3, 32, 32)
+    assert labels.tolist() == [digit for _ in range(2) for digit in range(10) for _ in range(2)]
+    assert domains.tolist() == [0] * 20 + [3] * 20
+    letters = world.load(range(10), 2, [0, 3], seed=0, split=0)[0]
+    assert not torch.equal(images, letters)
+    with pytest.raises(ValueError, match=r"classes must be in 0\.\.9"):
+        world.render([10], [0], [0], seed=0, split=0, which=world.DIGITS)
+
+
+@pytest.mark.parametrize("which", [world.LETTERS, world.DIGITS])
+def test_shipped_masks_have_three_fonts_or_more_and_an_empty_border(which: str) -> None:
+    masks, classes, codes, _ = world._shipped(which)
+    assert np.bincount(classes, minlength=len(codes)).min() >= 3
     assert (np.diff(classes) >= 0).all(), "the masks of a class lie together"
     assert not masks[:, :2].any()
     assert not masks[:, -2:].any()

@@ -1,0 +1,95 @@
+"""Characters in one drawing style with labels, in another without: unsupervised domain adaptation, no download.
+
+Source: `bench_scenarios.glyph_world`, its 60 Latin, Greek and Cyrillic letters. A variant is an ordered pair
+of styles such as ``ink-chalk``: labelled source images in ink, unlabelled target images in chalk, test images in chalk.
+Source, target and test images are different drawings (inductive); ``transductive`` takes the target images
+themselves as test images, as the protocols of Office-31 and Office-Home do. What is left of the source is measured
+on test images of the source style. The images are the same for every seed. Version 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench_scenarios import _glyphs
+from benchmark import ScenarioSpec, hookimpl, splits
+
+if TYPE_CHECKING:
+    from benchmark.api import Scenario, ScenarioRequest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GlyphsUdaConfig(_glyphs.GlyphConfig):
+    """Options of ``glyphs-uda``.
+
+    Attributes:
+        pair: Source and target style: two of ``ink``, ``chalk``, ``outline``, ``photo``, joined by ``-``.
+        transductive: Test on the unlabelled target images instead of others.
+    """
+
+    pair: str = "ink-chalk"
+    transductive: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the pair and that there are images."""
+        _glyphs.GlyphConfig.__post_init__(self)
+        if self.pair not in _glyphs.PAIRS:
+            raise ValueError(f"pair: {self.pair!r} is not a pair of styles; use one of {', '.join(_glyphs.PAIRS)}")
+
+
+def build(config: GlyphsUdaConfig, request: ScenarioRequest) -> Scenario:
+    """Builds the pair; it does not depend on the seed."""
+    from bench_scenarios import glyph_world
+    from benchmark.api import Experience, ImageSet, Scenario, TestSet
+
+    characters = _glyphs.choose(config.characters)
+    source, target = config.pair.split("-")
+
+    def draw(style: str, count: int, split: int) -> ImageSet:
+        return _glyphs.one_domain(_glyphs.draw(characters, [style], count, split, request.cache))
+
+    labelled = draw(target, config.train, _glyphs.TRAIN)
+    experience = Experience(
+        train=draw(source, config.train, _glyphs.TRAIN),
+        test=labelled if config.transductive else draw(target, config.test, _glyphs.TEST),
+        classes=tuple(range(len(characters))),
+        domain=target,
+        target=labelled.without_labels(),
+        target_labels=None if config.transductive else labelled.labels,
+        sources=(source,),
+    )
+    tests = (TestSet(name="source", images=draw(source, config.test, _glyphs.TEST)),)
+    return Scenario(
+        name=f"glyphs-uda/{config.pair}",
+        version=1,
+        family="uda",
+        experiences=(experience,),
+        num_classes=len(characters),
+        class_names=_glyphs.names_of(characters),
+        class_order=tuple(characters),
+        fingerprint=splits.fingerprint([experience], tests),
+        image_size=glyph_world.SIZE,
+        notes={"layout": "rendered"},
+        tests=tests,
+        transductive=config.transductive,
+    )
+
+
+@hookimpl
+def bench_register_scenarios() -> list[ScenarioSpec]:
+    """Registers ``glyphs-uda``."""
+    return [
+        ScenarioSpec(
+            name="glyphs-uda",
+            build=build,
+            config=GlyphsUdaConfig,
+            summary="60 letters, labelled in one style, unlabelled in another; all 12 ordered pairs; bundled",
+            family="uda",
+            tracks={"nano": "glyph32"},
+            variant="pair",
+            variants=_glyphs.PAIRS,
+            source=_glyphs.SOURCE,
+            licence=_glyphs.LICENCE,
+        )
+    ]

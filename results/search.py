@@ -8,67 +8,72 @@ used for all scenarios of the track.
 
     python results/search.py nano
     BENCH_DATA=... python results/search.py mini
+    BENCH_DATA=... python results/search.py mini --jobs 2 l2p dualprompt
 
-The table of all points goes to ``results/search/<track>.csv``; the records beside it are not committed.
+The table of all points goes to ``results/search/<track>.csv``, where methods that were not asked for keep their
+rows; the records beside it are not committed. A point that was run before is not run again.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import itertools
 import json
+import os
 import subprocess
-import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-STREAMS = {"nano": ("split-glyphs", 3), "mini": ("split-cifar100", 2)}
-# Epochs and batch size bound the cost of a run (README); the search is over what is left.
-GRIDS: dict[str, dict[str, dict[str, list[Any]]]] = {
-    "nano": {
-        "l2p": {"epochs": [3], "batch_size": [16], "prompt_length": [2], "top_k": [4], "lr": [0.01, 0.03, 0.1]},
-        "finetune": {"epochs": [2], "batch_size": [32], "lr": [0.001, 0.003, 0.01]},
-        "linear-probe": {"epochs": [2], "batch_size": [32], "lr": [0.01, 0.03, 0.1]},
-        "joint": {"epochs": [4], "batch_size": [32], "lr": [0.003, 0.01]},
-        "avalanche-ewc": {"epochs": [2], "batch_size": [32], "lr": [0.003], "penalty": [1.0, 100.0]},
-        "avalanche-lwf": {"epochs": [2], "batch_size": [32], "lr": [0.003], "alpha": [1.0, 10.0]},
-        "avalanche-replay": {"epochs": [2], "batch_size": [32], "lr": [0.001, 0.003, 0.01]},
-        "avalanche-derpp": {"epochs": [2], "batch_size": [32], "lr": [0.001, 0.003, 0.01]},
-    },
-    "mini": {
-        "l2p": {"epochs": [1], "batch_size": [64], "lr": [0.03, 0.1]},
-        "finetune": {"epochs": [1], "batch_size": [64], "lr": [0.001, 0.003]},
-        "linear-probe": {"epochs": [1], "batch_size": [64], "lr": [0.01, 0.03]},
-        "joint": {"epochs": [1], "batch_size": [64], "lr": [0.003, 0.01]},
-    },
-}
+GRIDS: dict[str, Any] = json.loads((HERE / "search" / "grids.json").read_text(encoding="utf-8"))
 
 
-def main(track: str, only: list[str]) -> None:
-    """Runs the grid of one track, prints and writes its table."""
-    scenario, experiences = STREAMS[track]
-    rows = []
-    for method, grid in GRIDS[track].items():
-        if only and method not in only:
-            continue
-        for values in itertools.product(*grid.values()):
-            point = dict(zip(grid, values, strict=True))
-            settings = [part for name, value in point.items() for part in ("--set", f"{name}={value}")]
-            command = [
-                "bench", "run", "--scenario", scenario, "--track", track, "--method", method,
-                "--validate", str(experiences), "--out", str(HERE / "search" / track), "--json", "-q", *settings,
-            ]  # fmt: skip
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            accuracy = json.loads(done.stdout)[0]["metrics"]["final_avg_acc"]
-            rows.append({"method": method, **{"point": json.dumps(point)}, "final_avg_acc": accuracy})
-            print(f"{method:<16} {json.dumps(point):<60} {100 * accuracy:6.2f} %", flush=True)
+def points(grid: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    """All combinations of a grid, the first listed first."""
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def run(track: str, method: str, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs one point on one thread and returns its row."""
+    stream = GRIDS[track]["stream"]
+    settings = [part for name, value in {**stream["settings"], **point}.items() for part in ("--set", f"{name}={value}")]
+    command = [
+        "bench", "run", "--scenario", stream["scenario"], "--track", track, "--method", method,
+        "--validate", str(stream["experiences"]), "--out", str(HERE / "search" / track), "--json", "-q", *settings,
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    accuracy = json.loads(done.stdout)[0]["metrics"]["final_avg_acc"]
+    print(f"{method:<20} {json.dumps(point):<90} {100 * accuracy:6.2f} %", flush=True)
+    return {"method": method, "point": json.dumps(point), "final_avg_acc": accuracy}
+
+
+def main(track: str, only: list[str], jobs: int) -> None:
+    """Runs the grids of one track, prints the points and writes the table."""
+    grids = GRIDS[track]["grids"]
+    wanted = [(method, point) for method in only or grids for point in points(grids[method])]
+    with ThreadPoolExecutor(jobs) as pool:
+        found = list(pool.map(lambda pair: run(track, *pair), wanted))
     target = HERE / "search" / f"{track}.csv"
+    with target.open(newline="", encoding="utf-8") as file:
+        kept = [row for row in csv.DictReader(file) if row["method"] in grids and row["method"] not in dict(wanted)]
+    order = list(grids)
     with target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["method", "point", "final_avg_acc"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(sorted([*kept, *found], key=lambda row: order.index(row["method"])))
+    for method in dict.fromkeys(method for method, _ in wanted):
+        best = max((row for row in found if row["method"] == method), key=lambda row: row["final_avg_acc"])
+        print(f"best {method}: {best['point']}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("track", choices=GRIDS)
+    parser.add_argument("methods", nargs="*")
+    parser.add_argument("--jobs", type=int, default=1, help="points at a time, one thread each")
+    arguments = parser.parse_intermixed_args()
+    main(arguments.track, arguments.methods, arguments.jobs)

@@ -102,7 +102,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "vpt": {**VPT_ADAMW, "placement": "pfeiffer", "reduction": 8, "init": "lora"},
             },
             tracks={
-                "nano": {"batch_size": 32, "lr": 0.003, "epochs": 2},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003},
                 "mini": {"batch_size": 64, "lr": 0.003, "epochs": 1},
             },
             rule="results/search.py: best on held-out training images of the first experiences",

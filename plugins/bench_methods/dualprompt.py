@@ -300,8 +300,8 @@ def bench_register_methods() -> list[MethodSpec]:
             recipes=RECIPES,
             default_recipe="honest",
             tracks={
-                "nano": {"batch_size": 16, "epochs": 3, "lr": 0.1},
-                "mini": {"batch_size": 64, "epochs": 1, "lr": 0.1},
+                "nano": {"batch_size": 16, "epochs": 3, "lr": 0.03},
+                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.1},
             },
             rule="results/search.py: best on held-out training images of the first experiences",
             sources=SOURCES,

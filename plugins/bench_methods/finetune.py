@@ -77,8 +77,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "vpt": {**VPT_ADAMW, "lr": 0.0001, "dropout": 0.1},
             },
             tracks={
-                "nano": {"batch_size": 32, "lr": 0.001, "epochs": 2},
-                "mini": {"batch_size": 64, "lr": 0.003, "epochs": 1},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.001},
+                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.001},
             },
             rule="results/search.py: best on held-out training images of the first experiences",
             sources={

@@ -59,8 +59,8 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries"}),
             recipes={"linear": {"backbone_lr_scale": 0.0}},
             tracks={
-                "nano": {"batch_size": 32, "lr": 0.01, "epochs": 4},
-                "mini": {"batch_size": 64, "lr": 0.01, "epochs": 1},
+                "nano": {"batch_size": 32, "epochs": 4, "lr": 0.01},
+                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.003},
             },
             rule="results/search.py: best on held-out training images of the first experiences",
             sources={"linear": "RanPAC paper tables, joint linear probe"},

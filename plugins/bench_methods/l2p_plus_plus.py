@@ -164,7 +164,7 @@ def bench_register_methods() -> list[MethodSpec]:
             default_recipe="honest",
             tracks={
                 "nano": {"batch_size": 16, "epochs": 3, "prompt_length": 4, "lr": 0.003},
-                "mini": {"batch_size": 64, "epochs": 1, "lr": 0.003},
+                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.01},
             },
             rule="results/search.py: best on held-out training images of the first experiences",
             sources=SOURCES,

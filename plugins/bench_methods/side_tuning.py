@@ -98,7 +98,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "vpt": {**VPT_SGD, "lr": 0.05, "side": "alexnet"},
             },
             tracks={
-                "nano": {"batch_size": 32, "lr": 0.01, "epochs": 2},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003},
                 "mini": {"batch_size": 64, "lr": 0.01, "epochs": 1},
                 "paper": {"side": "alexnet", "side_weights": "imagenet"},
             },

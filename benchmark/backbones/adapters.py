@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmark.backbones.blocks import BlockAdapter
 from benchmark.errors import UsageError
 
-AdapterInit = Literal["lora", "zeros", "small"]
+AdapterInit = Literal["kaiming", "zeros", "small"]
 
 
 def reduced(width: int, reduction: int) -> int:
@@ -41,12 +41,12 @@ class Bottleneck(nn.Module):
     Args:
         width: D.
         bottleneck: r.
-        init: ``lora``: W_down as `torch.nn.Linear` draws it (Kaiming uniform, a = sqrt 5), the rest 0.
-            ``zeros``: all four tensors 0; every gradient but that of b_up is then 0 and stays 0. ``small``:
+        init: ``kaiming``: W_down as `torch.nn.Linear` draws it (Kaiming uniform, a = sqrt 5), the rest 0; RanPAC and
+            LAMDA-PILOT call it "lora". ``zeros``: all four tensors 0; every gradient but that of b_up is then 0 and stays 0. ``small``:
             weights normal with standard deviation 0.01, cut at two of them, biases 0 (Houlsby et al.).
     """
 
-    def __init__(self, width: int, bottleneck: int, init: AdapterInit = "lora") -> None:
+    def __init__(self, width: int, bottleneck: int, init: AdapterInit = "kaiming") -> None:
         super().__init__()
         self.down = nn.Linear(width, bottleneck)
         self.up = nn.Linear(bottleneck, width)
@@ -55,7 +55,7 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(layer.weight)
             if init == "small":
                 nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
-        if init == "lora":
+        if init == "kaiming":
             nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class PfeifferAdapter(BlockAdapter):
         init: As of `Bottleneck`.
     """
 
-    def __init__(self, width: int, bottleneck: int, init: AdapterInit = "lora") -> None:
+    def __init__(self, width: int, bottleneck: int, init: AdapterInit = "kaiming") -> None:
         super().__init__()
         self.bottleneck = Bottleneck(width, bottleneck, init)
 
@@ -105,4 +105,34 @@ class HoulsbyAdapter(BlockAdapter):
     def after_mlp(self, branch: Tensor, stream: Tensor) -> Tensor:
         """Adds the second adapter's output to that of the MLP, ``(B, N, D)``."""
         result: Tensor = branch + self.behind_mlp(branch)
+        return result
+
+
+class AdaptFormer(BlockAdapter):
+    """A bottleneck beside the MLP: ``x + MLP(LN2 x) + scale * (W_up dropout(relu(W_down x + b_down)) + b_up)``.
+
+    Chen et al., AdaptFormer, NeurIPS 2022, arXiv 2205.13535, as RanPAC/RanPAC (012927f) and LAMDA-PILOT have it: its
+    input is the residual stream *before* the LayerNorm. Drawn as `Bottleneck` with ``kaiming``. A LayerScale of the
+    backbone covers it as it covers the MLP.
+
+    Args:
+        width: D.
+        bottleneck: r.
+        scale: Factor of its output.
+        dropout: Rate behind the non-linearity, in training.
+    """
+
+    def __init__(self, width: int, bottleneck: int, *, scale: float = 0.1, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+        self.dropout = nn.Dropout(dropout)
+        self.scale = scale
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def after_mlp(self, branch: Tensor, stream: Tensor) -> Tensor:
+        """Adds the adapter's view of the stream to the output of the MLP, ``(B, N, D)``."""
+        result: Tensor = branch + self.scale * self.up(self.dropout(F.relu(self.down(stream))))
         return result

@@ -90,6 +90,50 @@ class ClassHead(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
+class CosineHead(nn.Module):
+    """``logits = sigma * cos(f, w_c)`` with one row per class and one learnable scale; grows as `ClassHead` does.
+
+    As in RanPAC/RanPAC (012927f) and LAMDA-PILOT (5240714): rows are uniform in ``1 / sqrt(D)``, sigma starts at 1,
+    the norm in the cosine is at least 1e-12.
+
+    Args:
+        width: Feature width D.
+        classes: Rows at the start.
+    """
+
+    def __init__(self, width: int, classes: int = 0) -> None:
+        super().__init__()
+        self.width = width
+        self.weight = nn.Parameter(torch.empty(0, width))
+        self.sigma = nn.Parameter(torch.ones(1))
+        self.grow(classes)
+
+    @property
+    def classes(self) -> int:
+        """Number of rows."""
+        return len(self.weight)
+
+    def grow(self, classes: int) -> bool:
+        """Adds rows up to ``classes``, as `ClassHead.grow`."""
+        if classes <= self.classes:
+            return False
+        bound = 1 / math.sqrt(self.width)
+        fresh = self.weight.new_empty(classes - self.classes, self.width).uniform_(-bound, bound)
+        self.weight = nn.Parameter(torch.cat([self.weight.detach(), fresh]))
+        return True
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns logits ``(B, C)`` for features ``(B, D)``."""
+        rows = nn.functional.normalize(self.weight, dim=1)
+        return self.sigma * nn.functional.linear(nn.functional.normalize(features, dim=1), rows)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        stored = state_dict.get(f"{prefix}weight")
+        if isinstance(stored, Tensor) and len(stored) != self.classes:
+            self.weight = nn.Parameter(self.weight.new_empty(len(stored), self.width))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
 class MLPHead(nn.Module):
     """Hidden layers ``dropout(norm(relu(W f + b)))`` of the feature's width, then a growing `ClassHead`.
 

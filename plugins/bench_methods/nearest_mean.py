@@ -20,18 +20,17 @@ seed 1993). Deterministic: no seeds. Not yet reproduced here on the paper track.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from benchmark import hookimpl
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig
 from benchmark.backbones.prompted_vit import check_promptable, cls_feature, freeze
+from benchmark.backbones.prototypes import ClassMeans
 from benchmark.specs import MethodSpec
 
 
@@ -61,15 +60,12 @@ class NearestMean(Method):
     """Sums and counts per class; logits are cosines."""
 
     config: NearestMeanConfig
-    sums: Tensor
-    counts: Tensor
 
     def __init__(self, config: NearestMeanConfig, context: Context) -> None:
         super().__init__(config, context)
         self.backbone = freeze(context.backbone.model)
         check_promptable(self.backbone)
-        self.register_buffer("sums", torch.zeros(0, context.backbone.width, dtype=torch.float64))
-        self.register_buffer("counts", torch.zeros(0, dtype=torch.int64))
+        self.prototypes = ClassMeans(context.backbone.width, normalise=config.normalise_before_mean)
         self.to(context.device)
 
     def train(self, mode: bool = True) -> NearestMean:
@@ -81,52 +77,18 @@ class NearestMean(Method):
     def begin_experience(self, experience: ExperienceView) -> None:
         """Forgets the classes that come again, if they are to be overwritten."""
         if self.config.reappearing == "overwrite":
-            again = [label for label in experience.classes if label < len(self.counts)]
-            self.sums[again] = 0.0
-            self.counts[again] = 0
+            self.prototypes.forget(experience.classes)
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """Adds a batch to the sums. There is no loss: the entry is 0."""
         with torch.no_grad():
-            self.accumulate(cls_feature(self.backbone, batch.images), batch.labels)
+            self.prototypes.add(cls_feature(self.backbone, batch.images), batch.labels)
         return {"loss": 0.0}
-
-    def accumulate(self, features: Tensor, labels: Tensor) -> None:
-        """Adds features ``(B, D)`` of the given labels ``(B,)`` to the sums."""
-        if len(labels) == 0:
-            return
-        self._grow(int(labels.max()) + 1)
-        if self.config.normalise_before_mean:
-            features = F.normalize(features, dim=1)
-        self.sums.index_add_(0, labels, features.to(torch.float64))
-        self.counts += torch.bincount(labels, minlength=len(self.counts))
-
-    def _grow(self, classes: int) -> None:
-        new = classes - len(self.counts)
-        if new > 0:
-            self.sums = torch.cat([self.sums, self.sums.new_zeros(new, self.sums.shape[1])])
-            self.counts = torch.cat([self.counts, self.counts.new_zeros(new)])
-
-    @property
-    def prototypes(self) -> Tensor:
-        """Mean features, float64 ``(classes seen, D)``; zeros for a class without images."""
-        return self.sums / self.counts.clamp(min=1).unsqueeze(1)
-
-    def score(self, features: Tensor) -> Tensor:
-        """Cosines ``(B, classes seen)`` of features ``(B, D)``; -inf for a class without images."""
-        cosines = F.normalize(features.to(torch.float64), dim=1) @ F.normalize(self.prototypes, dim=1).T
-        return cosines.masked_fill(self.counts == 0, -math.inf).to(features.dtype)
 
     def predict(self, images: Tensor) -> Tensor:
         """Cosines ``(B, classes seen)`` for normalised images."""
-        return self.score(cls_feature(self.backbone, images))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        stored = state_dict.get(f"{prefix}counts")
-        if isinstance(stored, Tensor):
-            self.sums = self.sums.new_zeros(len(stored), self.sums.shape[1])
-            self.counts = self.counts.new_zeros(len(stored))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        cosines: Tensor = self.prototypes(cls_feature(self.backbone, images))
+        return cosines
 
 
 def uses(config: NearestMeanConfig) -> frozenset[str]:

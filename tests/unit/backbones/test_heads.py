@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.backbones.heads import VPT_BIAS, ClassHead, MLPHead, mask_logits
+from benchmark.backbones.heads import VPT_BIAS, ClassHead, CosineHead, MLPHead, mask_logits
 
 
 def test_growing_keeps_old_rows_and_draws_new_ones() -> None:
@@ -154,3 +154,24 @@ def test_frozen_norms_stay_also_after_a_restart() -> None:
     free = mlp(dropout=0.0)
     free.restore_frozen()
     assert all(parameter.requires_grad for parameter in free.parameters())
+
+
+def test_cosine_head_gives_scaled_cosines_and_grows() -> None:
+    torch.manual_seed(0)
+    head = CosineHead(64, 3)
+    assert float(head.weight.detach().abs().max()) <= 1 / 8
+    assert float(head.weight.detach().std()) == pytest.approx(1 / 8 / math.sqrt(3), rel=0.15)
+    features = torch.randn(4, 64) * 100
+    rows = head.weight.detach().clone()
+    wanted = nn.functional.cosine_similarity(features.unsqueeze(1), rows.unsqueeze(0), dim=2)
+    torch.testing.assert_close(head(features), wanted)
+    with torch.no_grad():
+        head.sigma.fill_(3.0)
+    torch.testing.assert_close(head(features), 3 * wanted)
+    assert head.grow(5)
+    assert not head.grow(4)
+    assert torch.equal(head.weight[:3], rows)
+    other = CosineHead(64)
+    assert other(features).shape == (4, 0)
+    other.load_state_dict(head.state_dict())
+    assert torch.equal(other(features), head(features))

@@ -61,7 +61,7 @@ def test_two_tasks_equal_simplecil_whatever_the_batch_size(dtype: torch.dtype, l
     state = {name.removeprefix("backbone."): value for name, value in arrays.items() if name.startswith("backbone.")}
     model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
     method = make(Backbone(name="golden", model=model, mean=(0.0,) * 3, std=(1.0,) * 3, sha256="")).to(dtype)
-    method.sums = method.sums.double()  # the sums stay float64 in a float32 model
+    method.prototypes.sums = method.prototypes.sums.double()  # the sums stay float64 in a float32 model
     tests = torch.from_numpy(arrays["input.eval_images"]).to(dtype)
     for task in range(2):
         images = torch.from_numpy(arrays[f"input.task{task}.images"]).to(dtype)
@@ -72,7 +72,7 @@ def test_two_tasks_equal_simplecil_whatever_the_batch_size(dtype: torch.dtype, l
         method.eval()
         with torch.no_grad():
             logits = method.predict(tests)
-        close(method.prototypes, arrays[f"f64.task{task}.prototypes"], limit)
+        close(method.prototypes.means, arrays[f"f64.task{task}.prototypes"], limit)
         close(logits, arrays[f"f64.task{task}.eval.logits"], limit)
         assert np.array_equal(logits.argmax(1).numpy(), arrays[f"f64.task{task}.eval.predictions"])
 
@@ -82,10 +82,10 @@ def test_given_features_equal_ranpac_class_incremental() -> None:
     method = make(tiny_backbone(embed_dim=16))
     for task in range(2):
         features = torch.from_numpy(arrays[f"input.task{task}.features"]).double()
-        method.accumulate(features, torch.from_numpy(arrays[f"input.task{task}.labels"]))
-        close(method.prototypes, arrays[f"f64.cil.task{task}.prototypes"], 1e-9)
+        method.prototypes.add(features, torch.from_numpy(arrays[f"input.task{task}.labels"]))
+        close(method.prototypes.means, arrays[f"f64.cil.task{task}.prototypes"], 1e-9)
         tests = torch.from_numpy(arrays["input.eval_features"]).double()
-        close(method.score(tests), arrays[f"f64.cil.task{task}.eval.logits"], 1e-9)
+        close(method.prototypes(tests), arrays[f"f64.cil.task{task}.eval.logits"], 1e-9)
 
 
 def test_given_features_equal_ranpac_domain_incremental() -> None:
@@ -93,10 +93,10 @@ def test_given_features_equal_ranpac_domain_incremental() -> None:
     method = make(tiny_backbone(embed_dim=16))
     for domain in range(2):
         features = torch.from_numpy(arrays[f"input.domain{domain}.features"]).double()
-        method.accumulate(features, torch.from_numpy(arrays[f"input.domain{domain}.labels"]))
-        close(method.sums, arrays[f"f64.dil.domain{domain}.sums"], 1e-9)
+        method.prototypes.add(features, torch.from_numpy(arrays[f"input.domain{domain}.labels"]))
+        close(method.prototypes.sums, arrays[f"f64.dil.domain{domain}.sums"], 1e-9)
         tests = torch.from_numpy(arrays["input.eval_features"]).double()
-        close(method.score(tests), arrays[f"f64.dil.domain{domain}.eval.logits"], 1e-9)
+        close(method.prototypes(tests), arrays[f"f64.dil.domain{domain}.eval.logits"], 1e-9)
 
 
 def test_overwriting_starts_returning_classes_anew() -> None:
@@ -106,38 +106,38 @@ def test_overwriting_starts_returning_classes_anew() -> None:
         method = make(tiny_backbone(), reappearing=rule)
         for index in range(2):
             method.begin_experience(ExperienceView(scenario, index, method.context.uses, "nearest-mean"))
-            method.accumulate(spread * (index + 1), kept)
+            method.prototypes.add(spread * (index + 1), kept)
         factor = 1.5 if rule == "merge" else 2.0
         wanted = torch.stack([spread[:3].mean(0), spread[3:].mean(0)]) * factor
-        torch.testing.assert_close(method.prototypes.float(), wanted)
-        assert method.counts.tolist() == ([6, 6] if rule == "merge" else [3, 3])
+        torch.testing.assert_close(method.prototypes.means.float(), wanted)
+        assert method.prototypes.counts.tolist() == ([6, 6] if rule == "merge" else [3, 3])
 
 
 def test_averaging_normalised_features_is_another_classifier() -> None:
     features, labels = torch.randn(8, 32) * torch.arange(1.0, 9.0).view(-1, 1), torch.tensor([0, 1] * 4)
     plain, other = make(tiny_backbone()), make(tiny_backbone(), normalise_before_mean=True)
-    plain.accumulate(features, labels)
-    other.accumulate(features, labels)
+    plain.prototypes.add(features, labels)
+    other.prototypes.add(features, labels)
     unit = torch.nn.functional.normalize(features, dim=1)
-    torch.testing.assert_close(other.prototypes[0].float(), unit[::2].mean(0))
-    assert not torch.allclose(plain.score(features), other.score(features), atol=1e-3)
+    torch.testing.assert_close(other.prototypes.means[0].float(), unit[::2].mean(0))
+    assert not torch.allclose(plain.prototypes(features), other.prototypes(features), atol=1e-3)
 
 
 def test_a_class_without_images_is_never_predicted() -> None:
     method = make(tiny_backbone())
-    method.accumulate(-torch.ones(2, 32), torch.tensor([0, 2]))
-    assert method.score(torch.ones(1, 32)).argmax().item() != 1
-    assert method.score(torch.ones(1, 32))[0, 1] == -float("inf")
+    method.prototypes.add(-torch.ones(2, 32), torch.tensor([0, 2]))
+    assert method.prototypes(torch.ones(1, 32)).argmax().item() != 1
+    assert method.prototypes(torch.ones(1, 32))[0, 1] == -float("inf")
 
 
 def test_state_of_another_size_is_loaded_and_goes_on_without_counting_twice() -> None:
     method, again = make(tiny_backbone()), make(tiny_backbone())
-    method.accumulate(torch.randn(4, 32), torch.tensor([0, 1, 2, 2]))
+    method.prototypes.add(torch.randn(4, 32), torch.tensor([0, 1, 2, 2]))
     again.load_state_dict(method.state_dict())
-    assert again.counts.tolist() == [1, 1, 2]
-    assert torch.equal(again.sums, method.sums)
-    again.accumulate(torch.randn(1, 32), torch.tensor([0]))
-    assert again.counts.tolist() == [2, 1, 2]
+    assert again.prototypes.counts.tolist() == [1, 1, 2]
+    assert torch.equal(again.prototypes.sums, method.prototypes.sums)
+    again.prototypes.add(torch.randn(1, 32), torch.tensor([0]))
+    assert again.prototypes.counts.tolist() == [2, 1, 2]
 
 
 def test_uses_and_bad_values() -> None:

@@ -1,0 +1,219 @@
+"""What `ranpac` and `aper` share: a light module is trained in the first experience, then everything is frozen.
+
+Private: a method outside this package builds on `benchmark.backbones`.
+"""
+
+from __future__ import annotations
+
+import abc
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Transform
+from benchmark.backbones.adapters import AdaptFormer
+from benchmark.backbones.blocks import BlockAdapter, check_plain_blocks, run_blocks
+from benchmark.backbones.end_prompts import EndPrompts
+from benchmark.backbones.heads import CosineHead
+from benchmark.backbones.prompted_vit import CLS, check_promptable, cls_feature, embed, freeze
+from benchmark.backbones.scale_shift import ScaleShift
+from benchmark.optimizers import warmup_cosine
+
+Adaptation = Literal["none", "adapter", "ssf", "vpt-shallow", "vpt-deep", "finetune"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstSessionConfig(MethodConfig):
+    """Options of the first session.
+
+    Attributes:
+        epochs: Passes that train in the first experience. Each experience, the first included, then has one pass with
+            the test transform, in which nothing is trained.
+        adaptation: What trains: ``adapter`` (AdaptFormer), ``ssf`` (scales and shifts), ``vpt-shallow`` or
+            ``vpt-deep`` (prompts at the end of the sequence), ``finetune`` (a copy of the backbone), or ``none``.
+        lr: Learning rate at the start; cosine to 0 over the epochs.
+        momentum: Of SGD.
+        weight_decay: On everything that trains.
+        bottleneck: r of the adapter.
+        adapter_scale: Factor of its output.
+        adapter_dropout: Rate inside it, in training.
+        prompts: Tokens of ``vpt-shallow``, and per block of ``vpt-deep``.
+    """
+
+    epochs: int = 20
+    batch_size: int = 48
+    adaptation: Adaptation = "adapter"
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    bottleneck: int = 64
+    adapter_scale: float = 0.1
+    adapter_dropout: float = 0.1
+    prompts: int = 5
+
+    def __post_init__(self) -> None:
+        MethodConfig.__post_init__(self)
+        for name in ("bottleneck", "prompts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is too small; use 1 or more")
+        if self.lr <= 0:
+            raise ValueError(f"lr: {self.lr} is not positive; use e.g. 0.01")
+        for name in ("momentum", "adapter_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is out of range; use 0 or more and less than 1")
+        for name in ("weight_decay", "adapter_scale"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
+
+
+class FirstSession(Method):
+    """Trains a module in the first experience; hands the features of each experience to `fit`.
+
+    Args:
+        config: Options.
+        context: Backbone, device, family.
+    """
+
+    config: FirstSessionConfig
+    tuner: nn.Module | None
+    head: CosineHead | None
+
+    def __init__(self, config: FirstSessionConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.backbone = freeze(context.backbone.model)
+        check_promptable(self.backbone)
+        self.tuner = self._make_tuner()
+        self.head = None if self.tuner is None else CosineHead(context.backbone.width)
+        self.to(context.device)
+        self._adapted = self.tuner is None
+        self._step = 0
+        self._steps_per_epoch = 1
+        self._features: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def _make_tuner(self) -> nn.Module | None:
+        config, vit, width = self.config, self.backbone, self.context.backbone.width
+        if config.adaptation == "none":
+            return None
+        if config.adaptation == "finetune":
+            return copy.deepcopy(vit).requires_grad_(True)
+        if config.adaptation == "ssf":
+            return ScaleShift(vit)
+        if config.adaptation == "adapter":
+            check_plain_blocks(vit)
+            scale, dropout = config.adapter_scale, config.adapter_dropout
+            return nn.ModuleList(
+                AdaptFormer(width, config.bottleneck, scale=scale, dropout=dropout) for _ in vit.blocks
+            )
+        depth = len(vit.blocks) if config.adaptation == "vpt-deep" else 1
+        return EndPrompts(width, count=config.prompts, depth=depth)
+
+    def tuned(self, images: Tensor) -> Tensor:
+        """Class token ``(B, D)`` of the adapted model; of the frozen one where nothing is adapted."""
+        vit, tuner = self.backbone, self.tuner
+        if isinstance(tuner, ScaleShift):
+            with tuner.inserted(vit):
+                return cls_feature(vit, images)
+        if isinstance(tuner, EndPrompts):
+            before, keep = tuner.before(), tuner.keep()
+            return run_blocks(vit, embed(vit, images), read=CLS, before=before, keep=keep)[:, 0]
+        if isinstance(tuner, nn.ModuleList):
+            adapters = cast("Sequence[BlockAdapter]", tuner)
+            return run_blocks(vit, embed(vit, images), read=CLS, adapters=adapters)[:, 0]
+        return cls_feature(vit if tuner is None else tuner, images)
+
+    @abc.abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """What is collected for `fit`, one row per image."""
+
+    @abc.abstractmethod
+    def fit(self, features: Tensor, labels: Tensor, classes: int) -> None:
+        """Learns from all training images of an experience.
+
+        Args:
+            features: One row per image, in random order, test transform.
+            labels: ``(n,)``.
+            classes: Number of classes seen.
+        """
+
+    def train(self, mode: bool = True) -> FirstSession:
+        """Sets the mode; the frozen backbone stays in eval mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        """Before the first session: rows of the head, optimiser."""
+        self._step = 0
+        self._steps_per_epoch = max(1, math.ceil(len(experience.train) / self.config.batch_size))
+        self._features, self._labels = [], []
+        if self.head is None or self.tuner is None:
+            return
+        self.head.grow(experience.seen)
+        self.optimizer = torch.optim.SGD(
+            [*self.tuner.parameters(), *self.head.parameters()],
+            lr=self.config.lr,
+            momentum=self.config.momentum,
+            weight_decay=self.config.weight_decay,
+        )
+
+    def passes(self) -> Sequence[Transform]:
+        """In the first session ``epochs`` that train; then one that collects features."""
+        train: tuple[Transform, ...] = () if self._adapted else ("train",)
+        return (*(train * self.config.epochs), "test")
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        """A step of the first session, or features of a batch; there the loss is 0."""
+        epoch = self._step // self._steps_per_epoch
+        self._step += 1
+        if not self._adapted and epoch < self.config.epochs:
+            return self._adapt(batch, epoch)
+        self.eval()
+        with torch.no_grad():
+            self._features.append(self.features(batch.images))
+        self.train()
+        self._labels.append(batch.labels)
+        return {"loss": 0.0}
+
+    def _adapt(self, batch: Batch, epoch: int) -> Mapping[str, Tensor | float]:
+        if self.optimizer is None or self.head is None:
+            raise RuntimeError("train_step before begin_experience")
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * warmup_cosine(epoch, warmup=0, epochs=self.config.epochs)
+        loss = F.cross_entropy(self.head(self.tuned(batch.images)), batch.labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return {"loss": loss.detach()}
+
+    def end_experience(self, experience: ExperienceView) -> None:
+        """Ends the first session, if it was that; learns from the collected features."""
+        if not self._adapted:
+            self._freeze()
+        if self._features:
+            self.fit(torch.cat(self._features), torch.cat(self._labels), experience.seen)
+        self._features, self._labels = [], []
+
+    def _freeze(self) -> None:
+        """Everything stays as it is from now on; the head of the first session is given up."""
+        self._adapted, self.head, self.optimizer = True, None, None
+        if self.tuner is not None:
+            self.tuner.requires_grad_(False)
+
+    def extra_state(self) -> Mapping[str, Any]:
+        """Whether the first session is over, and how far the current experience has come."""
+        return {"adapted": self._adapted, "step": self._step, "features": self._features, "labels": self._labels}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what `extra_state` returned."""
+        if state["adapted"]:
+            self._freeze()
+        self._step = int(state["step"])
+        for kept, name in ((self._features, "features"), (self._labels, "labels")):
+            kept[:] = [tensor.to(self.context.device) for tensor in state[name]]

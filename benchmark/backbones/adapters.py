@@ -42,8 +42,9 @@ class Bottleneck(nn.Module):
         width: D.
         bottleneck: r.
         init: ``kaiming``: W_down as `torch.nn.Linear` draws it (Kaiming uniform, a = sqrt 5), the rest 0; RanPAC and
-            LAMDA-PILOT call it "lora". ``zeros``: all four tensors 0; every gradient but that of b_up is then 0 and stays 0. ``small``:
-            weights normal with standard deviation 0.01, cut at two of them, biases 0 (Houlsby et al.).
+            LAMDA-PILOT call it "lora". ``zeros``: all four tensors 0; every gradient but that of b_up is then 0 and
+            stays 0. ``small``: weights normal with standard deviation 0.01, cut at two of them, biases 0 (Houlsby et
+            al.).
     """
 
     def __init__(self, width: int, bottleneck: int, init: AdapterInit = "kaiming") -> None:

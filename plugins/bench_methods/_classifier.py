@@ -34,12 +34,12 @@ _VPT: dict[str, object] = {
     "head_init": "vpt",
     "normalize": "imagenet",
     "mask": "current",
-    "weight_decay": 0.01,
 }
-VPT_SGD: dict[str, object] = {**_VPT, "optimizer": "vpt-sgd", "batch_size": 2048}
+VPT_SGD: dict[str, object] = {**_VPT, "optimizer": "vpt-sgd", "weight_decay": 0.001, "batch_size": 2048}
 VPT_ADAMW: dict[str, object] = {
     **_VPT,
     "optimizer": "vpt-adamw",
+    "weight_decay": 0.01,
     "official_quirks": True,
     "batch_size": 128,
     "lr": 0.001,

@@ -6,7 +6,7 @@ Official code: KMnP/vpt at 4410440, ``src/models/vit_adapter/vit.py`` (it has th
 
 Differences from the official code:
 - It starts with all four tensors of an adapter at 0. Then only the up-projection's bias ever gets a
-  gradient: what is learned is a constant vector per block. The default draws the down-projection (``init=lora``), so
+  gradient: what is learned is a constant vector per block. The default draws the down-projection (``init=kaiming``), so
   that the model still starts unchanged and everything learns. ``adapter@zeros-official`` is the released
   initialisation; the tensors that cannot move are left out of its optimiser, which changes nothing but
   the count of trainable parameters.
@@ -45,7 +45,7 @@ class AdapterConfig(ClassifierConfig):
     Attributes:
         placement: ``pfeiffer``: one adapter a block, behind the MLP. ``houlsby``: another one behind the attention.
         reduction: R; the bottleneck is the backbone's width divided by it, rounded down.
-        init: ``lora``: down-projection drawn, the rest 0. ``small``: weights with standard deviation 0.01.
+        init: ``kaiming``: down-projection drawn, the rest 0. ``small``: weights with standard deviation 0.01.
             ``zeros``: everything 0, where only the last bias can learn.
     """
 
@@ -54,7 +54,7 @@ class AdapterConfig(ClassifierConfig):
     optimizer: Optimizer = "adam"
     placement: Literal["pfeiffer", "houlsby"] = "pfeiffer"
     reduction: int = 8
-    init: AdapterInit = "lora"
+    init: AdapterInit = "kaiming"
 
     def __post_init__(self) -> None:
         ClassifierConfig.__post_init__(self)
@@ -99,7 +99,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "masked": {"mask": "current"},
                 "zeros-official": {"init": "zeros", "placement": "pfeiffer", "reduction": 8},
                 "houlsby": {"placement": "houlsby", "init": "small"},
-                "vpt": {**VPT_ADAMW, "placement": "pfeiffer", "reduction": 8, "init": "lora"},
+                "vpt": {**VPT_ADAMW, "placement": "pfeiffer", "reduction": 8, "init": "kaiming"},
             },
             tracks={
                 "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003},

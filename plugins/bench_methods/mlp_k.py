@@ -99,7 +99,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "masked": {"mask": "current"},
                 "frozen-bn": {"freeze_bn_after_first_task": True},
                 "layer-norm": {"norm": "layer"},
-                "vpt": {**VPT_SGD, "lr": 0.5},
+                "vpt": {**VPT_SGD, "lr": 0.1},
             },
             tracks={
                 "nano": {"batch_size": 32, "lr": 0.01, "epochs": 2},

@@ -58,7 +58,7 @@ def test_the_places_of_both_kinds(read: slice | None) -> None:
     torch.testing.assert_close(run_block(block, tokens, read=read, adapter=houlsby), wanted[:, cut])
 
 
-@pytest.mark.parametrize("init", ["lora", "zeros", "small"])
+@pytest.mark.parametrize("init", ["kaiming", "zeros", "small"])
 def test_initialisation(init: AdapterInit) -> None:
     torch.manual_seed(0)
     bottleneck = Bottleneck(512, 64, init)
@@ -66,7 +66,7 @@ def test_initialisation(init: AdapterInit) -> None:
     assert deviations["down.bias"] == deviations["up.bias"] == 0.0
     assert not bottleneck.up.bias.any()
     # torch.nn.Linear draws uniformly within 1 / sqrt(fan in); a normal one cut at two deviations keeps 0.88 of its.
-    down = {"lora": 512**-0.5 / 3**0.5, "zeros": 0.0, "small": 0.0088}[init]
+    down = {"kaiming": 512**-0.5 / 3**0.5, "zeros": 0.0, "small": 0.0088}[init]
     assert deviations["down.weight"] == pytest.approx(down, rel=0.02)
     assert deviations["up.weight"] == pytest.approx(0.0088 if init == "small" else 0.0, rel=0.02)
     if init == "small":
@@ -76,7 +76,7 @@ def test_initialisation(init: AdapterInit) -> None:
 def test_zeros_are_a_saddle_point_and_the_default_is_not() -> None:
     vit, tokens = vit_of(), tokens_of()
     grown: dict[AdapterInit, set[str]] = {}
-    for init in cast("tuple[AdapterInit, ...]", ("zeros", "lora")):
+    for init in cast("tuple[AdapterInit, ...]", ("zeros", "kaiming")):
         adapters = [PfeifferAdapter(32, 4, init).double() for _ in vit.blocks]
         torch.testing.assert_close(run_blocks(vit, tokens, adapters=adapters), run_blocks(vit, tokens))
         optimizer = torch.optim.Adam([p for adapter in adapters for p in adapter.parameters()], lr=0.01)
@@ -87,7 +87,7 @@ def test_zeros_are_a_saddle_point_and_the_default_is_not() -> None:
             optimizer.step()
         grown[init] = {name for name, p in adapters[0].named_parameters() if not torch.equal(p, start[name])}
     assert grown["zeros"] == {"bottleneck.up.bias"}
-    assert len(grown["lora"]) == 4
+    assert len(grown["kaiming"]) == 4
 
 
 def test_a_reduction_that_leaves_nothing_is_refused() -> None:

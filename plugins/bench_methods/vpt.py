@@ -153,9 +153,9 @@ class VPTDeepConfig(VPTConfig):
     lost_patches: bool = False
 
     def __post_init__(self) -> None:
-        VPTConfig.__post_init__(self)
         if self.location not in TOKENS:
             raise ValueError(f"location: `{self.location}` is for vpt-shallow; use one of {', '.join(TOKENS)}")
+        VPTConfig.__post_init__(self)
         if self.depth < 0:
             raise ValueError(f"depth: {self.depth} is negative; use 0 for all blocks, or 1 or more")
         prepended = self.location == "prepend"
@@ -175,6 +175,8 @@ class VPT(Classifier):
     def __init__(self, config: VPTConfig, context: Context) -> None:
         super().__init__(config, context)
         self.visual = self._make_prompts() if config.with_prompts else VisualPrompts()
+        if config.readout == "prompt" and config.init == "random" and self.visual.last == 0:
+            raise UsageError("readout: no prompt tokens come out of the last block", hint="use cls, image or global")
         parts = config.transfer.split("+") if config.prompts == "on" else []
         if "prompt-noupdate" in parts:
             self.visual.requires_grad_(False)

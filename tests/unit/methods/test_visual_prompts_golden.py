@@ -19,7 +19,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from bench_methods import vpt
+from bench_methods import prefix_tuning, vpt
 from bench_methods._classifier import Classifier
 from bench_methods.vpt import VPT
 from benchmark.api import Batch, Context, ExperienceView
@@ -31,7 +31,9 @@ from benchmark.transforms import NORMALIZATIONS, InputPipeline
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
-SPECS: dict[str, MethodSpec] = {spec.name: spec for spec in vpt.bench_register_methods()}
+SPECS: dict[str, MethodSpec] = {
+    spec.name: spec for module in (vpt, prefix_tuning) for spec in module.bench_register_methods()
+}
 
 
 def make(name: str, model: VisionTransformer, classes: int, dtype: Any, **options: Any) -> Classifier:
@@ -116,7 +118,14 @@ def pick(method: Classifier, name: str, *, gradient: bool = False) -> Tensor | N
         return None if layers is None else layers[:1]
     if name == "deep_prompt_embeddings":
         return None if layers is None else layers[1:]
-    theirs = {"prompt_proj.": "visual.project.", "head.last_layer.": "head."}
+    theirs = {
+        "prompt_proj.": "visual.project.",
+        "head.last_layer.": "head.",
+        "wte.weight": "prefixes.table",
+        "control_trans.": "prefixes.mlp.",
+    }
+    if name == "prefix":
+        return of("prefixes.rows")
     for old, new in theirs.items():
         name = name.replace(old, new)
     return of(name)
@@ -196,6 +205,30 @@ def test_three_steps_equal_the_official_vpt(name: str, dtype: Any) -> None:
         **cast("dict[str, Any]", options),
     )
     put(method, case.part("method."))
+    train_and_compare(case, method)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", ["vit_direct", "vit_mlp"])
+def test_three_steps_equal_the_official_prefixes(name: str, dtype: Any) -> None:
+    case = Case("prefix_tuning", name, dtype)
+    config = case.meta["config"]
+    method = make(
+        "prefix-tuning",
+        case.vit(),
+        config["num_classes"],
+        dtype,
+        prefix_length=config["P"],
+        reparam="none" if config["variant"] == "direct" else "mlp",
+        hidden=config["m"],
+        optimizer="sgd",
+        momentum=case.meta["optimizer"]["momentum"],
+        lr=config["lr"],
+    )
+    put(method, case.part("method."))
+    off = make("prefix-tuning", case.vit(), 2, dtype, prompts="off")
+    with torch.no_grad():
+        case.compare("eval.features_without_prefix", off.eval().features(case.tensor("input.eval_images")))
     train_and_compare(case, method)
 
 
@@ -325,6 +358,17 @@ COUNTS: list[tuple[str, str, int, dict[str, Any], int, float | None]] = [
     ("bias and prompt", "vpt-deep", 100, {"transfer": "prompt+bias"}, 12 * 7_680 + 102_912 + HEAD, None),
     ("noupdate", "vpt-deep", 100, {"transfer": "prompt-noupdate"}, HEAD, None),
     ("off", "vpt-deep", 100, {"prompts": "off"}, HEAD, None),
+    ("prefixes", "prefix-tuning", 100, {}, 184_320 + HEAD, None),
+    ("prefixes, 3 blocks", "prefix-tuning", 100, {"layers": (0, 5, 11), "prefix_length": 4}, 24 * 768 + HEAD, None),
+    (
+        "prefixes, MLP",
+        "prefix-tuning",
+        100,
+        {"reparam": "mlp"},
+        10 * 768 + 769 * 512 + 513 * 24 * 768 + HEAD,
+        None,
+    ),
+    ("prefixes off", "prefix-tuning", 100, {"prompts": "off"}, HEAD, None),
 ]
 
 
@@ -562,3 +606,30 @@ def test_the_published_figures(variant: str, monkeypatch: pytest.MonkeyPatch) ->
     for mine, (norm, *first) in zip(official_gradients(method, shapes), gradients, strict=True):
         assert float(mine.norm()) == pytest.approx(norm, rel=1e-4, abs=1e-7)
         torch.testing.assert_close(mine.flatten()[: len(first)], torch.tensor(first), atol=1e-6, rtol=1e-4)
+
+
+def test_the_published_prefix_mlp() -> None:
+    """Section 7 of the fixtures; the official tensors are cut into heads, ours are not."""
+    prefixes = prefix_tuning.MLPPrefixes(2, 2, 4, 5, deep=False)
+    with torch.no_grad():
+        prefixes.table.copy_(fill("pt.wte", 2, 4))
+        for name, values in {
+            "0.weight": fill("pt.w1", 5, 4),
+            "0.bias": fill("pt.b1", 5),
+            "2.weight": fill("pt.w2", 16, 5),
+            "2.bias": fill("pt.b2", 16),
+        }.items():
+            prefixes.mlp.get_parameter(name).copy_(values)
+        made = prefixes().unflatten(3, (2, 2))  # heads, head width
+    key = torch.tensor([[-0.9613799, 0.1594405], [-0.4533530, 0.7998295]])
+    value = torch.tensor([[-1.6266652, -1.2436209], [1.7778480, -0.6535980]])
+    torch.testing.assert_close(made[0, 0, :, 0], key, atol=1e-6, rtol=0)
+    torch.testing.assert_close(made[1, 1, :, 1], value, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("length", "count"), [(5, 25_744_896), (10, 25_750_016)])
+def test_the_mlp_of_the_paper_has_the_stated_size(length: int, count: int) -> None:
+    with torch.device("meta"):
+        prefixes = prefix_tuning.MLPPrefixes(24, length, 1024, 512, deep=False)
+    assert sum(p.numel() for p in prefixes.parameters()) == count
+    assert prefixes().numel() == 49_152 * length

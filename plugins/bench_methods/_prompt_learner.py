@@ -74,9 +74,9 @@ def late_cosine(epoch: int, epochs: int) -> float:
     """Factor of the learning rate in an epoch: ``cos(99 pi max(0, e - 1) / (200 (E - 1)))``.
 
     The scheduler of GT-RIPL/CODA-Prompt starts one step behind. It divides by zero for E = 1; here
-    the factor is 1 whenever e < 2, whatever E.
+    the factor is 1 whenever e < 2, whatever E. Behind the last epoch it stays as it was.
     """
-    behind = max(0, epoch - 1)
+    behind = max(0, min(epoch, epochs - 1) - 1)
     return 1.0 if behind == 0 else math.cos(99 * math.pi * behind / (200 * (epochs - 1)))
 
 

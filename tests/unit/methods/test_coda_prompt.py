@@ -175,7 +175,7 @@ def test_the_schedule_is_the_official_one() -> None:
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_with_one_or_two_epochs_the_rate_stays(epochs: int) -> None:
-    assert [late_cosine(epoch, epochs) for epoch in range(epochs)] == [1.0] * epochs
+    assert [late_cosine(epoch, epochs) for epoch in range(epochs + 2)] == [1.0] * (epochs + 2)
 
 
 def test_the_rate_falls_from_epoch_to_epoch() -> None:

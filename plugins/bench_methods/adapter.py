@@ -12,7 +12,8 @@ Differences from the official code:
   the count of trainable parameters.
 - ``adapter@houlsby`` has a second adapter behind each attention; weights are drawn as in Houlsby et al.
 - In a stream the experiences are trained in turn with the same adapters; the paper has one task. The default
-  trains with Adam; ``adapter@vpt`` has the paper's protocol (and the corrected initialisation).
+  trains with SGD, as `linear-probe` does: without a mask, Adam's first steps on new classes wipe out the old
+  ones. ``adapter@vpt`` has the paper's protocol (and the corrected initialisation).
 
 Trainable (ViT-B/16, r = floor(D / R)): 12 (2 D r + r + D) = 1,779,840 for R = 8, and the head: 2.12 % of the model
 with 100 classes (VPT paper, Table 12).
@@ -29,7 +30,7 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
-from bench_methods._classifier import VPT_ADAMW, VPT_SOURCE, Classifier, ClassifierConfig, Optimizer
+from bench_methods._classifier import VPT_ADAMW, VPT_SOURCE, Classifier, ClassifierConfig
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.adapters import AdapterInit, Bottleneck, HoulsbyAdapter, PfeifferAdapter, reduced
@@ -50,8 +51,6 @@ class AdapterConfig(ClassifierConfig):
     """
 
     epochs: int = 5
-    lr: float = 0.001
-    optimizer: Optimizer = "adam"
     placement: Literal["pfeiffer", "houlsby"] = "pfeiffer"
     reduction: int = 8
     init: AdapterInit = "kaiming"
@@ -103,7 +102,7 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             tracks={
                 "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003},
-                "mini": {"batch_size": 64, "lr": 0.003, "epochs": 1},
+                "mini": {"batch_size": 16, "lr": 0.003, "epochs": 1},
             },
             rule="results/search.py: best on held-out training images of the first experiences",
             sources={
@@ -113,7 +112,6 @@ def bench_register_methods() -> list[MethodSpec]:
                 "vpt": VPT_SOURCE,
                 "reduction": "KMnP/vpt; the paper searches 8, 64 and 256",
                 "init": "adaptbench; the official zeros are a saddle point",
-                "optimizer": "adaptbench; KMnP/vpt has its AdamW",
             },
             paper="arXiv:1902.00751",
             reference="KMnP/vpt@4410440",

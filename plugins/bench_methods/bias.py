@@ -7,8 +7,8 @@ Official code: KMnP/vpt at 4410440, ``src/models/vit_models.py``, transfer type 
 Differences from the official code:
 - timm keeps the biases of query, key and value in one vector; count and arithmetic are the same. The key's
   part has no gradient but rounding (softmax does not see it), so Adam moves it by noise.
-- In a stream the experiences are trained in turn; the paper has one task. The default trains with Adam;
-  ``bias@vpt`` has the paper's protocol.
+- In a stream the experiences are trained in turn; the paper has one task. The default trains with SGD, as
+  `linear-probe` does; ``bias@vpt`` has the paper's protocol.
 
 Trainable (ViT-B/16): 102,912 and the head (0.21 % of the model with 100 classes: VPT paper, Table 12).
 Expected (ViT-B/16 ImageNet-21k): VTAB-1k Natural 73.30, Specialized 78.25, Structured 44.09, FGVC 88.41 (VPT paper,
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench_methods._classifier import VPT_ADAMW, VPT_SOURCE, Classifier, ClassifierConfig, Optimizer
+from bench_methods._classifier import VPT_ADAMW, VPT_SOURCE, Classifier, ClassifierConfig
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.selection import biases
@@ -31,8 +31,6 @@ class BiasConfig(ClassifierConfig):
     """Options of bias tuning (`ClassifierConfig`)."""
 
     epochs: int = 5
-    lr: float = 0.001
-    optimizer: Optimizer = "adam"
 
 
 class Bias(Classifier):
@@ -57,13 +55,12 @@ def bench_register_methods() -> list[MethodSpec]:
             recipes={"masked": {"mask": "current"}, "vpt": VPT_ADAMW},
             tracks={
                 "nano": {"batch_size": 32, "epochs": 2, "lr": 0.01},
-                "mini": {"batch_size": 64, "lr": 0.003, "epochs": 1},
+                "mini": {"batch_size": 16, "lr": 0.003, "epochs": 1},
             },
             rule="results/search.py: best on held-out training images of the first experiences",
             sources={
                 "masked": "adaptbench: as linear-probe@masked, only the current classes compete",
                 "vpt": VPT_SOURCE,
-                "optimizer": "adaptbench; KMnP/vpt has its AdamW, which does not decay biases",
             },
             paper="arXiv:2106.10199",
             reference="KMnP/vpt@4410440",

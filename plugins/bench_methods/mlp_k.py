@@ -102,8 +102,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "vpt": {**VPT_SGD, "lr": 0.1},
             },
             tracks={
-                "nano": {"batch_size": 32, "lr": 0.01, "epochs": 2},
-                "mini": {"batch_size": 64, "lr": 0.01, "epochs": 1},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003},
+                "mini": {"batch_size": 16, "lr": 0.003, "epochs": 1},
             },
             rule="results/search.py: best on held-out training images of the first experiences",
             sources={

@@ -68,7 +68,7 @@ def bench_register_methods() -> list[MethodSpec]:
             recipes={"masked": {"mask": "current"}, "vpt": {**VPT_ADAMW, "batch_size": 1280}},
             tracks={
                 "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003},
-                "mini": {"batch_size": 64, "lr": 0.003, "epochs": 1},
+                "mini": {"batch_size": 16, "lr": 0.003, "epochs": 1},
             },
             rule="results/search.py: best on held-out training images of the first experiences",
             sources={

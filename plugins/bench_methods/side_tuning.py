@@ -99,7 +99,7 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             tracks={
                 "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003},
-                "mini": {"batch_size": 64, "lr": 0.01, "epochs": 1},
+                "mini": {"batch_size": 16, "lr": 0.003, "epochs": 1},
                 "paper": {"side": "alexnet", "side_weights": "imagenet"},
             },
             rule="results/search.py: best on held-out training images of the first experiences; paper: KMnP/vpt",

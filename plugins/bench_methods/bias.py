@@ -54,7 +54,7 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries"}),
             recipes={"masked": {"mask": "current"}, "vpt": VPT_ADAMW},
             tracks={
-                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.01},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003},
                 "mini": {"batch_size": 16, "lr": 0.003, "epochs": 1},
             },
             rule="results/search.py: best on held-out training images of the first experiences",

@@ -98,8 +98,8 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             default_recipe="adapter",
             tracks={
-                "nano": {"batch_size": 16, "epochs": 3, "lr": 0.03},
-                "mini": {"batch_size": 64, "epochs": 1, "lr": 0.03},
+                "nano": {"batch_size": 16, "epochs": 3, "lr": 0.01},
+                "mini": {"batch_size": 16, "epochs": 3, "lr": 0.01},
             },
             rule="results/search.py: best on held-out training images of the first experiences",
             toy={"bottleneck": 8},

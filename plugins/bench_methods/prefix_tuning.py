@@ -190,7 +190,7 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             tracks={
                 "nano": {"batch_size": 32, "lr": 0.01, "epochs": 2},
-                "mini": {"batch_size": 64, "lr": 0.01, "epochs": 1},
+                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.01},
             },
             rule="results/search.py: best on held-out training images of the first experiences",
             sources={

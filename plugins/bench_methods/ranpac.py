@@ -117,8 +117,8 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             default_recipe="double",
             tracks={
-                "nano": {"batch_size": 16, "epochs": 3, "lr": 0.03, "projection": 1000},
-                "mini": {"batch_size": 64, "epochs": 1, "lr": 0.03, "projection": 2000},
+                "nano": {"batch_size": 16, "epochs": 3, "lr": 0.01, "projection": 1000},
+                "mini": {"batch_size": 16, "epochs": 3, "lr": 0.01, "projection": 2000},
             },
             rule="lr: results/search.py, best on held-out training images; projection: what fits a small machine",
             toy={"projection": 64, "bottleneck": 8},

@@ -311,8 +311,8 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries"}),
             recipes=SHALLOW,
             tracks={
-                "nano": {"batch_size": 32, "lr": 0.01, "epochs": 2},
-                "mini": {"batch_size": 64, "lr": 0.01, "epochs": 1},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.01},
+                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.01},
             },
             rule=rule,
             sources=SOURCES,
@@ -328,8 +328,8 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries"}),
             recipes=DEEP,
             tracks={
-                "nano": {"batch_size": 32, "lr": 0.01, "epochs": 2},
-                "mini": {"batch_size": 64, "lr": 0.01, "epochs": 1},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.03},
+                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.01},
             },
             rule=rule,
             sources=SOURCES,

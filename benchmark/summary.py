@@ -14,6 +14,12 @@ _COLOURS = (17, 18, 24, 30, 36, 72, 107, 143, 179, 220)
 MOST_COLUMNS = 20
 
 HEADLINES = (
+    ("target_acc", "target accuracy"),
+    ("source_acc", "source accuracy kept"),
+    ("base_acc", "accuracy on base classes"),
+    ("new_acc", "accuracy on new classes"),
+    ("harmonic_mean", "harmonic mean of base and new"),
+    ("transfer_acc", "accuracy on other data sets"),
     ("final_avg_acc", "final average accuracy"),
     ("final_acc", "final accuracy (sample mean)"),
     ("avg_incremental_acc", "average incremental accuracy"),
@@ -22,6 +28,9 @@ HEADLINES = (
     ("fwt", "forward transfer"),
     ("learning_acc", "learning accuracy"),
 )
+# Of one experience: the words of continual learning would say the same number again and again.
+_TRANSFERRED = ("target_acc", "base_acc", "transfer_acc")
+_CONTINUAL = ("final_avg_acc", "final_acc", "avg_incremental_acc", "learning_acc")
 
 
 def brief(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -52,10 +61,15 @@ def render(record: Mapping[str, Any], path: Path, *, colour: bool | None = None)
         *heat_map(record["accuracy"], scenario, colour=colour),
         "",
     ]
-    for name, words in HEADLINES:
+    transferred = any(name in record["metrics"] for name in _TRANSFERRED)
+    rows = [("mean_class_acc", "mean accuracy per class"), *HEADLINES] if transferred else list(HEADLINES)
+    for name, words in rows:
         value = record["metrics"].get(name)
-        if value is not None:
+        if value is not None and not (transferred and name in _CONTINUAL):
             lines.append(f"  {words:<32} {100 * value:6.2f} %")
+    if record["selection"]["rule"] != "last":
+        chosen = ", ".join("-" if epoch is None else str(epoch) for epoch in record["selection"]["chosen"])
+        lines.append(f"  {'model selection':<32} {record['selection']['rule']}: epoch {chosen}")
     cost = record["cost"]
     lines.append(f"  {'trainable / total parameters':<32} {cost['params_trainable']:,} / {cost['params_total']:,}")
     lines.append(
@@ -73,14 +87,13 @@ def heat_map(accuracy: list[list[float | None]], scenario: Mapping[str, Any], *,
     columns = len(accuracy[0])
     if columns > MOST_COLUMNS:
         return [f"accuracy matrix: {len(accuracy)} x {columns}, too wide to draw; it is in the record"]
-    domains = [part["domain"] for part in scenario["experiences"]]
-    titles = [
-        f"{domains[j][:5]:>5}" if j < len(domains) and domains[j] and len(domains) == columns else f"{j:>5}"
-        for j in range(columns)
-    ]
-    lines = ["accuracy in %, rows: after experience, columns: test set", "     " + "".join(titles)]
+    names = [test["name"] for test in scenario["tests"]]
+    # One row has room for names; a matrix is drawn in narrow columns.
+    width = min(12, max(5, *(len(name) + 1 for name in names))) if len(accuracy) == 1 else 5
+    titles = "".join(f"{name[:width]:>{width}}" for name in names)
+    lines = ["accuracy in %, rows: after experience, columns: test set", "     " + titles]
     for index, row in enumerate(accuracy):
-        lines.append(f"{index:>4} " + "".join(_cell(value, colour) for value in row))
+        lines.append(f"{index:>4} " + "".join(" " * (width - 5) + _cell(value, colour) for value in row))
     return lines
 
 

@@ -163,6 +163,7 @@ def _scenario(args: argparse.Namespace, loaded: Loaded) -> int:
         "aliases": list(spec.aliases),
         "tracks": [f"{track} ({preset})" for track, preset in spec.tracks.items()],
         "variant": f"{spec.name}/{spec.variant.upper()}" if spec.variant else "",
+        "variants of a full run": list(spec.variants),
         "source": spec.source,
         "licence": spec.licence,
         "download": f"{spec.size_mb:g} MB" if spec.size_mb else "none: bundled",
@@ -191,9 +192,11 @@ def _scenario(args: argparse.Namespace, loaded: Loaded) -> int:
                 "classes": len(part.classes),
                 "train": len(part.train),
                 "test": len(part.test),
+                "target": "-" if part.target is None else len(part.target),
             }
             for index, part in enumerate(scenario.experiences)
         ],
+        "further test sets": [f"{test.name} ({len(test.images)})" for test in scenario.tests],
         **{f"note: {key}": value for key, value in scenario.notes.items()},
     }
     _print(args, facts)

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     pick = parser.add_argument_group("what to run")
-    pick.add_argument("--scenario", metavar="NAME[/VARIANT][,...]", help="e.g. split-glyphs or split-cifar100/20x5")
+    pick.add_argument(
+        "--scenario",
+        metavar="NAME[/VARIANT][,...]",
+        help="e.g. split-glyphs or split-cifar100/20x5; a family such as glyphs-uda runs all its variants (also /all)",
+    )
     pick.add_argument("--method", metavar="NAME[@RECIPE][,...]", help="e.g. l2p,finetune or l2p@pilot")
     pick.add_argument("--seed", metavar="N[,M][,A-B]", help="seeds, e.g. 0 or 0-4 (default 0)")
     pick.add_argument("--class-order-seed", type=int, metavar="N", help="seed of the class order alone")
@@ -126,7 +131,7 @@ def _requests(args: argparse.Namespace, table: dict[str, Any], picked: dict[str,
             device=picked["device"],
         )
         for scenario, seed, method in itertools.product(
-            _names(picked["scenario"]), parse_seeds(picked["seed"]), _names(picked["method"])
+            expand(_names(picked["scenario"]), settings, table), parse_seeds(picked["seed"]), _names(picked["method"])
         )
     ]
 
@@ -134,6 +139,46 @@ def _requests(args: argparse.Namespace, table: dict[str, Any], picked: dict[str,
 def _names(value: str | list[str]) -> list[str]:
     items = value.split(",") if isinstance(value, str) else value
     return list(dict.fromkeys(item.strip() for item in items if item.strip()))
+
+
+def expand(names: list[str], settings: Mapping[str, str], table: Mapping[str, Any]) -> list[str]:
+    """Replaces a scenario whose variants belong together by these: ``name`` or ``name/all`` by ``name/a``, ``name/b``.
+
+    A bare name stays as it is when the variant's option is given in another way.
+
+    Args:
+        names: What was asked for.
+        settings: ``--set`` assignments.
+        table: The configuration file.
+
+    Raises:
+        UsageError: ``/all`` of a scenario without such variants.
+    """
+    from typing import cast
+
+    from benchmark import registry
+    from benchmark.specs import ScenarioSpec
+
+    expanded = []
+    for name in names:
+        plain, _, variant = name.partition("/")
+        if variant not in ("", "all"):
+            expanded.append(name)
+            continue
+        spec = cast("ScenarioSpec", registry.load_scenario(plain).spec)
+        if variant and not spec.variants:
+            raise UsageError(
+                f"`{name}`: the variants of `{plain}` do not belong together", hint=f"name one: {plain}/..."
+            )
+        options = table.get("scenario", {}).get(plain, {})
+        chosen = f"scenario.{spec.variant}" in settings or spec.variant in (
+            options if isinstance(options, Mapping) else ()
+        )
+        if spec.variants and (variant or not chosen):
+            expanded += [f"{plain}/{one}" for one in spec.variants]
+        else:
+            expanded.append(name)
+    return list(dict.fromkeys(expanded))
 
 
 def parse_seeds(value: str | int | list[int] | None) -> list[int]:

@@ -300,6 +300,8 @@ _PORT: dict[str, object] = {
     "pool_size": 10,
     "prompt_length": 5,
     "top_k": 5,
+    "prompt_init": "uniform",
+    "key_init": "uniform",
     "lr": 0.03,
     "selection_eval": "batchwise",
     "normalize": "zero_one",

@@ -389,6 +389,8 @@ class Method(nn.Module, abc.ABC):
         pretrained = self.context.backbone.pretrained
         frozen = {id(p) for p in pretrained.parameters() if not p.requires_grad}
         frozen |= {id(b) for b in pretrained.buffers()}
+        if (classifier := self.context.backbone.classifier) is not None:
+            frozen |= {id(p) for p in classifier.parameters()}
         seen: set[int] = set()
         for tensor in [*self.parameters(), *self.buffers(), *tensors_in(self.extra_state())]:
             if id(tensor) not in frozen and id(tensor) not in seen:

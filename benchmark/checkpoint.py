@@ -109,6 +109,8 @@ def snapshot(method: Method) -> dict[str, Any]:
     """
     backbone = method.context.backbone.pretrained
     shared = {id(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
+    if (classifier := method.context.backbone.classifier) is not None:
+        shared |= {id(tensor) for tensor in classifier.parameters()}
     own = {name: t for name, t in method.state_dict(keep_vars=True).items() if id(t) not in shared}
     trained = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
     return {

@@ -25,13 +25,16 @@ DROPPED = ("head.", "head_dist.", "pre_logits.", "attn_pool.")
 OTHER_FILE = "give the file of the named checkpoint, or the backbone that belongs to this file"
 
 
-def fill(model: VisionTransformer, path: Path, *, resample: bool) -> None:
+def fill(model: VisionTransformer, path: Path, *, resample: bool) -> nn.Linear | None:
     """Loads a weight file into a model, every tensor of it.
 
     Args:
         model: Built without a head.
         path: ``.safetensors``, ``.npz``, ``.pt``, ``.pth`` or ``.bin``.
         resample: Whether the position table may be resampled to the model's grid.
+
+    Returns:
+        The classifier that the file has for the model's class token, frozen; None if it has none.
 
     Raises:
         UsageError: The kind of file is refused.
@@ -40,8 +43,19 @@ def fill(model: VisionTransformer, path: Path, *, resample: bool) -> None:
     state = read(path)
     if path.suffix == ".npz":
         state = from_jax(state, path)
-    state = _native(state, model, path, resample=resample)
-    put(model, state, path)
+    put(model, _native(state, model, path, resample=resample), path)
+    return _classifier(state, model, path)
+
+
+def _classifier(state: Mapping[str, Tensor], model: VisionTransformer, path: Path) -> nn.Linear | None:
+    """The head of a checkpoint, where it reads the class token as it is."""
+    weight, bias = state.get("head.weight"), state.get("head.bias")
+    between = any(name.startswith(("pre_logits.", "fc_norm.")) for name in state)
+    if weight is None or bias is None or weight.ndim != 2 or between or model.global_pool != "token":
+        return None
+    head = nn.Linear(model.embed_dim, len(weight))
+    put(head, {"weight": weight, "bias": bias}, path, named=lambda name: f"head.{name}")
+    return head.requires_grad_(False).eval()
 
 
 def put(
@@ -208,6 +222,10 @@ def from_jax(arrays: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         "norm.weight": get("Transformer/encoder_norm/scale"),
         "norm.bias": get("Transformer/encoder_norm/bias"),
     }
+    if f"{prefix}head/kernel" in arrays:
+        state |= {"head.weight": get("head/kernel").T, "head.bias": get("head/bias")}
+    if f"{prefix}pre_logits/kernel" in arrays:
+        state["pre_logits.weight"] = get("pre_logits/kernel").T
     stem = "Transformer/encoderblock_"
     depth = len({name.split(stem)[1].split("/")[0] for name in arrays if stem in name})
     for index in range(depth):

@@ -51,6 +51,8 @@ class Backbone:
         description: One line: what it is and what it was trained on.
         licence: As its source states it.
         dual: The dual encoder that ``model`` is a part of; None where there is no text tower.
+        classifier: The checkpoint's own classifier on the class token, frozen; None where its file has none.
+            A method that takes it as a part does not store it again.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Backbone:
     description: str = ""
     licence: str = ""
     dual: DualEncoder | None = None
+    classifier: nn.Linear | None = None
 
     @property
     def pretrained(self) -> nn.Module:
@@ -154,6 +157,7 @@ def load(name: str, *, weights: Path | None = None, offline: bool = False, image
 
     resample = image_size is not None
     dual: DualEncoder | None = None
+    classifier: nn.Linear | None = None
     with torch.random.fork_rng(devices=[]):  # building a model draws weights that are overwritten
         if name.startswith(OPEN_CLIP):
             from benchmark.backbones import _open_clip  # takes seconds
@@ -169,7 +173,7 @@ def load(name: str, *, weights: Path | None = None, offline: bool = False, image
             model, about = _timm.create(tag, image_size=image_size)
             path = weights if weights is not None else _timm.fetch(tag, offline=offline)
             digest = _digest(path)
-            _weights.fill(model, path, resample=resample)
+            classifier = _weights.fill(model, path, resample=resample)
         else:
             about = describe(name)
             path = weights if weights is not None else WEIGHTS / f"{name}.safetensors"
@@ -183,7 +187,7 @@ def load(name: str, *, weights: Path | None = None, offline: bool = False, image
             if "text" in about:
                 dual = _bundled_dual(about, model, path, resample=resample)
             else:
-                _weights.fill(model, path, resample=resample)
+                classifier = _weights.fill(model, path, resample=resample)
     if dual is not None:
         dual.requires_grad_(False).eval()
     return Backbone(
@@ -195,6 +199,7 @@ def load(name: str, *, weights: Path | None = None, offline: bool = False, image
         description=str(about.get("description", "")),
         licence=str(about.get("licence", "")),
         dual=dual,
+        classifier=classifier,
     )
 
 

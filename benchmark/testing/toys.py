@@ -173,7 +173,7 @@ def toy_scenario(**options: Any) -> Scenario:
 
 
 def tiny_backbone(seed: int = 0, *, text: bool = False, **architecture: Any) -> Backbone:
-    """A ViT of width 32 and depth 2 with random weights; global random state is left as found.
+    """A ViT of width 32 and depth 2 with random weights and a classifier of 40; global random state is left as found.
 
     Args:
         seed: Of the weights.
@@ -187,7 +187,16 @@ def tiny_backbone(seed: int = 0, *, text: bool = False, **architecture: Any) -> 
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.1) if parameter.ndim > 1 else None
         dual = _tiny_dual(model) if text else None
-    return Backbone(name="tiny", model=model, mean=(0.5,) * 3, std=(0.5,) * 3, sha256="0" * 64, dual=dual)
+        classifier = nn.Linear(model.embed_dim, 40).requires_grad_(False).eval()
+    return Backbone(
+        name="tiny",
+        model=model,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        sha256="0" * 64,
+        dual=dual,
+        classifier=classifier,
+    )
 
 
 def _tiny_dual(vit: VisionTransformer) -> DualEncoder:

@@ -249,6 +249,37 @@ def test_original_jax_weights_load_as_timm_loads_them(prefix: str, weights: Path
         assert torch.equal(backbone.model(images), source.eval()(images))
 
 
+def test_a_checkpoint_keeps_its_classifier_beside_the_model(weights: Path, tmp_path: Path) -> None:
+    assert loading.load("tiny-vit").classifier is None
+    source = model(num_classes=7)
+    images = torch.randn(2, 3, 16, 16)
+    safetensors.torch.save_file(source.state_dict(), tmp_path / "whole.safetensors")
+    backbone = loading.load("tiny-vit", weights=tmp_path / "whole.safetensors")
+    assert backbone.classifier is not None
+    assert not any(parameter.requires_grad for parameter in backbone.classifier.parameters())
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.classifier(backbone.model(images)), source.eval()(images))
+
+
+def test_a_classifier_of_a_jax_file_counts_without_the_layer_between(weights: Path, tmp_path: Path) -> None:
+    arrays = jax_arrays(model())
+    arrays["head/kernel"] = np.random.default_rng(0).normal(size=(24, 10)).astype(np.float32)
+    np.savez(tmp_path / "with.npz", **arrays)
+    assert loading.load("tiny-vit", weights=tmp_path / "with.npz").classifier is None
+    del arrays["pre_logits/kernel"], arrays["pre_logits/bias"]
+    np.savez(tmp_path / "without.npz", **arrays)
+    classifier = loading.load("tiny-vit", weights=tmp_path / "without.npz").classifier
+    assert classifier is not None
+    assert np.array_equal(classifier.weight.numpy(), arrays["head/kernel"].T)
+
+
+def test_a_damaged_classifier_is_named(weights: Path, tmp_path: Path) -> None:
+    state = {**model().state_dict(), "head.weight": torch.zeros(7, 24), "head.bias": torch.full((7,), float("inf"))}
+    safetensors.torch.save_file(state, tmp_path / "odd.safetensors")
+    with pytest.raises(DataMissing, match=r"odd\.safetensors: tensor `head.bias` holds values that are not finite"):
+        loading.load("tiny-vit", weights=tmp_path / "odd.safetensors")
+
+
 def test_a_jax_file_with_a_part_missing_names_it(weights: Path, tmp_path: Path) -> None:
     arrays = jax_arrays(model())
     del arrays["Transformer/encoderblock_1/MlpBlock_3/Dense_0/kernel"]

@@ -39,7 +39,9 @@ def points(grid: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
 def run(track: str, method: str, point: Mapping[str, Any]) -> dict[str, Any]:
     """Runs one point on one thread and returns its row."""
     stream = GRIDS[track]["stream"]
-    settings = [part for name, value in {**stream["settings"], **point}.items() for part in ("--set", f"{name}={value}")]
+    settings = [
+        part for name, value in {**stream["settings"], **point}.items() for part in ("--set", f"{name}={value}")
+    ]
     command = [
         "bench", "run", "--scenario", stream["scenario"], "--track", track, "--method", method,
         "--validate", str(stream["experiences"]), "--out", str(HERE / "search" / track), "--json", "-q", *settings,

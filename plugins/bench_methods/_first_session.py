@@ -102,7 +102,8 @@ class FirstSession(Method):
         if config.adaptation == "none":
             return None
         if config.adaptation == "finetune":
-            return copy.deepcopy(vit).requires_grad_(True)
+            tuned: nn.Module = copy.deepcopy(vit).requires_grad_(True)
+            return tuned
         if config.adaptation == "ssf":
             return ScaleShift(vit)
         if config.adaptation == "adapter":

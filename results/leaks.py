@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from torch import Tensor
 
 from benchmark import data, engine, evaluation, hookspecs, plan, preparation
 from benchmark.api import ImageSet, Method
+from benchmark.files import replace_file
 from benchmark.hookspecs import hookimpl
 from benchmark.plan import RunRequest
 from benchmark.preparation import Prepared
@@ -179,24 +182,25 @@ def table(found: Sequence[dict[str, str]]) -> str:
 
 
 def main(methods: Sequence[str], scenario: str, track: str, seed: int) -> None:
-    """Trains, measures, writes the CSV file and prints the table."""
+    """Trains, measures, writes the CSV file after every method, and prints the table."""
     target = HERE / "leaks" / f"{scenario.replace('/', '-')}-{track}.csv"
-    kept: list[dict[str, str]] = []
+    target.parent.mkdir(parents=True, exist_ok=True)
+    everything: list[dict[str, str]] = []
     if target.exists():
         with target.open(newline="", encoding="utf-8") as file:
-            kept = [row for row in csv.DictReader(file) if row["method"] not in methods]
-    found = []
+            everything = list(csv.DictReader(file))
     for label in methods:
         prepared = prepare(label, scenario, track, seed)
-        found += rows(label, prepared, measure(prepared, train(prepared)))
-    everything = kept + found
-    order = list(dict.fromkeys([*METHODS, *(row["method"] for row in everything)]))
-    everything.sort(key=lambda row: order.index(row["method"]))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        found = rows(label, prepared, measure(prepared, train(prepared)))
+        everything = [row for row in everything if row["method"] != label] + found
+        order = list(dict.fromkeys([*METHODS, *(row["method"] for row in everything)]))
+        everything.sort(key=lambda row: order.index(row["method"]))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(everything)
+        replace_file(target, text.getvalue().encode())
+        print(f"{label}: done", file=sys.stderr, flush=True)
     print(table(everything))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from benchmark.files import replace_file
 
 COLUMNS = 12
 MOST_ROWS = 12
+CHARACTERS = 15
 
 
 def draw(scenario: Scenario, path: Path) -> None:
@@ -33,26 +35,34 @@ def draw(scenario: Scenario, path: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = scenario.experiences[:MOST_ROWS]
-    figure = Figure(figsize=(1.0 * (2 * COLUMNS + 1) + 2, 1.25 * len(rows) + 0.8), dpi=72)
+    # In inches at 100 dots: cells of one inch, a line of two words above each, a gap between training and test.
+    left, top, gap, cell, height = 0.5, 0.75, 0.5, 1.0, 1.3
+    width, total = left + 2 * COLUMNS * cell + gap + 0.1, top + len(rows) * height + 0.1
+    figure = Figure(figsize=(width, total), dpi=100)
     canvas = FigureCanvasAgg(figure)
-    figure.suptitle(
-        f"{scenario.name}, version {scenario.version}: {len(scenario.experiences)} experiences, "
-        f"{scenario.num_classes} classes; left training, right test images"
+    more = f" (the first {len(rows)} are shown)" if len(rows) < len(scenario.experiences) else ""
+    figure.text(
+        left / width,
+        1 - 0.25 / total,
+        f"{scenario.name}, version {scenario.version}: {len(scenario.experiences)} experiences{more}, "
+        f"{scenario.num_classes} classes; training images left, test images right",
+        fontsize=14,
+        va="center",
     )
-    grid = figure.subplots(len(rows), 2 * COLUMNS + 1, squeeze=False)
     for index, experience in enumerate(rows):
+        bottom = total - top - (index + 1) * height + height - cell
+        row = experience.domain or f"experience {index}"
+        figure.text(left / 2 / width, (bottom + cell / 2) / total, row, rotation=90, ha="center", va="center")
         for side, data in enumerate((experience.train, experience.test)):
             for column, place in enumerate(spread(data, COLUMNS)):
-                axis = grid[index][side * (COLUMNS + 1) + column]
+                start = left + column * cell + side * (COLUMNS * cell + gap)
+                axis = figure.add_axes(
+                    (start / width, bottom / total, 0.94 * cell / width, 0.94 * cell / total), xticks=[], yticks=[]
+                )
                 axis.imshow(data.images(torch.tensor([place]))[0].permute(1, 2, 0).numpy())
-                name = scenario.class_names[int(data.labels[place])]
-                axis.set_title(name if len(name) <= 14 else name[:6] + "…" + name[-7:], fontsize=5, pad=1)
-        grid[index][0].set_ylabel(experience.domain or f"experience {index}", fontsize=8)
-    for row in grid:
-        for axis in row:
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.set_frame_on(False)
+                axis.set_frame_on(False)
+                name = shorten(scenario.class_names[int(data.labels[place])])
+                axis.set_title(name, fontsize=7, pad=2, linespacing=0.9)
     buffer = io.BytesIO()
     canvas.print_png(buffer)
     replace_file(path, buffer.getvalue())
@@ -63,3 +73,11 @@ def spread(data: ImageSet, count: int) -> list[int]:
     order = torch.argsort(data.labels, stable=True)
     places = torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()
     return [int(place) for place in order[places]]
+
+
+def shorten(name: str) -> str:
+    """A class name on two lines at most, of `CHARACTERS` each; of a longer one the end, which tells it from others."""
+    lines = textwrap.wrap(name.replace("_", " "), CHARACTERS)
+    if len(lines) > 2:
+        lines = ["…" + line for line in lines[-2:-1]] + lines[-1:]
+    return "\n".join(line if len(line) <= CHARACTERS + 1 else line[:CHARACTERS] for line in lines)

@@ -14,7 +14,7 @@ import math
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from tqdm import tqdm
 from benchmark import checkpoint, costs, evaluation, metrics, predictions, recording, records
 from benchmark.api import Experience, ExperienceView, ImageSet, LoopMethod, Method, Transform
 from benchmark.batches import Feed, derive
-from benchmark.errors import BenchError, PluginError, RunBusy, RunFailed
-from benchmark.files import cannot_write
+from benchmark.errors import BenchError, DataMissing, PluginError, RunBusy, RunFailed
+from benchmark.files import cannot_write, replace_file
 from benchmark.interruption import Interrupted, Stop
 from benchmark.preparation import Prepared
 from benchmark.selection import Selection
@@ -35,6 +35,8 @@ from benchmark.specs import RunFinished
 
 BOUNDARY = "boundary.safetensors"
 MIDDLE = "middle.safetensors"
+FORCED = "forced"
+"""Empty file beside the checkpoints of a repetition: until it is done, the record is that of an earlier execution."""
 COSTS = (
     "params_total",
     "params_trainable",
@@ -84,11 +86,13 @@ def execute(
     try:
         if force:
             shutil.rmtree(work, ignore_errors=True)
-        elif is_complete(path):
+            replace_file(work / FORCED, b"")
+        elif is_finished(path):
             return path
         run = _Run(prepared, path, work, hooks, quiet)
-        with _isolated(prepared):
+        with checkpoint.isolated():
             run.go()
+        (work / FORCED).unlink(missing_ok=True)
         shutil.rmtree(work, ignore_errors=True)
         return path
     finally:
@@ -108,19 +112,9 @@ def is_complete(path: Path) -> bool:
     return path.exists() and records.read(path)["status"] == "completed"
 
 
-@contextlib.contextmanager
-def _isolated(prepared: Prepared) -> Iterator[None]:
-    """Deterministic algorithms inside; global random state and grad mode as found afterwards."""
-    state = checkpoint.random_state()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        checkpoint.set_random_state(state)
+def is_finished(path: Path) -> bool:
+    """Whether there is nothing left to do: the run is complete, and no repetition of it was stopped halfway."""
+    return is_complete(path) and not (path.with_suffix(".work") / FORCED).exists()
 
 
 class _Run:
@@ -182,7 +176,7 @@ class _Run:
         if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
             return RunFailed(
                 f"{self.prepared.label}: out of memory",
-                hint="lower batch_size or engine.eval_batch_size; the last checkpoint is kept",
+                hint=f"lower batch_size or engine.eval_batch_size; {self._kept()}",
             )
         files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
         build = self.plan.method_spec.build
@@ -372,8 +366,14 @@ class _Run:
         bad = ", ".join(f"{name} = {value}" for name, value in terms.items() if not math.isfinite(value))
         return RunFailed(
             f"{self.prepared.label}: {bad} at experience {index}, epoch {epoch}, step {step}",
-            hint="lower the learning rate; the last checkpoint is kept",
+            hint=f"lower the learning rate; {self._kept()}",
         )
+
+    def _kept(self) -> str:
+        """What is left of a run that failed, for its message."""
+        if (self.work / BOUNDARY).exists() or (self.work / MIDDLE).exists():
+            return "the last checkpoint is kept"
+        return "there is no checkpoint yet"
 
     def _baseline(self, method: Method) -> list[float] | None:
         """Accuracy of the untrained model per test set, where forward transfer means something."""
@@ -475,8 +475,9 @@ class _Run:
         It must not hide the error that led here: if it cannot be written either, the checkpoint
         alone is what is kept.
         """
-        if self.path.exists() and is_complete(self.path):
-            return  # --force failed: the record of the earlier execution stays
+        with contextlib.suppress(DataMissing):  # a damaged record is replaced
+            if is_complete(self.path):
+                return  # --force failed: the record of the earlier execution stays
         parts = [predictions.read(self._part(index)) for index in range(self.done["experience"])]
         record = recording.build(
             self.prepared,

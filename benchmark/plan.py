@@ -79,6 +79,7 @@ class RunRequest:
         validate: Number of experiences to use with held-out training images as test sets (test
             data are not touched); 0 runs the real protocol.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``.
+        origin: Where the values above come from, for ``--dry-run``: ``--track``, a file, ``default``.
     """
 
     scenario: str
@@ -95,6 +96,7 @@ class RunRequest:
     file_name: str = ""
     validate: int = 0
     device: str = "auto"
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,15 +187,29 @@ class Plan:
     def rows(self) -> list[tuple[str, Any, str]]:
         """Every value with its full key and origin, for ``--dry-run``."""
         request = self.request
+        seeds = {
+            "class_order": (request.class_order_seed, "--class-order-seed"),
+            "init": (request.init_seed, "--init-seed"),
+            "data": (request.data_seed, "--data-seed"),
+        }
+
+        def origin(key: str, otherwise: str = "default") -> str:
+            found = request.origin.get(key, "default")
+            return otherwise if found == "default" else found
+
         picked = [
-            ("scenario", self.scenario_name, "--scenario"),
-            ("method", self.method_label, "--method"),
-            ("track", self.track, "--track" if request.track else "default of the scenario"),
+            ("scenario", self.scenario_name, origin("scenario")),
+            ("method", self.method_label, origin("method")),
+            ("track", self.track, origin("track", "default of the scenario")),
             ("input preset", self.preset, f"scenario on track {self.track}"),
-            ("backbone", self.backbone, "--backbone" if request.backbone else f"default of track {self.track}"),
-            ("weights", str(request.weights or "with the backbone"), "--weights" if request.weights else "default"),
-            ("device", request.device, "--device" if request.device != "auto" else "default"),
-            *((f"seed.{name}", value, "--seed") for name, value in self.seeds.items() if name != "seed"),
+            ("backbone", self.backbone, origin("backbone", f"default of track {self.track}")),
+            ("weights", str(request.weights or "with the backbone"), origin("weights")),
+            ("device", request.device, origin("device")),
+            ("validate", request.validate, origin("validate")),
+            *(
+                (f"seed.{name}", self.seeds[name], origin("seed") if seed is None else option)
+                for name, (seed, option) in seeds.items()
+            ),
             ("uses", ", ".join(sorted(self.method_spec.uses_of(self.method_config))) or "nothing", "the method"),
         ]
         groups = {**self.effective(), "engine": configs.as_dict(self.engine)}

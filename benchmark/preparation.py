@@ -36,7 +36,7 @@ class Prepared:
         pipeline: Input transform.
         device: Where to compute.
         run_id: Identity of the run, 16 hexadecimal digits.
-        command: The command that started it, for the resume hint.
+        command: The command that resumes it.
         warnings: For the record.
         data_seconds: Time to build the scenario.
     """
@@ -139,7 +139,7 @@ def prepare(plan: Plan, scenario: Scenario, *, data_seconds: float = 0.0, backbo
         pipeline=pipeline,
         device=device,
         run_id=plan.run_id(fingerprint=scenario.fingerprint, weights_sha256=backbone.sha256, device=str(device)),
-        command=provenance.command_line(),
+        command=provenance.resume_command(),
         warnings=warnings,
         data_seconds=data_seconds,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +50,24 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 def command_line() -> str:
     """The command as the user typed it, without the folder of the program."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def resume_command() -> str:
+    """What to paste into the same shell so that this command goes on where it was.
+
+    ``--force`` is left out, since it would start again; ``BENCH_DATA`` is put in front, since it may have been set for
+    this command alone.
+    """
+    program = Path(sys.argv[0]).name
+    words = [program if shutil.which(program) == sys.argv[0] else sys.argv[0], *sys.argv[1:]]
+    data = os.environ.get("BENCH_DATA")
+    before = f"BENCH_DATA={shlex.quote(data)} " if data and os.name == "posix" else ""
+    return before + without_force(shlex.join(words))
+
+
+def without_force(command: str) -> str:
+    """A command without ``--force``."""
+    return shlex.join(word for word in shlex.split(command) if word != "--force")
 
 
 def collect(*, device: str, threads: int, deterministic: bool) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from benchmark.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, BenchError, did_you_mean
+from benchmark.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, BenchError, UsageError, did_you_mean
 
 COMMANDS: dict[str, str] = {
     "run": "train methods on scenarios and write records",
@@ -66,26 +66,38 @@ def _debug(arguments: Sequence[str]) -> bool:
     return os.environ.get("BENCH_DEBUG") == "1" or "-v" in arguments or "--verbose" in arguments
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports what it cannot read as any other wrong input is reported."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}", hint=f"`{self.prog} --help` explains it")
+
+
 def _main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="bench",
         description="Benchmarks for continual learning and domain adaptation.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     _add_common(parser, top=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    wanted = next((word for word in arguments if not word.startswith("-")), None)
-    if wanted is not None and wanted not in COMMANDS and "-p" not in arguments:
+    wanted = _command(arguments)
+    if wanted is not None and wanted not in COMMANDS:
         raise did_you_mean("command", wanted, COMMANDS, more="bench --help")
+    parsers = {}
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        _add_common(command, top=False)
-        if name in arguments or os.environ.get("_ARGCOMPLETE"):
-            _module(name).add_arguments(command)
+        description = summary[0].upper() + summary[1:] + "."
+        parsers[name] = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
+        _add_common(parsers[name], top=False)
+        if name == wanted or os.environ.get("_ARGCOMPLETE"):
+            _module(name).add_arguments(parsers[name])
     _complete(parser)
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        raise _unknown(unknown[0], parsers.get(args.command, parser))
     if args.version:
         from benchmark import __version__
 
@@ -104,6 +116,27 @@ def _main(arguments: list[str]) -> int:
     code = _module(args.command).run(args)
     sys.stdout.flush()  # a broken pipe must show here, not at exit
     return int(code)
+
+
+def _command(arguments: Sequence[str]) -> str | None:
+    """The first word that is neither an option nor the file of ``-p``."""
+    words = iter(arguments)
+    for word in words:
+        if word in ("-p", "--plugin"):
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return None
+
+
+def _unknown(word: str, parser: argparse.ArgumentParser) -> UsageError:
+    """The error for a word that the parser of the command has no place for."""
+    if not word.startswith("-"):
+        return UsageError(
+            f"{parser.prog}: `{word}` is one argument too many", hint=f"`{parser.prog} --help` explains it"
+        )
+    options = [option for action in parser._actions for option in action.option_strings]
+    return did_you_mean(f"option of {parser.prog}", word.partition("=")[0], options, more=f"{parser.prog} --help")
 
 
 def _module(name: str) -> Any:

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         UsageError: No such run, or it was not completed.
         DataMissing: The record or its predictions are damaged.
     """
-    from benchmark import metrics, records
+    from benchmark import metrics, provenance, records
     from benchmark.errors import EXIT_FAILED, EXIT_OK, UsageError
 
     path = Path(args.run)
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if record["status"] != "completed":
         raise UsageError(
             f"{path}: this run is {record['status']}; metrics need a completed one",
-            hint=f"resume it with: {record['provenance']['command']}",
+            hint=f"resume it with: {provenance.without_force(record['provenance']['command'])}",
         )
     matrix, values, source, warnings = _recompute(path, record)
     differences = dict(_differences(record["metrics"], values))

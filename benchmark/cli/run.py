@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     pick.add_argument("--method", metavar="NAME[@RECIPE][,...]", help="e.g. l2p,finetune or l2p@pilot")
     pick.add_argument("--seed", metavar="N[,M][,A-B]", help="seeds, e.g. 0 or 0-4 (default 0)")
-    pick.add_argument("--class-order-seed", type=int, metavar="N", help="seed of the class order alone")
-    pick.add_argument("--init-seed", type=int, metavar="N", help="seed of the initialisation alone")
-    pick.add_argument("--data-seed", type=int, metavar="N", help="seed of data order and augmentation alone")
+    pick.add_argument("--class-order-seed", type=_count, metavar="N", help="seed of the class order alone")
+    pick.add_argument("--init-seed", type=_count, metavar="N", help="seed of the initialisation alone")
+    pick.add_argument("--data-seed", type=_count, metavar="N", help="seed of data order and augmentation alone")
     pick.add_argument("--track", metavar="TRACK", help="nano, mini or paper (default: the scenario's first)")
     pick.add_argument(
         "--backbone",
@@ -49,66 +49,98 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--validate",
-        type=int,
-        default=0,
+        type=_count,
         metavar="N",
         help="choose hyper-parameters: first N experiences, tested on held-out training images",
     )
     places = parser.add_argument_group("where")
-    places.add_argument("--out", type=Path, default=None, metavar="DIR", help="results folder (default runs)")
+    places.add_argument("--out", type=Path, metavar="DIR", help="results folder (default runs)")
     places.add_argument(
         "--data-root", type=Path, metavar="DIR", help="data sets (default BENCH_DATA or the user's data folder)"
     )
     places.add_argument("--download", action="store_true", help="fetch data sets of any size")
     places.add_argument("--no-download", action="store_true", help="never fetch anything (also BENCH_OFFLINE=1)")
-    places.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    places.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     how = parser.add_argument_group("how")
     how.add_argument("--force", action="store_true", help="run again what is finished, start anew what is not")
     how.add_argument("--dry-run", action="store_true", help="print every value and where it comes from, and stop")
     how.add_argument("--json", action="store_true", help="print the records' summaries as JSON")
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"`{text}` is not a whole number that is 0 or more")
+    return int(text)
+
+
 def run(args: argparse.Namespace) -> int:
     """Runs, or resumes, everything that was asked for."""
-    from benchmark import config, plan
+    from benchmark import config, interruption, plan, provenance
 
     table: dict[str, Any] = config.read_toml(args.config) if args.config else {}
-    picked = _merge_run_table(args, table)
-    requests = _requests(args, table, picked)
+    picked, origin = _pick(args, table)
+    requests = _requests(args, table, picked, origin)
     plans = [plan.resolve(request) for request in requests]
     if args.dry_run:
-        _print_dry_run(plans, as_json=args.json)
+        _print_dry_run([[*plan.rows(), *_places(args, picked, origin)] for plan in plans], as_json=args.json)
         return 0
-    return _execute(args, plans, picked)
+    try:
+        return _execute(args, plans, picked)
+    except KeyboardInterrupt:  # while data or weights were read; the engine answers for the rest
+        raise interruption.Interrupted(
+            "stopped between two runs; what is finished is kept",
+            hint=f"resume with: {provenance.resume_command()}",
+        ) from None
 
 
-RUN_KEYS = ("scenario", "method", "seed", "track", "backbone", "weights", "out", "validate", "device")
+_NAMES = str | tuple[str, ...]
+RUN_KEYS: dict[str, Any] = {
+    "scenario": _NAMES,
+    "method": _NAMES,
+    "seed": int | str | tuple[int | str, ...],
+    "track": str,
+    "backbone": str,
+    "weights": str,
+    "out": str,
+    "validate": int,
+    "device": str,
+}
+"""What the file's table ``[run]`` may hold, with types as `benchmark.config.coerce` reads them."""
+DEFAULTS = {"seed": 0, "out": "runs", "validate": 0, "device": "auto"}
 
 
-def _merge_run_table(args: argparse.Namespace, table: dict[str, Any]) -> dict[str, Any]:
-    """Command line over the file's table ``[run]``."""
+def _pick(args: argparse.Namespace, table: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Command line over the file's table ``[run]`` over defaults; and where each value comes from."""
+    from benchmark import config
     from benchmark.errors import did_you_mean
 
     given = table.get("run", {})
+    if not isinstance(given, dict):
+        raise UsageError(f"{args.config}: `run` is not a table", hint="write [run] on its own line")
     for key in given:
         if key not in RUN_KEYS:
             error = did_you_mean("key", f"run.{key}", [f"run.{name}" for name in RUN_KEYS])
             raise UsageError(f"{args.config}: {error.message}", hint=error.hint)
-    picked = {}
-    defaults = {"validate": 0, "device": "auto"}
-    for key in RUN_KEYS:
-        value = getattr(args, key)
-        picked[key] = given.get(key, value) if value in (None, defaults.get(key)) else value
+    picked, origin = {}, {}
+    for key, hint in RUN_KEYS.items():
+        picked[key], origin[key] = getattr(args, key), f"--{key}"
+        if picked[key] is None and key in given:
+            picked[key] = config.coerce(given[key], hint, where=f"{args.config}: run.{key}")
+            origin[key] = str(args.config)
+        elif picked[key] is None:
+            picked[key], origin[key] = DEFAULTS.get(key), "default"
     for key in ("scenario", "method"):
         if not picked[key]:
             group = f"{key}s"
             raise UsageError(
                 f"--{key} is missing", hint=f"`bench list {group}` shows all; e.g. --scenario split-glyphs --method l2p"
             )
-    return picked
+    return picked, origin
 
 
-def _requests(args: argparse.Namespace, table: dict[str, Any], picked: dict[str, Any]) -> list[RunRequest]:
+def _requests(
+    args: argparse.Namespace, table: dict[str, Any], picked: dict[str, Any], origin: dict[str, str]
+) -> list[RunRequest]:
     from benchmark import config
     from benchmark.plan import RunRequest
 
@@ -129,6 +161,7 @@ def _requests(args: argparse.Namespace, table: dict[str, Any], picked: dict[str,
             file_name=str(args.config) if args.config else "",
             validate=picked["validate"],
             device=picked["device"],
+            origin=origin,
         )
         for scenario, seed, method in itertools.product(
             expand(_names(picked["scenario"]), settings, table), parse_seeds(picked["seed"]), _names(picked["method"])
@@ -136,7 +169,7 @@ def _requests(args: argparse.Namespace, table: dict[str, Any], picked: dict[str,
     ]
 
 
-def _names(value: str | list[str]) -> list[str]:
+def _names(value: str | tuple[str, ...]) -> list[str]:
     items = value.split(",") if isinstance(value, str) else value
     return list(dict.fromkeys(item.strip() for item in items if item.strip()))
 
@@ -170,7 +203,8 @@ def expand(names: list[str], settings: Mapping[str, str], table: Mapping[str, An
             raise UsageError(
                 f"`{name}`: the variants of `{plain}` do not belong together", hint=f"name one: {plain}/..."
             )
-        options = table.get("scenario", {}).get(plain, {})
+        scenarios = table.get("scenario")
+        options = scenarios.get(plain) if isinstance(scenarios, Mapping) else None
         chosen = f"scenario.{spec.variant}" in settings or spec.variant in (
             options if isinstance(options, Mapping) else ()
         )
@@ -181,18 +215,14 @@ def expand(names: list[str], settings: Mapping[str, str], table: Mapping[str, An
     return list(dict.fromkeys(expanded))
 
 
-def parse_seeds(value: str | int | list[int] | None) -> list[int]:
+def parse_seeds(value: str | int | tuple[int | str, ...]) -> list[int]:
     """Reads ``0``, ``0,3`` or ``0-4``.
 
     Raises:
         UsageError: Not a list of whole numbers that are 0 or more.
     """
-    if value is None:
-        return [0]
-    if isinstance(value, int):
-        return [value]
-    if isinstance(value, list):
-        value = ",".join(map(str, value))
+    if not isinstance(value, str):
+        value = ",".join(map(str, value if isinstance(value, tuple) else (value,)))
     seeds: list[int] = []
     for part in value.split(","):
         first, dash, last = part.strip().partition("-")
@@ -208,15 +238,39 @@ def parse_seeds(value: str | int | list[int] | None) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _print_dry_run(plans: list[Plan], *, as_json: bool) -> None:
+def _places(args: argparse.Namespace, picked: dict[str, Any], origin: dict[str, str]) -> list[tuple[str, Any, str]]:
+    """Where results go and data come from, with the origin of each value."""
+    import os
+
+    from benchmark import data
+
+    root, where = args.data_root, "--data-root"
+    if root is None and os.environ.get("BENCH_DATA"):
+        root, where = os.environ["BENCH_DATA"], "BENCH_DATA"
+    elif root is None:
+        root, where = data.user_folder("data"), "default"
+    given = "--download" if args.download else "--no-download" if args.no_download else "default"
+    return [
+        ("out", str(picked["out"]), origin["out"]),
+        ("data root", str(root), where),
+        ("download", _download(args), given),
+    ]
+
+
+def _download(args: argparse.Namespace) -> str:
+    if args.download and args.no_download:
+        raise UsageError("--download and --no-download exclude each other", hint="give one of them")
+    return "always" if args.download else "never" if args.no_download else "auto"
+
+
+def _print_dry_run(listing: list[list[tuple[str, Any, str]]], *, as_json: bool) -> None:
     if as_json:
-        listing = [[{"key": k, "value": v, "origin": o} for k, v, o in plan.rows()] for plan in plans]
-        print(json.dumps(listing, indent=2))
+        print(json.dumps([[{"key": k, "value": v, "origin": o} for k, v, o in rows] for rows in listing], indent=2))
         return
-    for place, plan in enumerate(plans):
+    for place, values in enumerate(listing):
         if place:
             print()
-        rows = [(key, str(value), origin) for key, value, origin in plan.rows()]
+        rows = [(key, str(value), origin) for key, value, origin in values]
         first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
         second = min(second, 60)
         for key, value, origin in rows:
@@ -227,11 +281,8 @@ def _execute(args: argparse.Namespace, plans: list[Plan], picked: dict[str, Any]
     from benchmark import data, engine, interruption, preparation, registry, summary
     from benchmark.records import read
 
-    if args.download and args.no_download:
-        raise UsageError("--download and --no-download exclude each other", hint="give one of them")
-    download = "always" if args.download else "never" if args.no_download else "auto"
-    places = {"data_root": args.data_root, "cache": data.cache_root(), "download": download}
-    out = Path(picked["out"] or "runs")
+    places = {"data_root": args.data_root, "cache": data.cache_root(), "download": _download(args)}
+    out = Path(picked["out"])
     hooks = registry.life_cycle()
     failures: list[BenchError] = []
     shown = []
@@ -247,7 +298,7 @@ def _execute(args: argparse.Namespace, plans: list[Plan], picked: dict[str, Any]
             for warning in prepared.warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             path = engine.record_path(out, prepared)
-            known = not args.force and engine.is_complete(path)
+            known = not args.force and engine.is_finished(path)
             if known:
                 _say(args, f"{prepared.label}: already done, not repeated (--force repeats it)")
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -99,20 +100,23 @@ def checkpoints(folder: Path) -> list[tuple[str, int]]:
 
 
 def test_ctrl_c_keeps_what_is_done_and_prints_how_to_resume(tmp_path: Path) -> None:
-    arguments = small("l2p", "runs", "--set", "engine.checkpoint_seconds=0")
+    arguments = small("l2p", "my runs", "--set", "engine.checkpoint_seconds=0")
     process = subprocess.Popen(
         [str(BENCH), *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    while process.poll() is None and not checkpoints(tmp_path / "runs"):
+    while process.poll() is None and not checkpoints(tmp_path / "my runs"):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "are finished and kept" in errors
-    assert "resume with: bench run --scenario split-glyphs --method l2p" in errors
     assert "Traceback" not in errors
-    bench(*arguments, "-q", cwd=tmp_path)
-    assert comparable(tmp_path / "runs")
+    (line,) = re.findall(r"^hint: resume with: (.+)$", errors, re.MULTILINE)
+    pasted = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert pasted.returncode == 0, pasted.stderr
+    assert comparable(tmp_path / "my runs")
+    (record,) = records.read_all(tmp_path / "my runs")[0]
+    assert record["timing"]["resumed"] == 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from benchmark import checkpoint, engine, hookspecs, preparation, records, streams
 from benchmark.api import Batch, Transform
 from benchmark.engine import derive
-from benchmark.errors import PluginError, RunBusy, RunFailed, UndeclaredUse, UsageError
+from benchmark.errors import DataMissing, PluginError, RunBusy, RunFailed, UndeclaredUse, UsageError
 from benchmark.interruption import Interrupted
 from benchmark.testing import toys
 from benchmark.testing.toys import ToyMethod, prepare_toy
@@ -75,6 +75,34 @@ def test_the_same_run_is_not_repeated_unless_forced(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == stamp
     engine.execute(prepare_toy(), tmp_path, hooks=manager(), quiet=True, force=True)
     assert path.stat().st_mtime_ns != stamp
+
+
+def test_a_forced_repetition_that_was_stopped_goes_on_without_force(tmp_path: Path, stopper: type[Stopper]) -> None:
+    """With --force it would start from the beginning again and again."""
+    path = engine.execute(prepare_toy(build=stopper), tmp_path, hooks=manager(), quiet=True)
+    first, stamp, trained = comparable(path), path.stat().st_mtime_ns, stopper.steps
+    stopper.stop_at = stopper.steps + 8
+    with pytest.raises(Interrupted, match="1 of 2 experiences are finished"):
+        engine.execute(prepare_toy(build=stopper), tmp_path, hooks=manager(), quiet=True, force=True)
+    assert path.stat().st_mtime_ns == stamp, "the record of the first execution stays until there is another"
+    assert not engine.is_finished(path)
+    engine.execute(prepare_toy(build=stopper), tmp_path, hooks=manager(), quiet=True)
+    assert stopper.steps in (2 * trained, 2 * trained + 1), "no step is trained twice; one may count FLOPs again"
+    assert engine.is_finished(path)
+    assert path.stat().st_mtime_ns != stamp
+    assert comparable(path) == first
+    assert not path.with_suffix(".work").exists()
+
+
+def test_a_repetition_replaces_a_damaged_record(tmp_path: Path, stopper: type[Stopper]) -> None:
+    path = engine.execute(prepare_toy(build=stopper), tmp_path, hooks=manager(), quiet=True)
+    path.write_text("{")
+    with pytest.raises(DataMissing, match="damaged record"):
+        engine.execute(prepare_toy(build=stopper), tmp_path, hooks=manager(), quiet=True)
+    stopper.stop_at = stopper.steps + 8
+    with pytest.raises(Interrupted):
+        engine.execute(prepare_toy(build=stopper), tmp_path, hooks=manager(), quiet=True, force=True)
+    assert records.read(path)["status"] == "interrupted"
 
 
 @pytest.fixture(scope="module")
@@ -209,12 +237,23 @@ def test_nan_stops_with_its_place_and_keeps_the_checkpoint(tmp_path: Path) -> No
             return {"loss": float("nan")} if type(self).calls == 9 else terms  # the 7th call counts FLOPs
 
     prepared = prepare_toy(build=Diverges)
-    with pytest.raises(RunFailed, match="loss = nan at experience 1, epoch 0, step 1"):
+    with pytest.raises(RunFailed, match="loss = nan at experience 1, epoch 0, step 1") as caught:
         engine.execute(prepared, tmp_path, hooks=manager(), quiet=True)
+    assert "the last checkpoint is kept" in str(caught.value.hint)
     path = engine.record_path(tmp_path, prepared)
     assert records.read(path)["status"] == "failed"
     kept = checkpoint.load(path.with_suffix(".work") / engine.BOUNDARY)
     assert kept["done"]["experience"] == 1
+
+
+def test_nan_before_the_first_checkpoint_promises_none(tmp_path: Path) -> None:
+    class Diverges(ToyMethod):
+        def train_step(self, batch: Batch) -> Any:
+            return {"loss": float("nan")}
+
+    with pytest.raises(RunFailed, match="loss = nan at experience 0, epoch 0, step 0") as caught:
+        engine.execute(prepare_toy(build=Diverges), tmp_path, hooks=manager(), quiet=True)
+    assert "there is no checkpoint yet" in str(caught.value.hint)
 
 
 def test_hooks_are_told_of_each_task_and_of_the_record(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ Differences from the paper (Avalanche's): logits are stored after an experience,
 augmentation, instead of during training; one replay batch serves both terms; the memory is
 class-balanced instead of one reservoir. The head has all C rows from the start (``num_classes`` is
 declared), because logits of different times are compared; predictions are cut to the classes seen.
+Loss and three experiences equal the formula written out (tests/unit/methods/test_avalanche_restated.py).
 Expected: no published figure with a pretrained ViT is reproduced here.
 """
 

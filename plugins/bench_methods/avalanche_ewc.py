@@ -7,7 +7,9 @@ Differences from the paper (Avalanche's): importances are the mean over *batches
 of the batch loss for the true labels, which is smaller than the Fisher information by up to the
 batch size; a suitable ``penalty`` is larger by the same factor.
 ``separate`` keeps weights and importances of every experience: 2 copies of the model each, and as
-many in the checkpoint. Expected: no published figure with a pretrained ViT is reproduced here.
+many in the checkpoint. Importances, penalty and three experiences equal the formula written out
+(tests/unit/methods/test_avalanche_restated.py).
+Expected: no published figure with a pretrained ViT is reproduced here.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ memory (``ExperienceBalancedBuffer``: reservoir samples, equally many per experi
 
 Differences from Avalanche's ``Replay``: none; replayed images are augmented like new ones. Each step
 sees ``batch_size`` new and as many stored images, so it costs twice a step of `avalanche-naive`.
+Three experiences equal the formula written out (tests/unit/methods/test_avalanche_restated.py).
 Expected: no published figure with a pretrained ViT is reproduced here.
 """
 

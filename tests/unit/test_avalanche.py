@@ -1,6 +1,6 @@
 """Scenarios as Avalanche benchmarks, Avalanche strategies as methods.
 
-Importing Avalanche takes several seconds; this is the only file of the default tests that does.
+Importing Avalanche takes several seconds; of the default tests only this file and test_avalanche_restated do it.
 """
 
 from __future__ import annotations

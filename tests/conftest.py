@@ -16,6 +16,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files; review them like code")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--dist loadgroup`` a file stays on one worker; in the contract each subject is a unit of its own."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        subject = parameters.get("method") or parameters.get("scenario") or "" if "contract" in item.path.parts else ""
+        item.add_marker(pytest.mark.xdist_group(f"{item.path}:{subject}"))
+
+
 @pytest.fixture
 def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))

@@ -1,7 +1,7 @@
 """CSV: one row per run, raw values at full precision, for machines and spreadsheets.
 
 Accuracies are fractions in [0, 1], times are seconds. A text that a spreadsheet would take for a
-formula (it begins with ``=``, ``+``, ``-``, ``@`` or a tab) gets a leading apostrophe; numbers
+formula (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break) gets a leading apostrophe; numbers
 stay numbers. See OWASP, "CSV injection".
 """
 
@@ -13,7 +13,7 @@ import io
 from benchmark import ExporterSpec, hookimpl
 from benchmark.tables import Scalar, Table
 
-FORMULA = ("=", "+", "-", "@", "\t")
+FORMULA = ("=", "+", "-", "@", "\t", "\n")
 
 
 def export(tables: list[Table]) -> str:

@@ -1,16 +1,20 @@
 r"""LaTeX with booktabs: one ``table`` environment per table, to be ``\input`` into a paper.
 
-Needs only ``\usepackage{booktabs}``. The output is ASCII: special characters are escaped, accents
-become commands (é is ``\'{e}``), and what plain LaTeX cannot print is shown as its code point, so
-that the file always compiles with pdflatex, xelatex and lualatex.
+Needs only ``\usepackage{booktabs,graphicx}``. A table that is wider than the text is scaled down to
+it. The output is ASCII: special characters are escaped, accents become commands (é is ``\'{e}``),
+and what plain LaTeX cannot print is shown as its code point, so that the file always compiles with
+pdflatex, xelatex and lualatex.
 """
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 
 from benchmark import ExporterSpec, hookimpl
-from benchmark.tables import Cell, Table, one_line
+from benchmark.tables import Cell, Column, Table, one_line
+
+HEADING = 13  # characters on a line of a column's heading, about as wide as `[95.02, 97.51]`
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -65,7 +69,7 @@ _ACCENTS = {
 
 def export(tables: list[Table]) -> str:
     """Returns the environments, separated by blank lines."""
-    head = "% Made by `bench leaderboard --format latex`; needs \\usepackage{booktabs}.\n"
+    head = "% Made by `bench leaderboard --format latex`; needs \\usepackage{booktabs,graphicx}.\n"
     return head + "\n".join(_table(table) for table in tables)
 
 
@@ -99,9 +103,10 @@ def _table(table: Table) -> str:
         rf"\caption{{{escape(table.title)}. {escape(table.caption)}}}",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{3pt}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{@{{}}{sides}@{{}}}}",
         r"\toprule",
-        _line([escape(column.title) for column in table.columns]),
+        _line([_heading(column) for column in table.columns]),
         r"\midrule",
     ]
     previous = table.rows[0].group if table.rows else ""
@@ -110,7 +115,7 @@ def _table(table: Table) -> str:
             lines.append(r"\midrule")
         previous = row.group
         lines.append(_line([_cell(cell) for cell in row.cells]))
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
     if table.footnotes:
         notes = [
             rf"\textsuperscript{{{escape(mark)}}}~{escape(text)}" if mark else escape(text)
@@ -119,6 +124,16 @@ def _table(table: Table) -> str:
         lines += ["", r"\smallskip", r"\begin{minipage}{\linewidth}", r"\raggedright", " \\par\n".join(notes)]
         lines += [r"\end{minipage}"]
     return "\n".join([*lines, r"\end{table}", ""])
+
+
+def _heading(column: Column) -> str:
+    """On as many lines as it takes to be no wider than a number."""
+    parts = textwrap.wrap(one_line(column.title), HEADING, break_long_words=False)
+    if len(parts) < 2:
+        return escape(column.title)
+    side = "l" if column.align == "left" else "r"
+    lines = r" \\ ".join(f"{{{escape(part)}}}" for part in parts)
+    return rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}{lines}\end{{tabular}}"
 
 
 def _line(cells: list[str]) -> str:

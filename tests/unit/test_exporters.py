@@ -155,9 +155,9 @@ def test_csv_can_be_read_and_starts_no_formula(tables: list[Table]) -> None:
             if isinstance(value, bool) or value is None:
                 assert field == {True: "true", False: "false", None: ""}[value]
             elif isinstance(value, (int, float)):
-                assert float(field) == value  # numbers stay numbers, at full precision
+                assert type(value)(field) == value  # numbers stay numbers, at full precision
             else:
-                assert not field.startswith(("=", "+", "-", "@", "\t", "\r"))
+                assert not field.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
 
 
 def test_csv_keeps_negative_numbers() -> None:
@@ -248,15 +248,15 @@ def test_latex_escapes() -> None:
     assert to_latex.export(example()).count(r"\midrule") == 3 + 1  # one below each heading, one between groups
 
 
-def latex_errors(tables: list[Table]) -> str:
-    """What pdflatex complains of; empty when it compiles."""
+def latex_log(tables: list[Table]) -> str:
+    """What pdflatex says while it compiles an article; must end with a page."""
     program = shutil.which("pdflatex")
     if program is None:
         pytest.skip("pdflatex is not installed (Debian: texlive-latex-base, texlive-latex-recommended)")
     document = "\n".join(
         [
             r"\documentclass{article}",
-            r"\usepackage{booktabs}",
+            r"\usepackage{booktabs,graphicx}",
             r"\begin{document}",
             "x",
             to_latex.export(tables),
@@ -269,16 +269,25 @@ def latex_errors(tables: list[Table]) -> str:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=120, check=False
         )
-        if "booktabs.sty' not found" in done.stdout:
-            pytest.skip("LaTeX has no booktabs (Debian: texlive-latex-recommended)")
-        return "" if done.returncode == 0 and Path(folder, "t.pdf").exists() else done.stdout[-2000:]
+        if re.search(r"(booktabs|graphicx)\.sty' not found", done.stdout):
+            pytest.skip("LaTeX has no booktabs or graphicx (Debian: texlive-latex-recommended)")
+        assert done.returncode == 0, done.stdout[-2000:]
+        assert Path(folder, "t.pdf").exists()
+        return done.stdout
 
 
 def test_latex_compiles() -> None:
-    assert latex_errors(example()) == ""
+    latex_log(example())
+
+
+def test_latex_fits_the_page() -> None:
+    """Ten columns with the headings of a leaderboard: longer than the text of an article is wide."""
+    columns = tuple(Column(f"c{i}", f"A long heading, number {i} (%)") for i in range(10))
+    row = Row(tuple(Cell("81.00 ± 1.00", 0.81) for _ in columns))
+    assert "Overfull" not in latex_log([Table("Wide", "Caption.", columns, (row,))])
 
 
 @settings(max_examples=5, deadline=None)
 @given(any_tables())
 def test_latex_compiles_whatever_it_is_given(tables: list[Table]) -> None:
-    assert latex_errors(tables) == ""
+    latex_log(tables)

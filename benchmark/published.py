@@ -34,8 +34,8 @@ def measured(method: str) -> list[dict[str, str]]:
     """What adaptbench's own runs of one method gave.
 
     Returns:
-        Rows with ``row`` (name in the leaderboard), ``scenario``, ``track``, ``backbone``, ``metric``, ``value``
-        and ``std`` (percent, mean and sample standard deviation over seeds) and ``seeds``.
+        Rows with ``row`` (name in the leaderboard), ``table`` (its title there), ``metric``, ``value`` and ``std``
+        (percent, mean and sample standard deviation over seeds) and ``seeds``.
     """
     return _of(MEASURED, method)
 

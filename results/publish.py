@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmark import records, registry
 from benchmark.files import replace_file
@@ -22,7 +21,7 @@ from benchmark.statistics import summarize
 HERE = Path(__file__).parent
 MEASURED = HERE.parent / "benchmark" / "published" / "measured.csv"
 FORMATS = ("markdown", "csv", "latex", "html")
-COLUMNS = ("key", "row", "scenario", "track", "backbone", "metric", "value", "std", "seeds")
+COLUMNS = ("key", "row", "table", "metric", "value", "std", "seeds")
 
 
 def files() -> Iterator[tuple[Path, str]]:
@@ -42,11 +41,11 @@ def files() -> Iterator[tuple[Path, str]]:
 
 def measured(tables: Sequence[Table]) -> str:
     """Mean and standard deviation over seeds of every row, in percent, as CSV."""
-    groups: dict[tuple[str, ...], list[float]] = {}
+    groups: dict[tuple[str, str, str], list[float]] = {}
     for table in tables:
         for run in table.runs:
             if run["status"] == "completed" and isinstance(value := run.get(HEADLINE), float):
-                groups.setdefault(_key(run), []).append(value)
+                groups.setdefault((str(run["method"]), str(run["row"]), table.title), []).append(value)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -55,10 +54,6 @@ def measured(tables: Sequence[Table]) -> str:
         std = "" if summary.std is None else f"{100 * summary.std:.2f}"
         writer.writerow([*key, HEADLINE, f"{100 * (summary.mean or 0.0):.2f}", std, len(values)])
     return text.getvalue()
-
-
-def _key(run: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(run[name]) for name in ("method", "row", "scenario", "track", "backbone"))
 
 
 if __name__ == "__main__":

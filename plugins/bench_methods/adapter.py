@@ -104,7 +104,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003},
                 "mini": {"batch_size": 16, "lr": 0.003, "epochs": 1},
             },
-            rule="results/search.py: best on held-out training images of the first experiences",
+            rule="nano: results/search.py, best on held-out training images; mini: carried over, not searched",
             sources={
                 "masked": "adaptbench: as linear-probe@masked, only the current classes compete",
                 "zeros-official": "KMnP/vpt src/models/vit_adapter/vit.py",

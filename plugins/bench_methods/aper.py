@@ -101,7 +101,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 16, "epochs": 3, "lr": 0.01},
                 "mini": {"batch_size": 16, "epochs": 3, "lr": 0.01},
             },
-            rule="results/search.py: best on held-out training images of the first experiences",
+            rule="nano: results/search.py, best on held-out training images; mini: carried over, not searched",
             toy={"bottleneck": 8},
             sources={
                 "epochs": "RevisitingCIL at a2e6b71, exps/aper_*.json",

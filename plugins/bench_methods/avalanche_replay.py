@@ -77,9 +77,9 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries", "memory"}),
             tracks={
                 "nano": {"batch_size": 32, "epochs": 2, "lr": 0.01},
-                "mini": {"batch_size": 64, "epochs": 1, "lr": 0.01},
+                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.003},
             },
-            rule="nano: results/search.py, best on held-out training images; mini: carried over",
+            rule="results/search.py: best on held-out training images",
             sources={"memory": "adaptbench: 5 images per class in the end where there are 100 classes"},
             reference="ContinualAI/avalanche@0.6.0",
         )

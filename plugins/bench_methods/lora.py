@@ -99,7 +99,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "lr": 0.003, "epochs": 2},
                 "mini": {"batch_size": 16, "lr": 0.003, "epochs": 1},
             },
-            rule="results/search.py: best on held-out training images of the first experiences",
+            rule="nano: results/search.py, best on held-out training images; mini: carried over, not searched",
             sources={
                 "masked": "adaptbench: as linear-probe@masked, only the current classes compete",
                 "vpt": f"{VPT_SOURCE}; LoRA is no baseline of that paper",

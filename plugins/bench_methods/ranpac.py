@@ -120,7 +120,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 16, "epochs": 3, "lr": 0.01, "projection": 1000},
                 "mini": {"batch_size": 16, "epochs": 3, "lr": 0.01, "projection": 2000},
             },
-            rule="lr: results/search.py, best on held-out training images; projection: what fits a small machine",
+            rule="nano, lr: results/search.py, best on held-out training images; mini: carried over",
             toy={"projection": 64, "bottleneck": 8},
             sources={
                 "epochs": "RanPAC at 012927f, args/*_publish.csv, experiment 7",

@@ -102,7 +102,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "mini": {"batch_size": 16, "lr": 0.003, "epochs": 1},
                 "paper": {"side": "alexnet", "side_weights": "imagenet"},
             },
-            rule="results/search.py: best on held-out training images of the first experiences; paper: KMnP/vpt",
+            rule="nano: results/search.py, best on held-out training images; mini: not searched; paper: KMnP/vpt",
             sources={
                 "masked": "adaptbench: as linear-probe@masked, only the current classes compete",
                 "vpt": f"{VPT_SOURCE}; lr: the small end, larger ones blow AlexNet up",

@@ -214,7 +214,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "lr": 0.1, "epochs": 2},
                 "mini": {"batch_size": 64, "lr": 0.1, "epochs": 1},
             },
-            rule="results/search.py: best on held-out training images of the first experiences",
+            rule="not searched yet: a few values tried on held-out training images (--validate)",
             sources={
                 **SOURCES,
                 "linear": "adaptbench: no visual prompting in the narrow sense",

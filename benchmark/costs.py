@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-import resource
+import re
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -98,9 +100,28 @@ def loop_step_flops(method: LoopMethod, scenario: Scenario, index: int, uses: fr
     return count_flops(method, train) // max(1, int(method.config.epochs))
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Starts `peak_memory_bytes` anew, so that a run is not charged for one before it in the same process.
+
+    Only Linux can do this for the memory of a process; elsewhere its peak stays that of the whole process.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """CUDA: most memory allocated; CPU: maximum resident set of this process, in bytes."""
+    """CUDA: most memory allocated; CPU: largest resident set of this process; in bytes, 0 where unknown (Windows)."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    with contextlib.suppress(OSError):
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    if sys.platform == "win32":
+        return 0
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on other systems, bytes on macOS

@@ -147,6 +147,7 @@ class _Run:
 
     def go(self) -> None:
         started = time.perf_counter()
+        costs.reset_peak_memory(self.prepared.device)
         with self.stop.installed():
             try:
                 method = self._build()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -31,3 +34,17 @@ def test_views_of_parameters_are_counted_with_and_without_gradients() -> None:
     with torch.no_grad():
         assert costs.count_flops(method, lambda twin: twin()) == 2 * 4 * 2
     assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can forget the peak of a process")
+def test_the_peak_of_memory_is_that_since_the_last_reset() -> None:
+    cpu, size = torch.device("cpu"), 300_000_000
+    costs.reset_peak_memory(cpu)
+    before = costs.peak_memory_bytes(cpu)
+    held = np.ones(size, np.uint8)
+    with_it = costs.peak_memory_bytes(cpu)
+    assert with_it > before + size // 2
+    del held
+    assert costs.peak_memory_bytes(cpu) > before + size // 2, "a peak stays"
+    costs.reset_peak_memory(cpu)
+    assert costs.peak_memory_bytes(cpu) < with_it - size // 2

@@ -19,7 +19,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -182,14 +182,7 @@ def _import(what: str, entry: Entry) -> ModuleType:
 
 def _call(kind: Kind, module: ModuleType, distribution: str) -> list[Spec]:
     """Calls the registration hook of one module and checks what it returns."""
-    manager = _manager([module])
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise PluginError(
-            f"{module.__name__} of `{distribution}` implements an unknown hook: {error}",
-            hint="see docs/hooks.md for the hooks that exist",
-        ) from error
+    manager = _checked_manager(module, distribution)
     hook = getattr(manager.hook, f"bench_register_{kind}")
     try:
         results = hook()
@@ -215,6 +208,19 @@ def _call(kind: Kind, module: ModuleType, distribution: str) -> list[Spec]:
     return sorted(specs, key=lambda spec: spec.name)
 
 
+def _checked_manager(module: ModuleType, distribution: str) -> pluggy.PluginManager:
+    """A manager of one module; a misspelt hook is an error."""
+    manager = _manager([module])
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(
+            f"{module.__name__} of `{distribution}` implements an unknown hook: {error}",
+            hint="see docs/hooks.md for the hooks that exist",
+        ) from error
+    return manager
+
+
 def _manager(modules: Iterable[ModuleType]) -> pluggy.PluginManager:
     manager = pluggy.PluginManager("bench")
     manager.add_hookspecs(hookspecs)
@@ -226,8 +232,11 @@ def _manager(modules: Iterable[ModuleType]) -> pluggy.PluginManager:
     return manager
 
 
-def life_cycle() -> pluggy.PluginManager:
+def life_cycle(report: Callable[[Entry, PluginError], None] | None = None) -> pluggy.PluginManager:
     """A manager with every plugin of the group ``bench`` and every ``-p`` file.
+
+    Args:
+        report: Told of each installed plugin that is left out because it is broken; None raises instead.
 
     Raises:
         PluginError: One of them cannot be imported or implements an unknown hook.
@@ -236,14 +245,21 @@ def life_cycle() -> pluggy.PluginManager:
     hidden = _disabled()
     # pluggy calls the last registered first: register in reverse to call in the order of names.
     for point in sorted(_entry_points().select(group=LIFE_CYCLE_GROUP), key=lambda point: point.name, reverse=True):
-        if point.name not in hidden:
-            modules.append(_import("life-cycle plugin", Entry(point.name, point.value, _distribution(point))))
-    manager = _manager([*modules, *_files])
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise PluginError(f"a life-cycle plugin implements an unknown hook: {error}") from error
-    return manager
+        if point.name in hidden:
+            continue
+        entry = Entry(point.name, point.value, _distribution(point))
+        try:
+            module = _import("life-cycle plugin", entry)
+            _checked_manager(module, entry.distribution)
+        except PluginError as error:
+            if report is None:
+                raise
+            report(entry, error)
+        else:
+            modules.append(module)
+    for module in _files:
+        _checked_manager(module, f"file {module.__file__}")
+    return _manager([*modules, *_files])
 
 
 def add_file(path: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import EXIT_OK, EXIT_PLUGIN, BenchError, DataMissing
+from benchmark.errors import EXIT_OK, EXIT_PLUGIN, BenchError, DataMissing, PluginError
 
 PACKAGES = (
     "adaptbench",
@@ -92,11 +92,12 @@ def _plugins() -> tuple[dict[str, Any], list[dict[str, str]]]:
             except BenchError as error:
                 who = " and ".join(claim.distribution for claim in claims)
                 broken.append({"plugin": f"{kind[:-1]} {name}", "distribution": who, "problem": error.message})
-    try:
-        life_cycle = registry.life_cycle().get_plugins()
-        counts["life-cycle"] = {"found": len(life_cycle), "distributions": []}
-    except BenchError as error:
-        broken.append({"plugin": "life-cycle", "distribution": "see the problem", "problem": error.message})
+
+    def report(entry: registry.Entry, error: PluginError) -> None:
+        name = f"life-cycle plugin {entry.name}"
+        broken.append({"plugin": name, "distribution": entry.distribution, "problem": error.message})
+
+    counts["life-cycle"] = {"found": len(registry.life_cycle(report).get_plugins()), "distributions": []}
     return counts, broken
 
 

@@ -30,9 +30,10 @@ def run(args: argparse.Namespace) -> int:
             continue
         rows = []
         for name, claims in registry.entries(group).items():
-            rows.append({"name": name, "distribution": claims[0].distribution, "module": claims[0].module})
+            owners = " and ".join(claim.distribution for claim in claims)
+            rows.append({"name": name, "distribution": owners, "module": claims[0].module})
             if len(claims) > 1:
-                clashes.append(f"{group[:-1]} `{name}` is claimed by {' and '.join(c.distribution for c in claims)}")
+                clashes.append(f"{group[:-1]} `{name}` is claimed by {owners}: uninstall one of them, or hide the name")
         listing[group] = rows
     for clash in clashes:
         print(f"warning: {clash}", file=sys.stderr)

@@ -283,7 +283,7 @@ def _execute(args: argparse.Namespace, plans: list[Plan], picked: dict[str, Any]
 
     places = {"data_root": args.data_root, "cache": data.cache_root(), "download": _download(args)}
     out = Path(picked["out"])
-    hooks = registry.life_cycle()
+    hooks = registry.life_cycle(lambda _, error: print(f"warning: {error.message}; left out", file=sys.stderr))
     failures: list[BenchError] = []
     shown = []
     scenarios: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,8 @@ def test_list_works_and_warns_of_the_name_claimed_twice(capsys: pytest.CaptureFi
     assert "broken-import" in shown.out
     assert "warning: method `finetune` is claimed by" in shown.err
     assert "bench-broken 0.9" in shown.err
+    assert re.search(r"^ +finetune +.*bench-broken 0\.9", shown.out, re.MULTILINE)
+    assert re.search(r"^ +finetune +.*adaptbench ", shown.out, re.MULTILINE), "both owners are shown"
     assert "bench_broken" not in sys.modules, "`bench list` imports plugins"
 
 
@@ -81,6 +84,11 @@ def test_broken_life_cycle_plugin_is_named(tmp_path: Path, monkeypatch: pytest.M
     registry._entry_points.cache_clear()
     with pytest.raises(PluginError, match=r"`cycle` of `bench-cycle 0\.1` cannot be imported"):
         registry.life_cycle()
+    left_out = []
+    assert registry.life_cycle(lambda entry, error: left_out.append((entry, error.message))).get_plugins() == set()
+    ((entry, message),) = left_out
+    assert entry.distribution == "bench-cycle 0.1"
+    assert "cannot be imported" in message
 
 
 def test_doctor_names_every_broken_plugin(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,10 @@ def row_facts(runs: Sequence[Record]) -> list[str]:
         facts.append("leaking: predictions depend on other test images, so the number is not comparable")
     owners = {run["method"]["distribution"] for run in runs}
     facts += [f"third-party method of {name}" for name in sorted(owners) if _foreign(name)]
+    if any(run["method"]["stream"] == "oracle" for run in runs):
+        facts.append("oracle: trained on labelled target images, an upper bound")
+    if any(run["selection"]["rule"] == "target-oracle" for run in runs):
+        facts.append("oracle: the epoch was chosen by the labels of the target's test images, an upper bound")
     if any(run["provenance"]["git_dirty"] for run in runs):
         facts.append("unverified: made from code with uncommitted changes")
     if any(not run["provenance"]["deterministic"] for run in runs):
@@ -55,9 +59,10 @@ def table_facts(runs: Sequence[Record], validation: int) -> list[str]:
     facts = sorted({f"Data: {name}: {text}." for run in runs for name, text in run["scenario"]["notes"].items()})
     owners = {run["scenario"]["distribution"] for run in runs}
     facts += [f"Third-party scenario of {name}." for name in sorted(owners) if _foreign(name)]
-    prints: dict[int, set[str]] = {}
+    prints: dict[tuple[str, int], set[str]] = {}
     for run in runs:
-        prints.setdefault(run["seeds"]["class_order"], set()).add(run["scenario"]["fingerprint"])
+        place = run["scenario"]["name"], run["seeds"]["class_order"]
+        prints.setdefault(place, set()).add(run["scenario"]["fingerprint"])
     if any(len(found) > 1 for found in prints.values()):
         facts.append("Runs with the same class order differ in the fingerprint of their data: not comparable.")
     if validation:

@@ -45,6 +45,10 @@ class InputPreset:
         test_resize: Short side at test time relative to the model's size (256/224 for the ViT
             protocols), before the centre crop; 1 resizes straight to the model's size.
         square: Resize both sides, ignoring the aspect ratio, before anything else.
+        test_square: The same at test time alone.
+        jitter: Largest relative change of brightness, contrast and saturation, and largest turn of the
+            hue (1 is the whole circle), in training.
+        grey: Probability of a grey image in training.
         source: Code base that uses it.
     """
 
@@ -55,6 +59,9 @@ class InputPreset:
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     test_resize: float = 1.0
     square: bool = False
+    test_square: bool = False
+    jitter: float = 0.0
+    grey: float = 0.0
     source: str = ""
 
 
@@ -80,6 +87,25 @@ PRESETS: dict[str, InputPreset] = {
         train="resized_crop", test_resize=256 / 224, source="GT-RIPL/CODA-Prompt dataloaders/utils.py"
     ),
     "clip224": InputPreset(train="resized_crop", source="CoOp, open_clip"),
+    "imagenet224": InputPreset(
+        train="resized_crop", test_resize=256 / 224, interpolation="bilinear", source="S-Prompts, mammoth seq-cub200"
+    ),
+    "tllib224": InputPreset(
+        train="resized_crop",
+        test_resize=256 / 224,
+        interpolation="bilinear",
+        square=True,
+        source="thuml/Transfer-Learning-Library examples/domain_adaptation/image_classification/utils.py",
+    ),
+    "domainbed224": InputPreset(
+        train="resized_crop",
+        area=(0.7, 1.0),
+        interpolation="bilinear",
+        test_square=True,
+        jitter=0.3,
+        grey=0.1,
+        source="facebookresearch/DomainBed domainbed/datasets.py",
+    ),
 }
 
 
@@ -123,7 +149,7 @@ class InputPipeline:
         height, width = images.shape[-2:]
         short = round(self.size * self.preset.test_resize)
         if (height, width) != (self.size, self.size) or short != self.size:
-            if self.preset.square or height == width:
+            if self.preset.square or self.preset.test_square or height == width:
                 images = self.resize(images, (short, short))
             else:
                 scale = short / min(height, width)
@@ -159,7 +185,69 @@ class InputPipeline:
             short = round(self.size * preset.test_resize)
             images = self.resize(images, (short, short))
         boxes = draw_boxes(count, images.shape[-2], images.shape[-1], preset.area, generator)
-        return self.normalize(crop_boxes(images, boxes, self.size, preset.interpolation))
+        images = crop_boxes(images, boxes, self.size, preset.interpolation)
+        if preset.jitter:
+            images = jitter(images, preset.jitter, generator)
+        if preset.grey:
+            chosen = (torch.rand(count, generator=generator) < preset.grey).to(images.device)
+            images = torch.where(chosen.view(-1, 1, 1, 1), _grey(images).expand_as(images), images)
+        return self.normalize(images)
+
+
+def jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Changes brightness, contrast, saturation and hue, as torchvision's ``ColorJitter`` with four equal arguments.
+
+    The amounts are drawn per image; the order of the four is drawn per batch (torchvision: per image).
+
+    Args:
+        images: Float ``(B, 3, H, W)`` in [0, 1].
+        strength: Factors are in [1 - s, 1 + s], the turn of the hue in [-s, s].
+        generator: On the CPU.
+    """
+    amounts = (torch.rand(4, len(images), generator=generator) * 2 - 1) * strength
+    amounts = amounts.to(images.device).view(4, -1, 1, 1, 1)
+    for step in torch.randperm(4, generator=generator).tolist():
+        factor = 1 + amounts[step]
+        if step == 0:  # brightness
+            images = (images * factor).clamp(0, 1)
+        elif step == 1:  # contrast
+            mean = _grey(images).mean(dim=(-3, -2, -1), keepdim=True)
+            images = (images * factor + mean * (1 - factor)).clamp(0, 1)
+        elif step == 2:  # saturation
+            images = (images * factor + _grey(images) * (1 - factor)).clamp(0, 1)
+        else:
+            images = turn_hue(images, amounts[step])
+    return images
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Luminance ``(B, 1, H, W)`` (ITU-R 601, as PIL and torchvision)."""
+    weights = torch.tensor((0.2989, 0.587, 0.114), dtype=images.dtype, device=images.device)
+    return (images * weights.view(3, 1, 1)).sum(dim=-3, keepdim=True)
+
+
+def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Turns the hue; 1 is the whole circle.
+
+    Args:
+        images: Float ``(B, 3, H, W)`` in [0, 1].
+        turn: ``(B, 1, 1, 1)``.
+    """
+    red, green, blue = images.unbind(dim=-3)
+    value, low = images.amax(dim=-3), images.amin(dim=-3)
+    spread = value - low
+    safe = torch.where(spread > 0, spread, torch.ones_like(spread))
+    sector = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    hue = sector / 6 + turn.squeeze(1)  # (B, H, W); a grey pixel has none and stays as it is
+    channels = []
+    for offset in (5, 3, 1):
+        place = (offset + hue * 6) % 6
+        channels.append(value - spread * torch.minimum(place, 4 - place).clamp(0, 1))
+    return torch.stack(channels, dim=-3)
 
 
 def _pad_crop(raw: Tensor, padding: int, generator: torch.Generator) -> Tensor:

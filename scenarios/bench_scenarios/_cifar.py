@@ -33,7 +33,7 @@ from benchmark.data import Array
 from benchmark.errors import DataMissing
 
 if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+    from benchmark.api import ImageSet, Scenario, ScenarioRequest
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 SPLITS = ("train", "test")
@@ -119,19 +119,10 @@ def build(cifar: Cifar, options: Options, request: ScenarioRequest) -> Scenario:
     Raises:
         DataMissing: The data are absent, incomplete, damaged, or not what they should be.
     """
-    import torch
+    from benchmark.api import Scenario
 
-    from benchmark.api import ImageSet, Scenario
-
-    arrays, notes = load(cifar, data.data_root(request.data_root), request)
+    whole, notes = image_sets(cifar, request, {"train": options.train, "test": options.test})
     order = splits.class_order(options.class_order, len(cifar.class_names), seed=request.seed)
-    whole = {}
-    for split in SPLITS:
-        images, labels = (torch.from_numpy(arrays[f"{split}_{part}"]) for part in ("images", "labels"))
-        rows, count = torch.arange(len(images)), getattr(options, split)
-        if count:
-            rows = torch.from_numpy(splits.first_per_class(labels, count))
-        whole[split] = ImageSet(images, rows, labels[rows])
     experiences = splits.class_incremental(
         whole["train"], whole["test"], order, splits.sizes(options.split, len(cifar.class_names))
     )
@@ -147,6 +138,34 @@ def build(cifar: Cifar, options: Options, request: ScenarioRequest) -> Scenario:
         image_size=cifar.image_size,
         notes=notes,
     )
+
+
+def image_sets(
+    cifar: Cifar, request: ScenarioRequest, counts: Mapping[str, int]
+) -> tuple[dict[str, ImageSet], dict[str, str]]:
+    """The sets ``train`` and ``test`` with their original labels, and notes.
+
+    Args:
+        cifar: The data set.
+        request: Data root, cache, and whether fetching is allowed.
+        counts: Images per class of either set, the first of the file; 0 for all.
+
+    Raises:
+        DataMissing: See `build`.
+    """
+    import torch
+
+    from benchmark.api import ImageSet
+
+    arrays, notes = load(cifar, data.data_root(request.data_root), request)
+    whole = {}
+    for split in SPLITS:
+        images, labels = (torch.from_numpy(arrays[f"{split}_{part}"]) for part in ("images", "labels"))
+        rows = torch.arange(len(images))
+        if counts[split]:
+            rows = torch.from_numpy(splits.first_per_class(labels, counts[split]))
+        whole[split] = ImageSet(images, rows, labels[rows])
+    return whole, notes
 
 
 def load(cifar: Cifar, root: Path, request: ScenarioRequest) -> tuple[dict[str, Array], dict[str, str]]:

@@ -1,0 +1,269 @@
+"""Rows of leaderboards in the making: runs of one configuration, and the cells that all tables have.
+
+Nothing here knows a method by name: controls are the methods whose records say so; upper bounds are
+those that train on what others may not have (``joint`` and ``oracle`` streams, model selection on target
+labels).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmark.statistics import Summary, holm, paired_t, summarize
+from benchmark.tables import MISSING, Cell, Scalar
+
+Record = Mapping[str, Any]
+Seeds = tuple[int, int, int, int]
+GROUPS = ("upper bound", "method", "control")
+SIGNIFICANCE = 0.05
+ORACLE = "target-oracle"
+_RULES = {
+    "last": "last epoch",
+    "source-validation": "best epoch on held-out source images",
+    ORACLE: "best epoch on the labels of the target's test images (oracle)",
+}
+
+
+@dataclass(slots=True)
+class Entry:
+    """All runs of one configuration: one row.
+
+    Attributes:
+        method: Name of the method.
+        recipe: Its recipe.
+        options: Everything besides the seeds that sets the row apart.
+        runs: Its runs, finished or not.
+        label: What the row is called.
+    """
+
+    method: str
+    recipe: str
+    options: Mapping[str, Any]
+    runs: list[Record]
+    label: str = ""
+    _summaries: dict[str, Summary] = field(default_factory=dict)
+
+    @property
+    def completed(self) -> list[Record]:
+        """Finished runs."""
+        return [run for run in self.runs if run["status"] == "completed"]
+
+    @property
+    def group(self) -> str:
+        """One of `GROUPS`."""
+        first = self.runs[0]
+        if first["method"]["stream"] != "sequential" or first["selection"]["rule"] == ORACLE:
+            return "upper bound"
+        return "control" if first["method"]["control"] else "method"
+
+    def summary(self, metric: str) -> Summary:
+        """Of all finished runs; computed once, as sorting asks again and again."""
+        if metric not in self._summaries:
+            self._summaries[metric] = summarize([run["metrics"].get(metric) for run in self.completed])
+        return self._summaries[metric]
+
+    def by_seed(self, metric: str) -> dict[Seeds, float]:
+        """The metric by seeds, where it is defined."""
+        pairs = ((seeds_of(run), run["metrics"].get(metric)) for run in self.completed)
+        return {seeds: value for seeds, value in pairs if value is not None}
+
+
+Mean = Callable[[Entry], float | None]
+BySeed = Callable[[Entry], dict[Seeds, float]]
+
+
+def seeds_of(run: Record) -> Seeds:
+    """The seeds of a run."""
+    seeds = run["seeds"]
+    return seeds["seed"], seeds["class_order"], seeds["init"], seeds["data"]
+
+
+def show(value: Any) -> str:
+    """An option as text."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def selection_text(runs: Iterable[Record]) -> str:
+    """How the models of a table were selected, for its caption."""
+    rules = sorted({run["selection"]["rule"] for run in runs}, key=list(_RULES).index)
+    if len(rules) == 1:
+        return f"Model selection: {_RULES[rules[0]]}."
+    return "Model selection: " + "; ".join(f"{_RULES[rule]} (engine.select={rule})" for rule in rules) + "."
+
+
+def _options(run: Record) -> dict[str, Any]:
+    effective = run["config"]["effective"]
+    options = {**effective.get("method", {})}
+    options.update({f"engine.{name}": value for name, value in effective.get("engine", {}).items()})
+    options["code"] = run["method"]["code_sha256"][:8]
+    options["device"] = run["provenance"]["device"].split(":")[0]
+    return options
+
+
+def entries_of(runs: Sequence[Record]) -> list[Entry]:
+    """Groups runs into configurations and labels these by what differs."""
+    found: dict[tuple[str, str, str], Entry] = {}
+    for run in runs:
+        method, options = run["method"], _options(run)
+        key = (method["name"], method["recipe"], repr(sorted(options.items())))
+        if key not in found:
+            found[key] = Entry(method["name"], method["recipe"], options, [])
+        found[key].runs.append(run)
+    siblings: dict[tuple[str, str], list[Entry]] = {}
+    for key in sorted(found):
+        siblings.setdefault(key[:2], []).append(found[key])
+    for (name, recipe), entries in siblings.items():
+        default = entries[0].runs[0]["method"].get("default_recipe", "default")
+        plain = name if recipe == default else f"{name}@{recipe}"
+        names = sorted({option for entry in entries for option in entry.options})
+        differing = [option for option in names if len({show(entry.options.get(option)) for entry in entries}) > 1]
+        for entry in entries:
+            entry.runs.sort(key=lambda run: (seeds_of(run), run["run_id"]))
+            details = ", ".join(f"{option}={show(entry.options.get(option))}" for option in differing)
+            entry.label = f"{plain} ({details})" if details else plain
+    return [entry for entries in siblings.values() for entry in entries]
+
+
+def ordered(entries: Iterable[Entry], mean: Mean) -> list[Entry]:
+    """Upper bounds, methods, controls; within each the best first, then by label; missing last."""
+
+    def key(entry: Entry) -> tuple[int, bool, float, str]:
+        value = mean(entry)
+        return GROUPS.index(entry.group), value is None, -(value or 0.0), entry.label
+
+    return sorted(entries, key=key)
+
+
+def best_control(entries: Iterable[Entry], mean: Mean) -> Entry | None:
+    """The control that the gain is measured from."""
+    yardsticks = [entry for entry in entries if entry.group == "control" and entry.completed]
+    return max(yardsticks, key=lambda entry: mean(entry) or 0.0, default=None)
+
+
+def best(entries: Sequence[Entry], by_seed: BySeed) -> Entry | None:
+    """The row that is no upper bound and beats every other such row by more than the noise, if any."""
+    rows = [entry for entry in entries if entry.group != "upper bound" and by_seed(entry)]
+    if len(rows) < 2:
+        return None
+    top = max(rows, key=lambda entry: summarize(list(by_seed(entry).values())).mean or 0.0)
+    own = by_seed(top)
+    p_values = []
+    for other in rows:
+        if other is top:
+            continue
+        theirs = by_seed(other)
+        common = sorted(own.keys() & theirs.keys())
+        test = paired_t([own[seeds] for seeds in common], [theirs[seeds] for seeds in common])
+        if test is None or test.difference <= 0:
+            return None
+        p_values.append(test.p)
+    return top if max(holm(p_values)) < SIGNIFICANCE else None
+
+
+def chosen(entries: Sequence[Entry], methods: Sequence[str], controls: Mapping[str, Any]) -> list[Entry]:
+    """The entries of some methods (``name`` or ``name@recipe``) and of all controls; all when none are named."""
+    return [
+        entry
+        for entry in entries
+        if not methods or entry.method in controls or {entry.method, f"{entry.method}@{entry.recipe}"} & set(methods)
+    ]
+
+
+# --- Cells ------------------------------------------------------------------------------------
+
+
+def percent(summary: Summary, *, spread: bool = True) -> Cell:
+    """``81.00 ± 1.00``, or the mean alone."""
+    if summary.mean is None:
+        return Cell(MISSING)
+    behind = f" ± {100 * summary.std:.2f}" if spread and summary.std is not None else ""
+    return Cell(f"{fixed(100 * summary.mean)}{behind}", summary.mean)
+
+
+def fixed(number: float) -> str:
+    """Two decimals, and no minus sign before a zero."""
+    return f"{round(number, 2) + 0.0:.2f}"
+
+
+def interval(summary: Summary) -> Cell:
+    """The 95 % interval of the mean."""
+    if summary.mean is None or summary.ci95 is None:
+        return Cell(MISSING)
+    low, high = 100 * (summary.mean - summary.ci95), 100 * (summary.mean + summary.ci95)
+    return Cell(f"[{fixed(low)}, {fixed(high)}]", summary.ci95)
+
+
+def gain(entry: Entry, reference: Entry | None, mean: Mean) -> Cell:
+    """Difference to the best control, in points."""
+    own = mean(entry)
+    base = mean(reference) if reference else None
+    if own is None or base is None:
+        return Cell(MISSING)
+    if entry is reference:
+        return Cell("best control", 0.0)
+    return Cell(f"{round(100 * (own - base), 2) + 0.0:+.2f}", own - base)
+
+
+def mean_of(values: Sequence[float | None], form: str) -> Cell:
+    """The mean of numbers in a format."""
+    mean = summarize(values).mean
+    return Cell(MISSING) if mean is None else Cell(format(mean, form), mean)
+
+
+def count(entry: Entry, done: set[Seeds], expected: set[Seeds]) -> Cell:
+    """Number of seeds, and what became of the others."""
+    if not entry.runs:
+        return Cell("missing", 0)
+    finished = {seeds_of(run) for run in entry.completed}
+    stopped = Counter(
+        run["status"] for run in entry.runs if run["status"] != "completed" and seeds_of(run) not in finished
+    )
+    text = str(len(done)) if done >= expected else f"{len(done)} of {len(expected)}"
+    for status, number in sorted(stopped.items()):
+        text += f", {number} {status}"
+    return Cell(text, len(done))
+
+
+def cost(run: Record, name: str) -> float | None:
+    """A cost of a run, where it was measured."""
+    return run["cost"][name] if run["cost"] else None
+
+
+def raw(run: Record, label: str) -> dict[str, Scalar]:
+    """One run for machines: full precision, accuracies as fractions."""
+    metrics = run["metrics"] or {}
+    scalars = {name: value for name, value in sorted(metrics.items()) if not isinstance(value, list)}
+    costs = {name: value for name, value in sorted((run["cost"] or {}).items()) if not isinstance(value, list)}
+    return {
+        "scenario": run["scenario"]["name"],
+        "scenario_version": run["scenario"]["version"],
+        "scenario_fingerprint": run["scenario"]["fingerprint"],
+        "family": run["scenario"]["family"],
+        "track": run["track"],
+        "backbone": run["backbone"]["name"],
+        "backbone_sha256": run["backbone"]["sha256"],
+        "row": label,
+        "method": run["method"]["name"],
+        "recipe": run["method"]["recipe"],
+        "control": run["method"]["control"],
+        "stream": run["method"]["stream"],
+        "selection": run["selection"]["rule"],
+        "uses": " ".join(run["method"]["uses"]),
+        "distribution": run["method"]["distribution"],
+        "run_id": run["run_id"],
+        "status": run["status"],
+        "seed": run["seeds"]["seed"],
+        "seed_class_order": run["seeds"]["class_order"],
+        "seed_init": run["seeds"]["init"],
+        "seed_data": run["seeds"]["data"],
+        **scalars,
+        **costs,
+        "train_seconds": sum(run["timing"]["train_seconds"]),
+        "eval_seconds": sum(run["timing"]["eval_seconds"]),
+        "total_seconds": run["timing"]["total_seconds"],
+        "peak_memory_bytes": run["timing"]["peak_memory_bytes"],
+    }

@@ -1,0 +1,56 @@
+"""CIFAR-100 from a few images per class, for the scenarios that transfer.
+
+CIFAR-100 has no validation list; as in the fixed lists of CoOp's data sets, a tenth of the training images of each
+class is one (`benchmark.splits.holdout`, seed 0), and the shots are drawn from the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench_scenarios import _cifar, _shots
+from bench_scenarios.split_cifar100 import CIFAR100
+from benchmark import splits
+
+if TYPE_CHECKING:
+    from benchmark.api import ImageSet, ScenarioRequest
+
+POOL = 450  # images per class that the shots are drawn from
+SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+LICENCE = "none stated at the source; MIT according to the L2P paper"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShotsConfig:
+    """Options of the CIFAR-100 scenarios from few images.
+
+    Attributes:
+        shots: Training images per class, 1..450.
+        test: Test images per class, the first of the file; 0 for all 100.
+    """
+
+    shots: int = 16
+    test: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks that there are images enough."""
+        _shots.check_shots(self.shots, most=POOL)
+        if self.test < 0:
+            raise ValueError(f"test: {self.test} is negative; use a number of images per class, or 0 for all")
+
+
+def draw(config: ShotsConfig, request: ScenarioRequest) -> tuple[ImageSet, ImageSet, ImageSet, dict[str, str]]:
+    """Training, validation and test images of all 100 classes, and notes; the seed draws the first two."""
+    import torch
+
+    whole, notes = _cifar.image_sets(CIFAR100, request, {"train": 0, "test": config.test})
+    train = whole["train"]
+    kept, held = (torch.from_numpy(rows) for rows in splits.holdout(train.labels, 0.1, seed=0))
+    shots, validation = _shots.sample(train.subset(kept), train.subset(held), config.shots, request.seed)
+    return shots, validation, whole["test"], notes
+
+
+def mark(notes: dict[str, str]) -> str:
+    """What follows the hash in the fingerprint."""
+    return "-lossy" if "lossy" in notes else ""

@@ -1,0 +1,95 @@
+"""Photographs, paintings, cartoons, sketches of the same 7 classes: domain-incremental on real images.
+
+Source: PACS (`bench_scenarios._pacs`). Four experiences of 7 classes, by default from natural to abstract:
+photo, art_painting, cartoon, sketch; no order is canonical, so any other can be given, and seeded ones. Test
+sets are per domain and no domain id is given at test time. The split of each domain is fixed (official lists where
+they are there, else 80/20). Version 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench_scenarios import _pacs
+from benchmark import ScenarioSpec, hookimpl, splits
+
+if TYPE_CHECKING:
+    from benchmark.api import Scenario, ScenarioRequest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PacsDilConfig(_pacs.PacsConfig):
+    """Options of ``pacs``.
+
+    Attributes:
+        order: The domains to go through, each at most once; or one rule for all four: ``numpy:SEED``,
+            ``python:SEED`` or ``seed`` (follows the run), a permutation of the default order.
+    """
+
+    order: tuple[str, ...] = _pacs.DOMAINS
+
+    def __post_init__(self) -> None:
+        """Checks that the domains exist, once each."""
+        _pacs.PacsConfig.__post_init__(self)
+        if len(self.order) == 1 and self.order[0] not in _pacs.DOMAINS:
+            try:
+                splits.class_order(self.order[0], len(_pacs.DOMAINS))
+            except ValueError as error:
+                raise ValueError(f"order: {error}") from error
+        elif not self.order or len(set(self.order)) != len(self.order) or not set(self.order) <= set(_pacs.DOMAINS):
+            raise ValueError(
+                f"order: {','.join(self.order)!r} is not possible; use each of {', '.join(_pacs.DOMAINS)} once"
+            )
+
+    def domains(self, seed: int) -> tuple[str, ...]:
+        """The order of a run with this class-order seed."""
+        if self.order[0] in _pacs.DOMAINS:
+            return self.order
+        return tuple(_pacs.DOMAINS[place] for place in splits.class_order(self.order[0], len(_pacs.DOMAINS), seed=seed))
+
+
+def build(config: PacsDilConfig, request: ScenarioRequest) -> Scenario:
+    """Builds the stream. See `bench_scenarios._pacs.load` for what it raises."""
+    from benchmark.api import Experience, Scenario
+
+    found = _pacs.load(config, request)
+    experiences = tuple(
+        Experience(
+            train=found.subset(found.train[domain]),
+            test=found.subset(found.test[domain]),
+            classes=tuple(range(len(_pacs.CLASSES))),
+            domain=domain,
+        )
+        for domain in config.domains(request.seed)
+    )
+    return Scenario(
+        name="pacs",
+        version=1,
+        family="domain-il",
+        experiences=experiences,
+        num_classes=len(_pacs.CLASSES),
+        class_names=_pacs.CLASSES,
+        class_order=tuple(range(len(_pacs.CLASSES))),
+        fingerprint=splits.fingerprint(experiences) + found.mark,
+        image_size=found.side,
+        notes=found.notes,
+    )
+
+
+@hookimpl
+def bench_register_scenarios() -> list[ScenarioSpec]:
+    """Registers ``pacs``."""
+    return [
+        ScenarioSpec(
+            name="pacs",
+            build=build,
+            config=PacsDilConfig,
+            summary="7 classes as photo, art painting, cartoon, sketch; domain-incremental, real images",
+            family="domain-il",
+            tracks={"mini": "domainbed224", "paper": "imagenet224"},
+            source=_pacs.SOURCE,
+            licence=_pacs.LICENCE,
+            size_mb=174.0,
+        )
+    ]

@@ -169,6 +169,20 @@ def test_text_stops_at_the_last_end(dual: DualEncoder, monkeypatch: pytest.Monke
     assert seen == [(10, 10), (10, 1)]  # one row of the last block
 
 
+@pytest.mark.parametrize(("vectors", "least"), [(4, 7.0), (16, 3.0)])
+def test_less_work_than_over_all_positions(dual: DualEncoder, vectors: int, least: float) -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tokens = dual.tokenize(["X " * vectors + f"{name}." for name in ("dog", "sea turtle", "aircraft carrier")])
+    work = []
+    for ends in (tokens.ends, torch.full((3,), 76)):
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+            dual.encode_text(torch.zeros(3, 77, 48), ends)
+        work.append(counter.get_total_flops())
+    assert work[1] / work[0] >= least
+
+
 def test_towers_equal_open_clip(dual: DualEncoder, original: Any) -> None:
     images = image_batch()
     torch.testing.assert_close(dual.image_features(images), original.encode_image(images), rtol=1e-5, atol=1e-5)

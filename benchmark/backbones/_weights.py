@@ -121,6 +121,8 @@ def read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
         if path.suffix == ".npz":
+            if not zipfile.is_zipfile(path):
+                raise ValueError("not a zip archive")  # numpy would speak of pickles
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # numpy leaks a damaged one
                 return {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:

@@ -123,9 +123,8 @@ def describe(name: str) -> dict[str, Any]:
         return {"name": name, "source": "open_clip", "sha256": None, "description": "open_clip dual encoder"}
     if name not in bundled():
         if name.startswith(("vit_", "deit_", "hf")) or "." in name:
-            raise UsageError(
-                f"unknown backbone `{name}`", hint=f"timm models are written `{TIMM}NAME.TAG`, e.g. `{TIMM}{name}`"
-            )
+            known = f"e.g. `{TIMM}{name}`" if "." in name else f"and `--backbone {TIMM}{name}` lists the tags"
+            raise UsageError(f"unknown backbone `{name}`", hint=f"timm models are written `{TIMM}NAME.TAG`, {known}")
         raise did_you_mean("backbone", name, [*bundled(), f"{TIMM}NAME.TAG", f"{OPEN_CLIP}MODEL/TAG"])
     path = WEIGHTS / f"{name}.json"
     try:

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the ``bench`` program; returns the exit code."""
     # Not `list(...)`: once the command `list` is imported, that name is its module here.
     arguments = [*(sys.argv[1:] if argv is None else argv)]
+    usual, warnings.formatwarning = warnings.formatwarning, _format_warning
     try:
         return _main(arguments)
     except BenchError as error:
@@ -53,6 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output (e.g. `head`) has gone; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    finally:
+        warnings.formatwarning = usual
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """What is meant for users is one line, as an error is; what is meant for programmers says where."""
+    place = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
+    return f"warning: {place}{message}\n"
 
 
 def print_error(error: BenchError) -> None:

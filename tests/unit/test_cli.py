@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +129,16 @@ def test_the_command_that_resumes_can_be_pasted(monkeypatch: pytest.MonkeyPatch)
     if os.name == "posix":
         monkeypatch.setenv("BENCH_DATA", "my data")
         assert provenance.resume_command().startswith("BENCH_DATA='my data' bench run ")
+
+
+def test_warnings_are_one_line_without_the_place_in_our_code(tmp_path: Path) -> None:
+    (tmp_path / "warns.py").write_text(
+        "import warnings\nwarnings.warn('the copy is lossy')\nwarnings.warn('gone in 3.0', FutureWarning)\n"
+    )
+    code = "import sys; from benchmark.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, "-p", "warns.py", "list", "exporters"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    lines = done.stderr.splitlines()
+    assert lines[0] == "warning: the copy is lossy"
+    assert lines[1].startswith("warning: ")
+    assert lines[1].endswith("warns.py:3: FutureWarning: gone in 3.0")

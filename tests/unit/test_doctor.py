@@ -57,7 +57,7 @@ def test_data_of_every_scenario_is_looked_for(tmp_path: Path) -> None:
     found = doctor._data(tmp_path)
     assert found["root"] == str(tmp_path)
     assert found["scenarios"]["split-glyphs"].startswith("found: 10 experiences")
-    assert found["scenarios"]["split-cifar100"].startswith("missing: ")
+    assert found["scenarios"]["split-cifar100"] == f"missing: CIFAR-100: not found below {tmp_path}"
     assert found["scenarios"]["split-cifar"] == "alias of split-cifar100"
     assert doctor._data(tmp_path / "none")["root"].startswith("missing: ")
 

@@ -108,6 +108,9 @@ def test_unknown_names_get_suggestions(weights: Path) -> None:
     with pytest.raises(UsageError) as caught:
         loading.describe("vit_base_patch16_224.augreg_in21k")
     assert "`timm:vit_base_patch16_224.augreg_in21k`" in str(caught.value.hint)
+    with pytest.raises(UsageError) as caught:
+        loading.describe("vit_base_patch16_224")
+    assert "`--backbone timm:vit_base_patch16_224` lists the tags" in str(caught.value.hint)
 
 
 def test_describing_needs_no_torch() -> None:
@@ -167,8 +170,9 @@ def test_truncated_files_are_damaged(suffix: str, weights: Path, tmp_path: Path)
     else:
         torch.save(model().state_dict(), file)
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(DataMissing, match=rf"cut\.{suffix}: damaged"):
+    with pytest.raises(DataMissing, match=rf"cut\.{suffix}: damaged") as caught:
         loading.load("tiny-vit", weights=file)
+    assert "pickle" not in caught.value.message, "numpy's advice to unpickle is not passed on"
 
 
 @pytest.mark.parametrize(

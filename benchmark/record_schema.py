@@ -52,7 +52,11 @@ _DOCUMENT: dict[str, Any] = {
                     "name": {"type": "string", "description": "With its variant, e.g. split-cifar100/10x10."},
                     "version": {"type": "integer", "description": "Different versions never share a table."},
                     "family": _STRING,
-                    "fingerprint": {**_SHA256, "description": "Hash of sample ids, labels, experiences, subsets."},
+                    "fingerprint": {
+                        "type": "string",
+                        "pattern": "^[0-9a-f]{64}(-lossy)?$",
+                        "description": "Hash of sample ids, labels, experiences, subsets; marked for re-encoded data.",
+                    },
                     "num_classes": _COUNT,
                     "class_order": _INTEGERS,
                     "experiences": {

@@ -28,6 +28,10 @@ count. ``view.source_domains`` and ``view.target_domain`` (declare ``domains``) 
 ``batch.domains`` tells which source each image comes from, ``view.class_names`` (declare
 ``class_names``) are the names of the classes.
 
+**Frozen image encoders.** A `FeatureMethod` trains on features of a frozen encoder: the engine computes them once per
+experience wherever images are not augmented at random, or with ``views=K`` for K augmented views of each image, and
+every batch brings ``features`` (and ``target_features``) instead of images.
+
 **Classes that were never trained** (base-to-new, cross-dataset) are test sets of the scenario with
 their own classes (`TestSet`). A method that declares ``open_vocabulary`` implements
 `Method.predict_named` and is given the names of these classes, nothing else.
@@ -62,6 +66,8 @@ __all__ = [
     "Context",
     "Experience",
     "ExperienceView",
+    "FeatureConfig",
+    "FeatureMethod",
     "ImageSet",
     "ImageSource",
     "LoopMethod",
@@ -112,7 +118,7 @@ class Batch:
 
     Attributes:
         images: Float images ``(B, 3, S, S)`` at the model's input size; B is 0 in epochs that read the
-            target alone.
+            target alone, and where ``features`` come from a bank.
         labels: Labels ``(B,)``, int64.
         target: Unlabelled target images ``(T, 3, S, S)``, augmented like ``images``; None unless the
             method declares ``unlabelled``, the experience has a target and the epoch reads it.
@@ -120,6 +126,8 @@ class Batch:
             pseudo-labels; None when ``target`` is.
         domains: Domain of each labelled image, positions in ``view.source_domains``, int64 ``(B,)``;
             None unless the method declares ``domains`` and the domains have names.
+        features: `FeatureMethod.encode` of the labelled images, ``(B, d)``; None in other methods.
+        target_features: The same of the target images, ``(T, d)``; then ``target`` may be empty.
     """
 
     images: Tensor
@@ -127,6 +135,8 @@ class Batch:
     target: Tensor | None = None
     target_index: Tensor | None = None
     domains: Tensor | None = None
+    features: Tensor | None = None
+    target_features: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -396,6 +406,47 @@ class Method(nn.Module, abc.ABC):
             if id(tensor) not in frozen and id(tensor) not in seen:
                 seen.add(id(tensor))
                 yield tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureConfig(MethodConfig):
+    """Options of a method on a frozen image encoder.
+
+    Attributes:
+        views: Augmented views per training image whose features are computed once per experience; each batch takes
+            one of them at random. 0 augments anew and encodes every batch. Without random augmentation features are
+            always computed once.
+    """
+
+    views: int = 0
+
+    def __post_init__(self) -> None:
+        MethodConfig.__post_init__(self)
+        if self.views < 0:
+            raise ValueError(f"views: {self.views} is negative; use 0 to encode every batch, or e.g. 8")
+
+
+class FeatureMethod(Method):
+    """A method whose image encoder is frozen: `train_step` reads features.
+
+    ``batch.features`` and ``batch.target_features`` are always there; whether they were computed once or for
+    the batch is the engine's business (`FeatureConfig.views`). The pretrained network stays in eval mode.
+    """
+
+    config: FeatureConfig
+
+    def train(self, mode: bool = True) -> FeatureMethod:
+        """Sets the mode of all but the pretrained network."""
+        super().train(mode)
+        self.context.backbone.pretrained.eval()
+        return self
+
+    @abc.abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Features ``(B, d)`` of normalised images ``(B, 3, S, S)``.
+
+        Called without gradients; must depend on each image alone, and stay the same within an experience.
+        """
 
 
 class LoopMethod(Method):

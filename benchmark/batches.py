@@ -3,6 +3,9 @@
 Everything follows from the data seed and the place in the run (experience, epoch, step), so that a
 resumed run sees what the uninterrupted one would have seen. Labelled images have random streams of
 their own: they are the same whether or not a method also reads a target.
+
+Methods on a frozen encoder (`benchmark.api.FeatureMethod`) are handed features, from a bank that is computed once per
+experience where that is possible; its views, too, follow from the data seed, so that a resumed run computes the same.
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from benchmark.api import Batch, Experience, ImageSet, Method, Transform
+from benchmark.api import Batch, Experience, FeatureMethod, ImageSet, Method, Transform
 from benchmark.errors import PluginError
 from benchmark.transforms import InputPipeline
 
 READS = ("both", "source", "target")
+ENCODED_AT_ONCE = 256  # images
 
 
 def derive(seed: int, *place: int | str) -> int:
@@ -69,6 +73,8 @@ class Feed:
         self._pipeline = pipeline
         self._device = device
         self._orders: dict[tuple[int | str, ...], Tensor] = {}
+        self._encoder = method if isinstance(method, FeatureMethod) else None
+        self._banks: dict[tuple[Transform, str], Tensor] = {}
         self.epochs = len(self._passes)
         self._reads = ["source" if self._target is None else method.reads(epoch) for epoch in range(self.epochs)]
         for epoch, reads in enumerate(self._reads):
@@ -90,24 +96,25 @@ class Feed:
         place = slice(step * self._size, (step + 1) * self._size)
         if reads == "target":
             rows = self._order(self._target_size(), "target", epoch)[place]
-            target = self._ready(self._target, rows, epoch, step, "target")
-            return Batch(target[:0], torch.empty(0, dtype=torch.int64, device=self._device), target, rows)
+            target, features = self._ready(self._target, rows, epoch, step, "target")
+            none = torch.empty(0, dtype=torch.int64, device=self._device)
+            return Batch(target[:0], none, target, rows, features=_no_rows(features), target_features=features)
         rows = self._order(len(self._source), epoch)[place]
-        images = self._ready(self._source, rows, epoch, step)
+        images, features = self._ready(self._source, rows, epoch, step)
         labels = self._source.labels[rows].to(self._device)
         domains = None
         if self._tells_domains:
             known = self._source.domains
             domains = torch.zeros_like(labels) if known is None else known[rows].to(self._device)
         if reads == "source":
-            return Batch(images, labels, domains=domains)
+            return Batch(images, labels, domains=domains, features=features)
         around = self._endless(epoch, step)
-        target = self._ready(self._target, around, epoch, step, "target")
-        return Batch(images, labels, target, around, domains)
+        target, target_features = self._ready(self._target, around, epoch, step, "target")
+        return Batch(images, labels, target, around, domains, features, target_features)
 
     def weight(self, batch: Batch) -> int:
         """How many images of the epoch's pass are in a batch."""
-        return len(batch) or (0 if batch.target is None else len(batch.target))
+        return len(batch) or (0 if batch.target_index is None else len(batch.target_index))
 
     def _target_size(self) -> int:
         return 0 if self._target is None else len(self._target)
@@ -134,12 +141,57 @@ class Feed:
             self._orders[place] = torch.randperm(count, generator=generator)
         return self._orders[place]
 
-    def _ready(self, images: ImageSet | None, rows: Tensor, epoch: int, *place: int | str) -> Tensor:
-        """Images as the pass wants them: augmented, or as at test time."""
+    def _ready(
+        self, images: ImageSet | None, rows: Tensor, epoch: int, *place: int | str
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images as the pass wants them, augmented or as at test time, and their features if the method reads some.
+
+        Features from a bank come without images.
+        """
         if images is None:
             raise RuntimeError("there is no target to read")
+        transform = self._passes[epoch]
+        place = (self._index, epoch, *place)
+        if (views := self._views(transform)) > 0:
+            bank = self._bank(images, transform, views, *(part for part in place if isinstance(part, str)))
+            generator = torch.Generator().manual_seed(derive(self._seed, "view", *place))
+            view = torch.randint(views, rows.shape, generator=generator) if views > 1 else torch.zeros_like(rows)
+            size = self._pipeline.size
+            return torch.empty(0, 3, size, size, device=self._device), bank[view, rows].to(self._device)
         raw = images.images(rows).to(self._device)
-        if self._passes[epoch] == "test":
-            return self._pipeline.eval(raw)
-        generator = torch.Generator().manual_seed(derive(self._seed, self._index, epoch, *place))
-        return self._pipeline.train(raw, generator)
+        if transform == "test":
+            ready = self._pipeline.eval(raw)
+        else:
+            ready = self._pipeline.train(raw, torch.Generator().manual_seed(derive(self._seed, *place)))
+        if self._encoder is None:
+            return ready, None
+        with torch.no_grad():
+            return ready, self._encoder.encode(ready)
+
+    def _views(self, transform: Transform) -> int:
+        """Views per image in the bank of a pass; 0 where images are read."""
+        if self._encoder is None:
+            return 0
+        return self._encoder.config.views if transform == "train" and self._pipeline.random else 1
+
+    def _bank(self, images: ImageSet, transform: Transform, views: int, *which: str) -> Tensor:
+        """Features of all images, ``(views, N, d)`` on the CPU, computed on first use."""
+        encoder, key = self._encoder, (transform, ":".join(which))
+        if encoder is None:
+            raise RuntimeError("only methods on frozen encoders have a bank of features")
+        if key not in self._banks:
+            parts = []
+            for view in range(views):
+                generator = torch.Generator().manual_seed(derive(self._seed, self._index, "bank", view, *which))
+                for rows in torch.split(torch.arange(len(images)), ENCODED_AT_ONCE):
+                    raw = images.images(rows).to(self._device)
+                    still = transform == "test" or not self._pipeline.random
+                    ready = self._pipeline.eval(raw) if still else self._pipeline.train(raw, generator)
+                    with torch.no_grad():
+                        parts.append(encoder.encode(ready).cpu())
+            self._banks[key] = torch.cat(parts).view(views, len(images), -1)
+        return self._banks[key]
+
+
+def _no_rows(features: Tensor | None) -> Tensor | None:
+    return None if features is None else features[:0]

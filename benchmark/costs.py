@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark import checkpoint
-from benchmark.api import Batch, ExperienceView, LoopMethod, Method, Scenario
+from benchmark.api import Batch, ExperienceView, FeatureMethod, LoopMethod, Method, Scenario
 from benchmark.streams import first_images
 
 
@@ -74,8 +74,17 @@ def count_flops(method: Method, work: Callable[[Method], object]) -> int:
 
 
 def step_flops(method: Method, batch: Batch) -> int:
-    """FLOP of one training step on a batch."""
-    return count_flops(method, lambda twin: twin.train_step(batch))
+    """FLOP of one training step on a batch; features that the batch was encoded to count, those of a bank do not."""
+    encoded = [images for images in (batch.images, batch.target) if images is not None and len(images) > 0]
+
+    def step(twin: Method) -> None:
+        if isinstance(twin, FeatureMethod):
+            with torch.no_grad():
+                for images in encoded:
+                    twin.encode(images)
+        twin.train_step(batch)
+
+    return count_flops(method, step)
 
 
 def loop_step_flops(method: LoopMethod, scenario: Scenario, index: int, uses: frozenset[str], name: str) -> int:

@@ -130,6 +130,11 @@ class InputPipeline:
         self.std = std
         self.augment = augment
 
+    @property
+    def random(self) -> bool:
+        """Whether `train` draws anything, so that two passes over an image differ."""
+        return self.augment and (self.preset.train != "none" or self.preset.flip)
+
     def normalize(self, images: Tensor) -> Tensor:
         """Returns ``(images - mean) / std`` for float images in [0, 1], shape kept."""
         shape = (1, -1, 1, 1)

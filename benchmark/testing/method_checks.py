@@ -250,7 +250,8 @@ def resume(subject: MethodSubject) -> None:
         passes = len(subject.baseline.record["losses"][0])  # of the first experience
         steps = -(-images // subject.small(subject.recipe).batch_size) * passes
         # In the middle of the first and of the second experience (joint: twice in the only one).
-        pieces.append((Stop(step=1), Stop(step=max(1, steps - 2))))
+        if steps:  # a method may make no pass at all
+            pieces.append((Stop(step=1), Stop(step=max(1, steps - 2))))
         if last and subject.baseline.record["losses"][1]:  # a method may make no pass there
             pieces.append((Stop(step=steps + 1),))
     for stops in pieces:

@@ -17,6 +17,7 @@ Prompt learning puts vectors between words::
     rows = torch.cat([e[:, :1], ctx.expand(C, -1, -1), e[:, 1 + M :]], dim=1)
     t = dual.encode_text(rows, tokens.ends)                          # (C, d), gradients reach ctx
 
+(`benchmark.backbones.text_prompts` does this for vectors in any place, per class, per image or per domain.)
 ``tokens.ids`` are padded to the longest text of the call, not to the context length: `encode_text` reads
 nothing behind a row's end. Token ids and lengths: ``dual.tokenizer.encode(name)`` (without start and end),
 ``dual.tokenizer.start``, ``.end``.
@@ -165,14 +166,16 @@ class DualEncoder(nn.Module):
         embeddings: Tensor = self._tower.token_embedding(ids)
         return embeddings
 
-    def encode_text(self, embeddings: Tensor, ends: Tensor) -> Tensor:
+    def encode_text(self, embeddings: Tensor, ends: Tensor, *, shared: Tensor | None = None) -> Tensor:
         """Features ``(R, d)``, not normalised, of embedded texts; `benchmark.backbones.text.TextTower.encode`.
 
         Args:
             embeddings: ``(R, n, d_t)``, start token first, without positions.
             ends: Position of each row's end-of-text token, int64 ``(R,)``.
+            shared: First tokens ``(G, m, d_t)`` that R / G consecutive texts each have in common;
+                ``embeddings`` then begin behind them.
         """
-        return self._tower.encode(embeddings, ends)
+        return self._tower.encode(embeddings, ends, shared=shared)
 
     def text_features(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
         """Features ``(R, d)``, not normalised, of texts; works with every text tower.

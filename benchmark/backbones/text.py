@@ -3,7 +3,8 @@
 The text transformer of CLIP is causal and only the row of the end-of-text token is read, so nothing behind the
 last end of a batch can matter: `TextTower.encode` stops there, and in the last block it computes the one
 row that is read. Outputs and gradients are those of the full pass to rounding, with 3 to 7 times less work than
-over the usual 77 positions. Its blocks are timm's, run by `benchmark.backbones.blocks`.
+over the usual 77 positions. Tokens that texts begin with alike, e.g. learned vectors in front of class names, are
+computed once (``shared``). Its blocks are timm's, run by `benchmark.backbones.blocks`.
 
 Shapes: R rows of text, n tokens, L context length, d_t text width, d width of the common features.
 """
@@ -19,7 +20,7 @@ from timm.layers import get_act_layer
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from benchmark.backbones.blocks import run_block
+from benchmark.backbones.blocks import Prefix, run_block
 from benchmark.errors import UsageError
 
 Activation = Literal["gelu", "quick_gelu"]
@@ -110,13 +111,17 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.projection = nn.Linear(width, features, bias=False)
 
-    def encode(self, embeddings: Tensor, ends: Tensor) -> Tensor:
+    def encode(self, embeddings: Tensor, ends: Tensor, *, shared: Tensor | None = None) -> Tensor:
         """Features of embedded texts, not normalised.
 
         Args:
             embeddings: Token embeddings without positions, start token first, ``(R, n, d_t)``; what is
                 behind a row's end does not matter. n may be smaller than L.
-            ends: Position of each row's end-of-text token, int64 ``(R,)``.
+            ends: Position of each row's end-of-text token, counted from the start token, int64 ``(R,)``; not
+                among the shared tokens.
+            shared: First tokens that texts have in common, ``(G, m, d_t)``: each row of it for R / G consecutive
+                texts, whose ``embeddings`` begin behind it. They see nothing of what follows, so they are
+                computed once.
 
         Returns:
             ``(R, d)``.
@@ -130,12 +135,27 @@ class TextTower(nn.Module):
                 f"a prompt of {length} tokens does not fit the text tower, which takes {len(self.positions)}",
                 hint="use fewer context vectors, or shorter class names",
             )
-        tokens = embeddings[:, :length] + self.positions[:length]
-        for block in self.blocks[:-1]:
-            tokens = run_block(block, tokens, causal=True)
-        last = run_block(self.blocks[-1], tokens, read=ends, causal=True)[:, 0]
+        first = 0 if shared is None else shared.shape[1]
+        tokens = embeddings[:, : length - first] + self.positions[first:length]
+        common = None if shared is None else shared + self.positions[:first]
+        final = len(self.blocks) - 1
+        for index, block in enumerate(self.blocks):
+            prefix = None if common is None else _prefix_of(block, common, len(tokens))
+            if common is not None and index < final:
+                common = run_block(block, common, causal=True)
+            tokens = run_block(block, tokens, read=ends - first if index == final else None, prefix=prefix, causal=True)
+        last = tokens[:, 0]
         features: Tensor = self.projection(self.norm(last))
         return features
+
+
+def _prefix_of(block: Any, tokens: Tensor, rows: int) -> Prefix:
+    """Keys and values of a block for its input ``(G, m, d_t)``, repeated for R / G consecutive texts each."""
+    _, key, value = block.attn.qkv(block.norm1(tokens)).chunk(3, dim=-1)
+    if len(tokens) == 1:  # `attend` expands them without a copy
+        return key, value
+    times = rows // len(tokens)
+    return key.repeat_interleave(times, dim=0), value.repeat_interleave(times, dim=0)
 
 
 class WholeText(nn.Module):

@@ -167,6 +167,7 @@ class TextPrompts:
         self.lengths = torch.tensor(lengths, dtype=torch.int64, device=device)
         # h vectors stand before the name, the others behind its L tokens.
         before = {"end": vectors, "middle": vectors // 2, "front": 0}[position]
+        self._before = before
         name = self.lengths.unsqueeze(1)
         vector = torch.arange(vectors, device=device).expand(len(texts), -1)
         self.places = 1 + vector + torch.where(vector < before, 0, name)
@@ -184,12 +185,13 @@ class TextPrompts:
         Args:
             ctx: ``(M, d_t)``, or ``(..., K, M, d_t)`` with K one of 1, the number of groups, R.
         """
-        ctx = self._per_text(ctx)
+        ctx = self._checked(ctx)
+        ctx = ctx.repeat_interleave(len(self) // ctx.shape[-3], dim=-3)
         index = self.places.unsqueeze(-1).expand_as(ctx)
         return self.frozen.expand(*ctx.shape[:-3], -1, -1, -1).scatter(-2, index, ctx)
 
-    def _per_text(self, ctx: Tensor) -> Tensor:
-        """The context of every text, ``(..., R, M, d_t)``."""
+    def _checked(self, ctx: Tensor) -> Tensor:
+        """The context with an axis for texts, ``(..., K, M, d_t)``."""
         count, width = len(self), self.frozen.shape[-1]
         ctx = ctx.unsqueeze(0) if ctx.ndim == 2 else ctx
         if ctx.shape[-3] not in (1, self.groups, count) or ctx.shape[-2:] != (self.vectors, width):
@@ -197,7 +199,7 @@ class TextPrompts:
                 f"a context of shape {tuple(ctx.shape)} does not fit {count} texts in {self.groups} groups "
                 f"with {self.vectors} vectors of width {width}"
             )
-        return ctx.repeat_interleave(count // ctx.shape[-3], dim=-3)
+        return ctx
 
     def features(self, ctx: Tensor, *, chunk: int = CHUNK) -> Tensor:
         """Text features ``(..., R, d)``, not normalised; gradients reach the context.
@@ -207,14 +209,22 @@ class TextPrompts:
             chunk: With leading axes, about so many texts are encoded at once. That bounds the memory where no
                 gradients are kept; in training, split the batch and go backward part by part.
         """
+        ctx = self._checked(ctx)
         lead = ctx.shape[:-3]
-        if not lead:
-            return self.dual.encode_text(self.rows(ctx), self.ends)
-        images = ctx.flatten(0, -4).split(max(1, chunk // len(self)))
-        parts = [
-            self.dual.encode_text(self.rows(some).flatten(0, 1), self.ends.repeat(len(some))) for some in images
-        ]
-        return torch.cat(parts).unflatten(0, (*lead, len(self)))
+        images = ctx.flatten(0, -4) if lead else ctx.unsqueeze(0)  # (B, K, M, d_t)
+        parts = [self._encode(some) for some in torch.split(images, max(1, chunk // len(self)))]
+        return torch.cat(parts).view(*lead, len(self), -1)
+
+    def _encode(self, ctx: Tensor) -> Tensor:
+        """Features ``(B * R, d)`` for contexts ``(B, K, M, d_t)``.
+
+        What the texts of one context begin with alike, the start token and the vectors in front of the name, goes
+        through the tower once.
+        """
+        rows, ends = self.rows(ctx).flatten(0, 1), self.ends.repeat(len(ctx))
+        alike = 1 + (self._before if ctx.shape[1] < len(self) else 0)
+        first = rows[:: len(self) // ctx.shape[1] if alike > 1 else len(rows), :alike]
+        return self.dual.encode_text(rows[:, alike:], ends, shared=first)
 
 
 class PromptBank:

@@ -1,6 +1,8 @@
-"""What `dualprompt`, `coda-prompt` and `l2p++` share: a frozen ViT that is passed twice, and a masked growing head.
+"""What `l2p`, `dualprompt`, `coda-prompt` and `l2p++` share: a frozen ViT that is passed twice, and a masked head.
 
-Private: a method outside this package builds on `benchmark.backbones`.
+`QueryLearner` has the two passes, the head and the training step. `PromptLearner` is the one that puts prefixes
+into the blocks, with the schedule of CODA-Prompt. Private: a method outside this package builds on
+`benchmark.backbones`.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ Schedule = Literal["constant", "late-cosine"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PromptLearnerConfig(MethodConfig):
-    """Options of a method that puts prefixes, chosen by a frozen query, into a frozen ViT.
+class QueryLearnerConfig(MethodConfig):
+    """Options of a method that puts prompts, chosen by a frozen query, into a frozen ViT.
 
     Attributes:
         prompts: ``off`` is the control: the same head and mask, on the class token.
@@ -37,8 +39,6 @@ class PromptLearnerConfig(MethodConfig):
         eval_logits: ``seen`` classes, or ``all`` C of them, untrained rows included.
         lr: Learning rate of Adam, which is made anew for each experience.
         lr_scaling: ``batch/256`` multiplies `lr` by ``batch_size / 256`` (`effective_lr`).
-        schedule: ``constant``, or ``late-cosine``: per epoch and one epoch late, as in the code of
-            CODA-Prompt; epochs 0 and 1 run at the full rate, so with one or two epochs nothing changes.
         clip: Largest gradient norm; 0 does not clip.
         clip_scope: Norm over the ``trainable`` parameters, or over ``all``: JAX counts the frozen
             backbone's gradients too, which costs a full backward pass.
@@ -52,7 +52,6 @@ class PromptLearnerConfig(MethodConfig):
     eval_logits: Literal["seen", "all"] = "seen"
     lr: float = 0.03
     lr_scaling: Scaling = "batch/256"
-    schedule: Schedule = "constant"
     clip: float = 1.0
     clip_scope: Literal["trainable", "all"] = "trainable"
     gelu: Gelu = "erf"
@@ -70,6 +69,18 @@ class PromptLearnerConfig(MethodConfig):
         return self.lr * self.batch_size / 256 if self.lr_scaling == "batch/256" else self.lr
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptLearnerConfig(QueryLearnerConfig):
+    """Options of a method whose prompts are prefixes.
+
+    Attributes:
+        schedule: ``constant``, or ``late-cosine``: per epoch and one epoch late, as in the code of
+            CODA-Prompt; epochs 0 and 1 run at the full rate, so with one or two epochs nothing changes.
+    """
+
+    schedule: Schedule = "constant"
+
+
 def late_cosine(epoch: int, epochs: int) -> float:
     """Factor of the learning rate in an epoch: ``cos(99 pi max(0, e - 1) / (200 (E - 1)))``.
 
@@ -81,13 +92,14 @@ def late_cosine(epoch: int, epochs: int) -> float:
 
 
 class Chosen(NamedTuple):
-    """What a method puts into the blocks for a batch, and what it adds to the loss."""
+    """What a method puts into the backbone for a batch, and what it adds to the loss."""
 
-    prefixes: Mapping[int, Prefix]
+    prefixes: Mapping[int, Prefix]  # empty where prompts are tokens
     penalty: Tensor  # scalar, added to the cross-entropy
     terms: Mapping[str, Tensor]  # for the log
     similarity: Tensor | None = None
     selection: Tensor | None = None
+    table: Tensor | None = None  # of positions, where its gradient counts in `clip_scope=all`
 
 
 class Pass(NamedTuple):
@@ -99,24 +111,29 @@ class Pass(NamedTuple):
     logits: Tensor  # (B, C)
 
 
-class PromptLearner(Method):
-    """The backbone serves twice, as query and with prefixes; a subclass adds its parameters and `choose`."""
+class QueryLearner(Method):
+    """The backbone serves twice, as query and with prompts.
 
-    config: PromptLearnerConfig
+    A subclass adds its parameters and `head`, in the order in which they are to be drawn, `choose` and `features`.
+    """
 
-    def __init__(self, config: PromptLearnerConfig, context: Context) -> None:
+    config: QueryLearnerConfig
+    head: ClassHead
+
+    def __init__(self, config: QueryLearnerConfig, context: Context) -> None:
         super().__init__(config, context)
         self.backbone = prompted_vit.freeze(context.backbone.model)
         prompted_vit.check_promptable(self.backbone)
-        check_plain_blocks(self.backbone)
         prompted_vit.set_gelu(self.backbone, config.gelu)
-        classes = context.num_classes if config.eval_logits == "all" else 0
-        self.head = ClassHead(context.backbone.width, classes, init=config.head_init)
         self._allowed: Sequence[int] | None = None
-        self._step = 0
-        self._steps_per_epoch = 1
 
-    def train(self, mode: bool = True) -> PromptLearner:
+    def new_head(self) -> ClassHead:
+        """The head; when a subclass asks for it decides which random numbers it gets."""
+        config = self.config
+        classes = self.context.num_classes if config.eval_logits == "all" else 0
+        return ClassHead(self.context.backbone.width, classes, init=config.head_init)
+
+    def train(self, mode: bool = True) -> QueryLearner:
         """Sets the mode; the backbone stays in eval mode."""
         super().train(mode)
         self.backbone.eval()
@@ -133,8 +150,6 @@ class PromptLearner(Method):
             self.head.grow(experience.seen)
         masked = config.train_mask == "current" and self.context.family != "domain-il"
         self._allowed = experience.classes if masked else None
-        self._step = 0
-        self._steps_per_epoch = max(1, math.ceil(len(experience.train) / config.batch_size))
         if config.prompts == "on":
             self.prepare_prompts(experience)
         self.optimizer = torch.optim.Adam(self._trainable(), lr=config.effective_lr)
@@ -144,12 +159,16 @@ class PromptLearner(Method):
 
     @abc.abstractmethod
     def choose(self, query: Tensor, *, training: bool) -> Chosen:
-        """Prefixes and loss terms for a batch.
+        """Prompts and loss terms for a batch.
 
         Args:
             query: ``(B, D)``, without gradient.
             training: Whether the rules of training apply.
         """
+
+    @abc.abstractmethod
+    def features(self, patches: Tensor, chosen: Chosen) -> Tensor:
+        """Prompted pass: patches ``(B, N, D)`` to head inputs ``(B, D)``."""
 
     def _trainable(self) -> list[nn.Parameter]:
         head = list(self.head.parameters())
@@ -158,7 +177,7 @@ class PromptLearner(Method):
         return [*added, *head] if self.config.prompts == "on" else head
 
     def run(self, images: Tensor, *, training: bool = False) -> Pass:
-        """One forward pass: query, choice of prefixes, prompted pass, head.
+        """One forward pass: query, choice of prompts, prompted pass, head.
 
         Args:
             images: Normalised, ``(B, 3, S, S)``.
@@ -170,8 +189,7 @@ class PromptLearner(Method):
         if self.config.prompts == "off":
             return Pass(query, None, query, self.head(query))
         chosen = self.choose(query, training=training)
-        tokens = run_blocks(vit, prompted_vit.assemble(vit, patches), read=CLS, prefixes=chosen.prefixes)
-        features = tokens[:, 0]
+        features = self.features(patches, chosen)
         return Pass(query, chosen, features, self.head(features))
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
@@ -179,10 +197,6 @@ class PromptLearner(Method):
         if self.optimizer is None:
             raise RuntimeError("train_step before begin_experience")
         config = self.config
-        if config.schedule == "late-cosine":
-            factor = late_cosine(self._step // self._steps_per_epoch, config.epochs)
-            for group in self.optimizer.param_groups:
-                group["lr"] = config.effective_lr * factor
         everything = config.clip > 0 and config.clip_scope == "all" and config.prompts == "on"
         if everything:  # the frozen weights' gradients enter the norm and nothing else
             self.backbone.requires_grad_(True)
@@ -195,19 +209,56 @@ class PromptLearner(Method):
         if result.chosen is not None:
             terms |= {name: term.detach() for name, term in result.chosen.terms.items()}
         if config.clip > 0:
-            clipped = [*self._trainable(), *(self.backbone.parameters() if everything else ())]
+            clipped: list[Tensor] = [*self._trainable(), *(self.backbone.parameters() if everything else ())]
+            if result.chosen is not None and result.chosen.table is not None:
+                clipped.append(result.chosen.table)
             terms["grad_norm"] = nn.utils.clip_grad_norm_(clipped, config.clip).detach()
         if everything:
             for parameter in self.backbone.parameters():
                 parameter.grad = None
             self.backbone.requires_grad_(False)
         self.optimizer.step()
-        self._step += 1
         return terms
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits ``(B, C)`` of the classes seen, or of all (``eval_logits``)."""
         return self.run(images).logits
+
+
+class PromptLearner(QueryLearner):
+    """The prompts are prefixes of plain blocks; a subclass adds its parameters, after the head, and `choose`."""
+
+    config: PromptLearnerConfig
+
+    def __init__(self, config: PromptLearnerConfig, context: Context) -> None:
+        prompted_vit.check_promptable(context.backbone.model)
+        check_plain_blocks(context.backbone.model)
+        super().__init__(config, context)
+        self.head = self.new_head()
+        self._step = 0
+        self._steps_per_epoch = 1
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        """Starts the schedule anew, besides what every experience begins with."""
+        self._step = 0
+        self._steps_per_epoch = max(1, math.ceil(len(experience.train) / self.config.batch_size))
+        super().begin_experience(experience)
+
+    def features(self, patches: Tensor, chosen: Chosen) -> Tensor:
+        """The class token of the pass with prefixes."""
+        tokens = prompted_vit.assemble(self.backbone, patches)
+        return run_blocks(self.backbone, tokens, read=CLS, prefixes=chosen.prefixes)[:, 0]
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        """One step of Adam at the schedule's rate."""
+        config = self.config
+        if config.schedule == "late-cosine" and self.optimizer is not None:
+            factor = late_cosine(self._step // self._steps_per_epoch, config.epochs)
+            for group in self.optimizer.param_groups:
+                group["lr"] = config.effective_lr * factor
+        terms = super().train_step(batch)
+        self._step += 1
+        return terms
 
     def extra_state(self) -> Mapping[str, Any]:
         """Steps done in this experience: the schedule's position."""
@@ -218,7 +269,7 @@ class PromptLearner(Method):
         self._step = int(state["step"])
 
 
-def uses(config: PromptLearnerConfig, *with_prompts: str) -> frozenset[str]:
+def uses(config: QueryLearnerConfig, *with_prompts: str) -> frozenset[str]:
     """What a configuration uses: borders, the number of classes for ``all`` logits, and the given keys with prompts."""
     used = {"boundaries"}
     if config.eval_logits == "all":

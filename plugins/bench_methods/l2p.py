@@ -24,20 +24,20 @@ forgetting 7.63 ± 0.30 (paper, Table 1); l2p-pytorch 83.77 / 6.63; without prom
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from bench_methods import _prompt_learner
+from bench_methods._prompt_learner import Chosen, QueryLearner, QueryLearnerConfig
 from benchmark import hookimpl
-from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig
+from benchmark.api import Context, ExperienceView
 from benchmark.backbones import prompted_vit, prompts
 from benchmark.backbones.blocks import run_blocks
-from benchmark.backbones.heads import ClassHead, HeadInit, mask_logits
-from benchmark.backbones.prompted_vit import Gelu, Layout, Readout
+from benchmark.backbones.prompted_vit import Layout, Readout
 from benchmark.backbones.prompts import PoolInit
 from benchmark.specs import MethodSpec
 
@@ -45,11 +45,10 @@ Selection = Literal["per-sample", "batchwise"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class L2PConfig(MethodConfig):
+class L2PConfig(QueryLearnerConfig):
     """Options of L2P; the defaults are the recipe ``honest``.
 
     Attributes:
-        prompts: ``off`` is the control: the same head and mask, on the class token.
         pool_size: Prompts in the pool, M.
         prompt_length: Tokens per prompt, Lp.
         top_k: Prompts per image, k.
@@ -59,26 +58,14 @@ class L2PConfig(MethodConfig):
         readout: Head input: mean of prompt tokens, class token, both, or mean of all tokens.
         prompt_init: ``uniform`` in [-1, 1] or ``flax_uniform`` in [0, 0.01).
         key_init: Likewise.
-        head_init: How rows of the head are drawn.
         selection_train: ``batchwise`` lets a batch vote for the prompts that all its images get.
         selection_eval: Likewise at test time, where a vote depends on the other test images.
         selection_group: Images that vote together, 0 for the whole batch (16 per device in JAX).
-        train_mask: Classes in the training loss: those of the experience, or all
-            (always all in domain-incremental streams).
-        eval_logits: ``seen`` classes, or ``all`` C of them, untrained rows included.
-        lr: Learning rate of Adam, which is made anew for each experience.
-        lr_scaling: ``batch/256`` multiplies `lr` by ``batch_size / 256`` (`effective_lr`).
-        clip: Largest gradient norm; 0 does not clip.
-        clip_scope: Norm over the ``trainable`` parameters, or over ``all``: JAX counts the frozen
-            backbone's gradients too, which costs a full backward pass.
-        gelu: ``erf`` (PyTorch) or ``tanh`` (JAX) in the backbone.
         prompt_mask: Task t trains its own slots ``t*k ... (t+1)*k - 1``.
         shared_prompt_pool: Before task t, copy the slots of task t-1 to its own.
         frequency_penalty: In training, weigh distances by how often earlier tasks chose a prompt.
     """
 
-    epochs: int = 5
-    prompts: Literal["on", "off"] = "on"
     pool_size: int = 10
     prompt_length: int = 5
     top_k: int = 5
@@ -87,23 +74,15 @@ class L2PConfig(MethodConfig):
     readout: Readout = "prompt"
     prompt_init: PoolInit = "uniform"
     key_init: PoolInit = "uniform"
-    head_init: HeadInit = "trunc_normal"
     selection_train: Selection = "batchwise"
     selection_eval: Selection = "per-sample"
     selection_group: int = 0
-    train_mask: Literal["current", "none"] = "current"
-    eval_logits: Literal["seen", "all"] = "seen"
-    lr: float = 0.03
-    lr_scaling: Literal["batch/256", "none"] = "batch/256"
-    clip: float = 1.0
-    clip_scope: Literal["trainable", "all"] = "trainable"
-    gelu: Gelu = "erf"
     prompt_mask: bool = False
     shared_prompt_pool: bool = False
     frequency_penalty: bool = False
 
     def __post_init__(self) -> None:
-        MethodConfig.__post_init__(self)
+        QueryLearnerConfig.__post_init__(self)
         for name in ("pool_size", "prompt_length", "top_k"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is too small; use 1 or more")
@@ -111,31 +90,13 @@ class L2PConfig(MethodConfig):
             raise ValueError(
                 f"top_k: {self.top_k} is larger than pool_size ({self.pool_size}); use 1..{self.pool_size}"
             )
-        for name in ("pull", "selection_group", "clip"):
+        for name in ("pull", "selection_group"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
-        if self.lr <= 0:
-            raise ValueError(f"lr: {self.lr} is not positive; use e.g. 0.03")
-
-    @property
-    def effective_lr(self) -> float:
-        """Learning rate that Adam gets."""
-        return self.lr * self.batch_size / 256 if self.lr_scaling == "batch/256" else self.lr
 
 
-class Pass(NamedTuple):
-    """What one forward pass computes; without prompts `selection` is empty and `pull` 0."""
-
-    query: Tensor  # (B, D)
-    similarity: Tensor  # (B, M)
-    selection: Tensor  # (B, k)
-    features: Tensor  # (B, D)
-    logits: Tensor  # (B, C)
-    pull: Tensor  # scalar R
-
-
-class L2P(Method):
-    """Prompt pool, keys and head train; the backbone serves twice, as query and prompted."""
+class L2P(QueryLearner):
+    """Prompt pool, keys and head train."""
 
     config: L2PConfig
     selected: Tensor
@@ -143,54 +104,34 @@ class L2P(Method):
 
     def __init__(self, config: L2PConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.backbone = prompted_vit.freeze(context.backbone.model)
-        prompted_vit.check_promptable(self.backbone)
-        prompted_vit.set_gelu(self.backbone, config.gelu)
-        width = context.backbone.width
         self.pool = prompts.PromptPool(
-            config.pool_size, config.prompt_length, width, prompt_init=config.prompt_init, key_init=config.key_init
+            config.pool_size,
+            config.prompt_length,
+            context.backbone.width,
+            prompt_init=config.prompt_init,
+            key_init=config.key_init,
         )
-        classes = context.num_classes if config.eval_logits == "all" else 0
-        self.head = ClassHead(width, classes, init=config.head_init)
+        self.head = self.new_head()
         # How often each prompt was chosen in this experience, and in earlier ones.
         self.register_buffer("selected", torch.zeros(config.pool_size, dtype=torch.int64))
         self.register_buffer("past", torch.zeros(config.pool_size, dtype=torch.int64))
         self.histograms: list[list[int]] = []
         self.to(context.device)
-        self._allowed: Sequence[int] | None = None
         self._slots: range | None = None
 
-    def train(self, mode: bool = True) -> L2P:
-        """Sets the mode; the backbone stays in eval mode."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
-    def begin_experience(self, experience: ExperienceView) -> None:
-        """Grows the head, copies slots if they are shared, and makes a new Adam.
-
-        Old moments would go on moving prompts that the new task never picks.
-        """
+    def prepare_prompts(self, experience: ExperienceView) -> None:
+        """Finds the slots of the task, and fills them with those of the task before if they are shared."""
         config = self.config
-        if config.eval_logits == "seen":
-            self.head.grow(experience.seen)
-        masked = config.train_mask == "current" and self.context.family != "domain-il"
-        self._allowed = experience.classes if masked else None
         if config.prompt_mask:
             self._slots = self._slots_of(experience.task_id)
         if config.shared_prompt_pool and experience.task_id > 0:
             source, target = self._slots_of(experience.task_id - 1), self._slots_of(experience.task_id)
             if source is not None and target is not None:
                 self.pool.copy_slots(source, target)
-        self.optimizer = torch.optim.Adam(self._trainable(), lr=config.effective_lr)
 
     def _slots_of(self, task: int) -> range | None:
         k = self.config.top_k
         return range(task * k, (task + 1) * k) if (task + 1) * k <= self.config.pool_size else None
-
-    def _trainable(self) -> list[torch.nn.Parameter]:
-        pool = list(self.pool.parameters()) if self.config.prompts == "on" else []
-        return [*pool, *self.head.parameters()]
 
     def _select(self, similarity: Tensor, *, training: bool) -> Tensor:
         """Prompts per image, ``(B, k)``, best first."""
@@ -207,69 +148,34 @@ class L2P(Method):
             index = prompts.vote(index, config.pool_size, config.top_k, group=config.selection_group)
         return index
 
-    def run(self, images: Tensor, *, training: bool = False, table: Tensor | None = None) -> Pass:
-        """One forward pass: query, selection, prompted pass, head.
-
-        Args:
-            images: Normalised, ``(B, 3, S, S)``.
-            training: Whether the selection rules of training apply.
-            table: Position table of the prompted pass instead of the backbone's.
-        """
-        config, vit = self.config, self.backbone
-        patches = prompted_vit.patch_tokens(vit, images)
-        query = prompted_vit.query_feature(vit, patches)
+    def choose(self, query: Tensor, *, training: bool) -> Chosen:
+        """The prompts whose keys are nearest, and minus c times the pull term R."""
+        config = self.config
         similarity = self.pool.similarity(query)
-        if config.prompts == "off":
-            nothing = torch.empty(len(images), 0, dtype=torch.int64, device=images.device)
-            return Pass(query, similarity, nothing, query, self.head(query), similarity.new_zeros(()))
         index = self._select(similarity, training=training)
-        chosen = self.pool.gather(index)  # (B, k * Lp, D)
-        where = prompted_vit.read_slice(config.readout, prompts=chosen.shape[1], layout=config.variant)
-        tokens = prompted_vit.assemble(vit, patches, chosen, layout=config.variant, table=table)
-        features = run_blocks(vit, tokens, read=where).mean(dim=1)
-        return Pass(query, similarity, index, features, self.head(features), prompts.pull(similarity, index))
+        if training:
+            self.selected += prompts.count(index, config.pool_size)
+        pull, table = prompts.pull(similarity, index), None
+        if config.variant == "v1" and self.backbone.pos_embed.requires_grad:  # in a step with `clip_scope=all`
+            # Every row of the extended position table is a parameter of its own (libml/utils_vit.py).
+            count = config.top_k * config.prompt_length
+            table = prompted_vit.position_table(self.backbone, count).detach().requires_grad_(True)
+        return Chosen({}, -config.pull * pull, {"pull": pull}, similarity, index, table)
 
-    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
-        """Cross-entropy minus c times the pull term, one step of Adam."""
-        if self.optimizer is None:
-            raise RuntimeError("train_step before begin_experience")
-        config, table = self.config, None
-        clipped: list[Tensor] = [*self._trainable()]
-        everything = config.clip > 0 and config.clip_scope == "all" and config.prompts == "on"
-        if everything:
-            # The frozen weights' gradients enter the norm and nothing else. In v1 every row of the
-            # extended position table is a parameter of its own (libml/utils_vit.py).
-            self.backbone.requires_grad_(True)
-            clipped += self.backbone.parameters()
-            if config.variant == "v1":
-                count = config.top_k * config.prompt_length
-                table = prompted_vit.position_table(self.backbone, count).detach().requires_grad_(True)
-                clipped.append(table)
-        result = self.run(batch.images, training=True, table=table)
-        cross_entropy = F.cross_entropy(mask_logits(result.logits, self._allowed), batch.labels)
-        loss = cross_entropy - config.pull * result.pull
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        terms = {"loss": loss.detach(), "loss_ce": cross_entropy.detach(), "pull": result.pull.detach()}
-        if config.clip > 0:
-            terms["grad_norm"] = torch.nn.utils.clip_grad_norm_(clipped, config.clip).detach()
-        if everything:
-            for parameter in self.backbone.parameters():
-                parameter.grad = None
-            self.backbone.requires_grad_(False)
-        self.optimizer.step()
-        self.selected += prompts.count(result.selection, config.pool_size)
-        return terms
+    def features(self, patches: Tensor, chosen: Chosen) -> Tensor:
+        """Mean of the tokens that `readout` names, of the pass with prompt tokens."""
+        config, vit = self.config, self.backbone
+        assert chosen.selection is not None
+        inserted = self.pool.gather(chosen.selection)  # (B, k * Lp, D)
+        where = prompted_vit.read_slice(config.readout, prompts=inserted.shape[1], layout=config.variant)
+        tokens = prompted_vit.assemble(vit, patches, inserted, layout=config.variant, table=chosen.table)
+        return run_blocks(vit, tokens, read=where).mean(dim=1)
 
     def end_experience(self, experience: ExperienceView) -> None:
         """Files the experience's selection histogram."""
         self.histograms.append([int(number) for number in self.selected])
         self.past += self.selected
         self.selected.zero_()
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits ``(B, C)`` of the classes seen, or of all (``eval_logits``)."""
-        return self.run(images).logits
 
     def extra_state(self) -> Mapping[str, Any]:
         """Selections per past experience, ``[[times prompt 0 was chosen, ...], ...]``."""
@@ -282,14 +188,12 @@ class L2P(Method):
 
 def uses(config: L2PConfig) -> frozenset[str]:
     """What a configuration looks at besides the borders between experiences."""
-    used = {"boundaries"}
-    if config.prompts == "on" and config.selection_eval == "batchwise":
-        used.add("test_batch")
-    if config.eval_logits == "all":
-        used.add("num_classes")
+    with_prompts = []
+    if config.selection_eval == "batchwise":
+        with_prompts.append("test_batch")
     if config.prompt_mask or config.shared_prompt_pool:
-        used.add("task_id")
-    return frozenset(used)
+        with_prompts.append("task_id")
+    return _prompt_learner.uses(config, *with_prompts)
 
 
 # `SOURCES` says where the values come from. What a track changes (sizes, budget) is spelled out, so that a

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from bench_methods.l2p import L2P, L2PConfig, bench_register_methods, uses
 from benchmark.api import Batch, Context, ExperienceView, Scenario
@@ -90,14 +91,21 @@ def test_only_batchwise_selection_depends_on_the_test_batch(rule: str, alone: bo
     assert torch.allclose(together, one_by_one, atol=1e-5) == alone
 
 
+def selection(method: L2P, images: Tensor) -> Tensor:
+    chosen = method.run(images).chosen
+    assert chosen is not None
+    assert chosen.selection is not None
+    return chosen.selection
+
+
 def test_groups_vote_for_themselves() -> None:
     scenario = toy_scenario(experiences=2, classes=8, train=4, test=4)
     method = make(scenario, selection_eval="batchwise", selection_group=4)
     method.begin_experience(view(method, scenario, 0))
     images = PIPELINE.eval(scenario.experiences[0].test.images(slice(None)))
     with torch.no_grad():
-        together = method.eval().run(images).selection
-        apart = torch.cat([method.run(part).selection for part in torch.split(images, 4)])
+        together = selection(method.eval(), images)
+        apart = torch.cat([selection(method, part) for part in torch.split(images, 4)])
     assert torch.equal(together, apart)
 
 

@@ -1,0 +1,139 @@
+"""What `dann` and `cdan` share: a discriminator of domains behind a gradient that is reversed.
+
+As in thuml/Transfer-Learning-Library at c4aa59eb, ``tllib/modules/{grl,domain_discriminator}.py``: the
+discriminator gets the gradient of its own loss, what comes before it that gradient times minus lambda, and lambda
+rises from 0 to 1.
+
+Private: a method outside this package builds on `benchmark.backbones`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch.nn.functional as F
+from torch import Tensor, autograd, nn
+
+from bench_methods._domain_adaptation import Adaptation, AdaptationConfig, BatchNorm, Norm
+from benchmark.api import Context, ExperienceView
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdversarialConfig(AdaptationConfig):
+    """Options of the discriminator.
+
+    Attributes:
+        trade_off: Weight of the adversarial loss.
+        warmup_alpha: a in lambda = 2 / (1 + exp(-a p)) - 1, the factor of the reversed gradient.
+        warmup_steps: N in p = step / N; 0: p is the share of the training that is done.
+        hidden: Width of the two hidden layers of the discriminator.
+        hidden_norm: ``batch`` puts a BatchNorm behind each of them.
+    """
+
+    trade_off: float = 1.0
+    warmup_alpha: float = 10.0
+    warmup_steps: int = 0
+    hidden: int = 1024
+    hidden_norm: Norm = "batch"
+
+    def __post_init__(self) -> None:
+        AdaptationConfig.__post_init__(self)
+        for name in ("trade_off", "warmup_alpha", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
+        if self.hidden < 1:
+            raise ValueError(f"hidden: {self.hidden} is too small; use 1 or more")
+
+
+def warm_up(progress: float, alpha: float) -> float:
+    """Lambda: 0 at the beginning, towards 1."""
+    return 2 / (1 + math.exp(-alpha * progress)) - 1
+
+
+class _Reversal(autograd.Function):
+    """The identity, whose gradient is multiplied by minus lambda."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * -ctx.strength, None
+
+
+def reverse(features: Tensor, strength: float) -> Tensor:
+    """The same features; going back, their gradient is multiplied by ``-strength``."""
+    return cast("Tensor", _Reversal.apply(features, strength))
+
+
+def make_discriminator(inputs: int, outputs: int, config: AdversarialConfig) -> nn.Sequential:
+    """Two hidden layers with BatchNorm and ReLU, then logits of the domains; initialised as torch does."""
+    layers: list[nn.Module] = []
+    for width in (inputs, config.hidden):
+        layers += [nn.Linear(width, config.hidden)]
+        layers += [BatchNorm(config.hidden)] if config.hidden_norm == "batch" else []
+        layers += [nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(config.hidden, outputs))
+
+
+def source_or_target(logits: Tensor, sources: int) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy per image of the logits ``(B + T, 1)`` that an image is a source image.
+
+    Args:
+        logits: Of source images, then of target images.
+        sources: B.
+
+    Returns:
+        Losses ``(B,)`` and ``(T,)``.
+    """
+    is_source = -F.logsigmoid(logits[:sources, 0])
+    is_target = -F.logsigmoid(-logits[sources:, 0])
+    return is_source, is_target
+
+
+class Adversarial(Adaptation):
+    """A classifier with a discriminator, which is made for an experience and given up after it.
+
+    At test time nobody asks it, so it counts neither as a parameter nor as something that must be kept.
+    """
+
+    config: AdversarialConfig
+    discriminator: nn.Sequential | None
+
+    def __init__(self, config: AdversarialConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.discriminator = None
+        self.weight = config.trade_off
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        """Makes the discriminator, then what every classifier makes."""
+        self.grow_head(experience.seen)
+        self.discriminator = self.discriminator_of(experience).to(self.context.device)
+        super().begin_experience(experience)
+
+    def discriminator_of(self, experience: ExperienceView) -> nn.Sequential:
+        """The discriminator for an experience."""
+        return make_discriminator(self.width, 1, self.config)
+
+    def end_experience(self, experience: ExperienceView) -> None:
+        """Lets discriminator and optimiser go."""
+        super().end_experience(experience)
+        self.discriminator = None
+
+    @property
+    def strength(self) -> float:
+        """Lambda in the next step."""
+        config = self.config
+        progress = self._step / config.warmup_steps if config.warmup_steps else self.progress
+        return warm_up(progress, config.warmup_alpha)
+
+    def discriminate(self, features: Tensor) -> Tensor:
+        """Logits of the domains, ``(B, 1)`` or ``(B, domains)``."""
+        if self.discriminator is None:
+            raise RuntimeError("train_step before begin_experience")
+        result: Tensor = self.discriminator(features)
+        return result

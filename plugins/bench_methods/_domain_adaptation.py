@@ -1,0 +1,318 @@
+"""What the yardsticks of domain adaptation share: backbone, bottleneck, head, one optimiser, one schedule.
+
+The classifier is that of thuml/Transfer-Learning-Library at c4aa59eb (``tllib/modules/classifier.py``): pretrained
+backbone, optional bottleneck, linear head; what is new learns ten times faster than the backbone. Source and target
+images go through it together, as there, so BatchNorm in the bottleneck sees both in training; at test time it uses
+its running statistics, and a prediction depends on its image alone.
+
+Private: a method outside this package builds on `benchmark.backbones`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Scenario, Transform
+from benchmark.backbones.heads import ClassHead
+from benchmark.backbones.prompted_vit import check_promptable, cls_feature, freeze
+
+Norm = Literal["batch", "none"]
+
+TLL = "thuml/Transfer-Learning-Library@c4aa59eb"
+TLL_VIT = (
+    f"{TLL}, examples/domain_adaptation/image_classification: the ViT-B/16 runs on Office-Home, whose epochs are "
+    "1,000 iterations"
+)
+DOMAINBED = "facebookresearch/DomainBed at b93c22a1, hparams_registry.py: the defaults for photographs"
+
+# DomainBed draws 32 images of each source domain per step: 96 where there are three sources.
+DOMAINBED_ADAM: dict[str, object] = {
+    "iterations": 5001,
+    "batch_size": 96,
+    "optimizer": "adam",
+    "lr": 5e-5,
+    "backbone_lr_scale": 1.0,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "bottleneck": 0,
+    "normalize": "imagenet",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdaptationConfig(MethodConfig):
+    """Options of the classifier and of its training.
+
+    Attributes:
+        epochs: Passes over the labelled images.
+        iterations: Training steps in all, rounded up to whole passes; it takes the place of `epochs`. 0: `epochs`.
+        lr: Learning rate of everything that is new, at the start.
+        backbone_lr_scale: Learning rate of the backbone relative to `lr`; 0 freezes it.
+        optimizer: ``sgd`` (Nesterov) or ``adam``; made anew for each experience.
+        momentum: Of SGD; the first beta of Adam.
+        second_beta: Of Adam.
+        weight_decay: On everything that trains, as the optimiser understands it.
+        schedule: All learning rates are multiplied by ``(1 + lr_gamma * x) ** -lr_decay``; x is the share of the
+            training that is done (``progress``) or the number of steps (``steps``). ``constant`` does nothing.
+        lr_gamma: See `schedule`.
+        lr_decay: See `schedule`.
+        bottleneck: Width of the layer between class token and head; 0 for none.
+        bottleneck_norm: ``batch`` puts a BatchNorm behind it.
+        label_smoothing: Share of the label that is spread over all classes.
+    """
+
+    epochs: int = 30
+    batch_size: int = 32
+    iterations: int = 0
+    lr: float = 0.01
+    backbone_lr_scale: float = 0.1
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    momentum: float = 0.9
+    second_beta: float = 0.999
+    weight_decay: float = 0.001
+    schedule: Literal["progress", "steps", "constant"] = "progress"
+    lr_gamma: float = 10.0
+    lr_decay: float = 0.75
+    bottleneck: int = 256
+    bottleneck_norm: Norm = "batch"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        MethodConfig.__post_init__(self)
+        if self.lr <= 0:
+            raise ValueError(f"lr: {self.lr} is not positive; use e.g. 0.01")
+        for name in ("iterations", "backbone_lr_scale", "weight_decay", "lr_gamma", "lr_decay", "bottleneck"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
+        for name in ("momentum", "second_beta", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is out of range; use 0 or more and less than 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlainConfig(AdaptationConfig):
+    """Options of methods whose head is on the class token.
+
+    Attributes:
+        bottleneck: Width of a layer between class token and head; 0 for none.
+    """
+
+    bottleneck: int = 0
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """BatchNorm for which a training batch of one, which has no variance, is no error.
+
+    It is normalised by the running statistics then, which stay as they are.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns normed features ``(B, D)``."""
+        if self.training and len(features) == 1:
+            return F.batch_norm(
+                features, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        return super().forward(features)
+
+
+class Adaptation(Method):
+    """Cross-entropy on labelled images plus ``weight`` times a term that a subclass adds in `alignment`.
+
+    Args:
+        config: Options.
+        context: Backbone, device, family.
+    """
+
+    config: AdaptationConfig
+    head: nn.Module
+    weight = 1.0
+
+    def __init__(self, config: AdaptationConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.backbone = context.backbone.model
+        check_promptable(self.backbone)
+        if config.backbone_lr_scale > 0:
+            self.backbone.requires_grad_(True)
+        else:
+            freeze(self.backbone)
+        self.bottleneck = self.make_bottleneck(context.backbone.width)
+        self.width = config.bottleneck or context.backbone.width
+        self.head = self.make_head()
+        self.to(context.device)
+        self._step = 0
+        self._per_pass = 1
+        self._total = 1
+
+    def make_bottleneck(self, width: int) -> nn.Sequential:
+        """Linear, BatchNorm, ReLU, initialised as torch does; empty where there is none."""
+        config = self.config
+        if config.bottleneck == 0:
+            return nn.Sequential()
+        norm = BatchNorm(config.bottleneck) if config.bottleneck_norm == "batch" else nn.Identity()
+        return nn.Sequential(nn.Linear(width, config.bottleneck), norm, nn.ReLU())
+
+    def make_head(self) -> nn.Module:
+        """The head, without rows; it has a `grow`."""
+        return ClassHead(self.width, init="torch")
+
+    def grow_head(self, classes: int) -> None:
+        """Adds the rows of new classes."""
+        if isinstance(self.head, ClassHead):
+            self.head.grow(classes)
+
+    def train(self, mode: bool = True) -> Adaptation:
+        """Sets the mode; a frozen backbone stays in eval mode."""
+        super().train(mode)
+        if self.config.backbone_lr_scale == 0:
+            self.backbone.eval()
+        return self
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        """Adds rows for new classes and makes the optimiser."""
+        self.grow_head(experience.seen)
+        self._step = 0
+        self._per_pass = max(1, math.ceil(len(experience.train) / self.config.batch_size))
+        self._total = max(1, self._per_pass * len(self.passes()))
+        self.optimizer = self.make_optimizer()
+
+    def passes(self) -> Sequence[Transform]:
+        """``epochs`` passes, or as many as `iterations` need."""
+        once: tuple[Transform, ...] = ("train",)
+        count = self.config.epochs
+        if self.config.iterations:
+            count = math.ceil(self.config.iterations / self._per_pass)
+        return once * count
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """One group for what is new, one for the backbone; each has a ``base_lr``."""
+        config = self.config
+        old = {id(parameter) for parameter in self.backbone.parameters()}
+        new = [parameter for parameter in self.parameters() if id(parameter) not in old and parameter.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": new, "base_lr": config.lr}]
+        if config.backbone_lr_scale > 0:
+            groups.append({"params": list(self.backbone.parameters()), "base_lr": config.lr * config.backbone_lr_scale})
+        for group in groups:
+            group["lr"] = group["base_lr"]
+        if config.optimizer == "adam":
+            return torch.optim.Adam(
+                groups, lr=config.lr, betas=(config.momentum, config.second_beta), weight_decay=config.weight_decay
+            )
+        return torch.optim.SGD(
+            groups,
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            weight_decay=config.weight_decay,
+        )
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done before the next step, in [0, 1)."""
+        return self._step / self._total
+
+    def factor(self) -> float:
+        """Where the schedule is: factor of all learning rates in the next step."""
+        config = self.config
+        if config.schedule == "constant":
+            return 1.0
+        place = self.progress if config.schedule == "progress" else self._step
+        return float((1 + config.lr_gamma * place) ** -config.lr_decay)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The head's input ``(B, d)`` for normalised images: the class token, through the bottleneck."""
+        result: Tensor = self.bottleneck(cls_feature(self.backbone, images))
+        return result
+
+    def alignment(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor | None:
+        """The term that draws domains together, or None.
+
+        Args:
+            batch: The batch.
+            features: Of its source images, then of its target images, ``(B + T, d)``.
+            logits: Likewise, ``(B + T, C)``.
+        """
+        return None
+
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss and its terms, for source and target images that go through the classifier together."""
+        images = batch.images if batch.target is None else torch.cat([batch.images, batch.target])
+        features = self.features(images)
+        logits = self.head(features)
+        cross_entropy = F.cross_entropy(logits[: len(batch)], batch.labels, label_smoothing=self.config.label_smoothing)
+        alignment = self.alignment(batch, features, logits)
+        if alignment is None:
+            return {"loss": cross_entropy, "loss_ce": cross_entropy}
+        loss = cross_entropy + self.weight * alignment
+        return {"loss": loss, "loss_ce": cross_entropy, "alignment": alignment}
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        """One step of gradient descent."""
+        return self.descend(self.terms(batch))
+
+    def descend(self, terms: Mapping[str, Tensor], *, still: Sequence[nn.Module] = ()) -> dict[str, Tensor | float]:
+        """One step of the optimiser.
+
+        Args:
+            terms: ``loss`` is what is minimised.
+            still: Modules that get no step.
+
+        Returns:
+            The terms, for the log.
+        """
+        if self.optimizer is None:
+            raise RuntimeError("train_step before begin_experience")
+        factor = self.factor()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        for module in still:
+            module.zero_grad(set_to_none=True)  # an optimiser passes over what has no gradient, decay included
+        self.optimizer.step()
+        self._step += 1
+        return {name: term.detach() for name, term in terms.items()}
+
+    def end_experience(self, experience: ExperienceView) -> None:
+        """Lets the optimiser go."""
+        self.optimizer = None
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits of all classes seen, ``(B, C)``."""
+        result: Tensor = self.head(self.features(images))
+        return result
+
+    def extra_state(self) -> Mapping[str, Any]:
+        """Steps done in this experience: the place of all schedules."""
+        return {"step": self._step}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Puts the place of the schedules back."""
+        self._step = int(state["step"])
+
+
+def entropy(predictions: Tensor) -> Tensor:
+    """Entropy of each row, ``(B,)``; 1e-5 is added inside the logarithm, as in the official code of CDAN and SHOT."""
+    return -(predictions * torch.log(predictions + 1e-5)).sum(dim=1)
+
+
+def needs_target(scenario: Scenario) -> str | None:
+    """`supports` of methods that adapt to unlabelled images."""
+    if any(part.target is None for part in scenario.experiences):
+        return "it has no unlabelled target domain to adapt to"
+    return None
+
+
+def needs_two_domains(scenario: Scenario) -> str | None:
+    """`supports` of methods that align source and target or, where a domain is held out, source domains."""
+    if scenario.family == "dg":
+        if any(len(part.source_domains) < 2 for part in scenario.experiences):
+            return "it has one source domain and no target: there are no two domains to align"
+        return None
+    return needs_target(scenario)

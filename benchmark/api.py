@@ -164,6 +164,7 @@ class ExperienceView:
         self._seen = len(seen)
         self._class_names = tuple(scenario.class_names[label] for label in seen)
         self._train = train
+        self._validation = experience.validation if "validation" in uses else None
         self._unlabelled = experience.target
         self._source_domains = experience.source_domains
         self._target_domain = experience.domain if experience.target is not None else None
@@ -210,6 +211,21 @@ class ExperienceView:
         if not self._open:
             self._need("memory", "training images of a past experience")
         return self._train
+
+    @property
+    def validation(self) -> ImageSet | None:
+        """Labelled images beside `train`, for choosing options (needs ``validation``; after the end also ``memory``).
+
+        Only some scenarios bring them, e.g. few-shot ones; None where there are none. A method that trains on them, or
+        that keeps them, has had more images than the others of its table.
+        """
+        self._need("validation", "validation images")
+        if not self._open:
+            self._need("memory", "validation images of a past experience")
+        if self._validation is None:
+            return None
+        images = self._validation.alone()
+        return ImageSet(images.source, images.rows, images.labels, images.ids)
 
     @property
     def unlabelled(self) -> ImageSet | None:
@@ -389,6 +405,11 @@ class Method(nn.Module, abc.ABC):
         """Puts back what `extra_state` returned."""
         if state:
             raise TypeError(f"{type(self).__name__} returns extra state but does not load it")
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether all seeds give the same result, e.g. that of a convex problem; the contract then checks it."""
+        return False
 
     def kept_between_experiences(self) -> Iterator[Tensor]:
         """Tensors that must be kept between two experiences besides the pretrained backbone.

@@ -36,6 +36,7 @@ USES: Mapping[str, str] = {
     "num_classes": "is told how many classes there will be in the end, and may predict unseen ones",
     "class_names": "reads the names of the classes seen so far",
     "memory": "keeps training images of past experiences",
+    "validation": "reads the labelled validation images that the scenario brings, to choose its options",
     "unlabelled": "reads unlabelled target images",
     "domains": "is told the names of source and target domains, and the domain of each training image",
     "open_vocabulary": "classifies among classes it never saw, given their names at test time",

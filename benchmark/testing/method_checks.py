@@ -67,10 +67,16 @@ def same_seed(subject: MethodSubject) -> None:
 
 
 def other_seed(subject: MethodSubject) -> None:
-    """Another seed gives other numbers, unless nothing is trained."""
+    """Another seed gives other numbers, unless nothing is trained or the method says that it is deterministic."""
     if not subject.baseline.record["cost"]["params_trainable"]:
         raise CheckSkipped("no weights are trained: nothing is drawn")
     other = subject.run(seed=1)
+    if subject.baseline.method.deterministic:
+        if subject.baseline.record["losses"] != other.record["losses"]:
+            raise CheckFailed("it says that it is deterministic, but seeds 0 and 1 give different losses")
+        for one, two in zip(subject.baseline.watcher.sights, other.watcher.sights, strict=True):
+            _close(two.logits, one.logits, "it says that it is deterministic, but the seed matters", "draw nothing")
+        return
     if _difference(subject.baseline, other, scenario_part=False) is None:
         raise CheckFailed(
             "seeds 0 and 1 give the same losses and predictions",
@@ -264,7 +270,8 @@ def no_images_kept(subject: MethodSubject) -> None:
         raise CheckSkipped("it declares `memory`")
     run = subject.baseline
     parts = run.prepared.stream.scenario.experiences
-    shown = [part.train for part in parts] + [part.target for part in parts if part.target is not None]
+    given = [images for part in parts for images in (part.train, part.target, part.validation)]
+    shown = [images for images in given if images is not None]
     raw = ImageSet.concat(shown).images(slice(None))
     looks = [raw.float(), raw.float() / 255, run.prepared.pipeline.eval(raw)]
     known = [look.flatten(1) for look in looks]

@@ -458,6 +458,29 @@ def test_selection_uses_the_validation_images_of_the_scenario() -> None:
         streams.held_out(streams.sequential(scenario))
 
 
+def test_validation_images_are_shown_to_methods_that_declare_them() -> None:
+    scenario = toy_scenario(family="few-shot", train=2)
+    part = scenario.experiences[0]
+    held = ImageSet(part.test.source, part.test.rows[:3], part.test.labels[:3], part.test.ids[:3])
+    brought = dataclasses.replace(scenario, experiences=(dataclasses.replace(part, validation=held),))
+    shown = ExperienceView(brought, 0, frozenset({"validation"}), "m").validation
+    assert shown is not None
+    assert torch.equal(shown.images(slice(None)), held.images(slice(None)))
+    assert torch.equal(shown.labels, held.labels)
+    assert len(shown.source[torch.arange(3)]) == 3
+    with pytest.raises(IndexError):  # its source holds no other image
+        shown.source[torch.tensor([3])]
+    assert ExperienceView(scenario, 0, frozenset({"validation"}), "m").validation is None
+    secret = ExperienceView(brought, 0, frozenset({"boundaries"}), "m")
+    with pytest.raises(UndeclaredUse, match="reads validation images, but does not declare `validation`"):
+        _ = secret.validation
+    assert "_validation" not in vars(secret) or vars(secret)["_validation"] is None
+    over = ExperienceView(brought, 0, frozenset({"validation"}), "m")
+    over.close()
+    with pytest.raises(UndeclaredUse, match="validation images of a past experience"):
+        _ = over.validation
+
+
 def test_selection_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(UsageError, match="no target domain apart"):
         prepare_toy(settings={"engine.select": "target-oracle"})

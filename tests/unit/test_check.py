@@ -101,6 +101,56 @@ class Reseeds(ToyMethod):
         return {"loss": 0.0}
 
 
+class SaysItDrawsNothing(ToyMethod):
+    @property
+    def deterministic(self) -> bool:
+        return True
+
+
+class DrawsNothing(SaysItDrawsNothing):
+    """Class means of the training images."""
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        images = self.context.pipeline.eval(experience.train.images(slice(None)))
+        features = self._features(images)
+        own = [features[experience.train.labels == label].mean(dim=0) for label in experience.classes]
+        self.head = torch.nn.Parameter(torch.cat([self.head.detach(), torch.stack(own)]))
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        return {"loss": 0.0}
+
+
+class HasATrainingAid(ToyMethod):
+    """Trains more than it has in the end; ``late`` is made when the engine no longer looks."""
+
+    late = False
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        super().begin_experience(experience)
+        self.aid = None if self.late else self._made()
+
+    def _made(self) -> torch.nn.Linear:
+        aid = torch.nn.Linear(192, 192, bias=False)
+        if self.optimizer is not None:
+            self.optimizer.add_param_group({"params": aid.parameters()})
+        return aid
+
+    def _features(self, images: Tensor) -> Tensor:
+        features = super()._features(images)
+        return features if self.aid is None else self.aid(features)
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        self.aid = self.aid or self._made()
+        return super().train_step(batch)
+
+    def end_experience(self, experience: ExperienceView) -> None:
+        self.aid = self.optimizer = None
+
+
+class HasALateTrainingAid(HasATrainingAid):
+    late = True
+
+
 class Unseeded(ToyMethod):
     def begin_experience(self, experience: ExperienceView) -> None:
         super().begin_experience(experience)
@@ -161,6 +211,8 @@ class PeeksAhead(ToyMethod):
         (Forgets, "resume", "stopped .* differs in"),
         (DrawsInPredict, "evaluation", "draws random numbers"),
         (Reseeds, "other-seed", "seeds 0 and 1 give the same"),
+        (SaysItDrawsNothing, "other-seed", "says that it is deterministic"),
+        (HasALateTrainingAid, "costs", r"\d+ of \d+ parameters are trained"),
         (Unseeded, "same-seed", "second run with the same seed differs"),
         (LeavesAWeight, "weights", "the optimiser holds `idle`, which never moved"),
         (ThawsTheBackbone, "weights", r"the frozen backbone weight `norm\.weight` changed"),
@@ -194,6 +246,16 @@ def test_recipes_must_be_valid() -> None:
     result = result_of(dataclasses.replace(TOY_METHOD, config=Fragile, recipes={"fast": {"lr": 2.0}}), "options")
     assert result.result == "fail"
     assert "recipe fast: method.toy-linear.lr: 2.0 is too large" in result.message
+
+
+def test_a_method_may_say_that_the_seed_does_not_matter() -> None:
+    spec = dataclasses.replace(TOY_METHOD, build=DrawsNothing)
+    assert result_of(spec, "other-seed").result == "pass"
+
+
+def test_what_only_training_needs_is_no_part_of_the_total() -> None:
+    spec = dataclasses.replace(TOY_METHOD, build=HasATrainingAid)
+    assert result_of(spec, "costs").result == "pass"
 
 
 def test_supports_must_give_a_reason() -> None:

@@ -1,6 +1,7 @@
-"""A tiny CLIP whose weights are a formula, so that methods can be compared with published figures without a download.
+"""Tiny models whose weights are a formula, so that methods can be compared with published figures without a download.
 
-`fill` gives any tensor from its name. `tiny_clip` is OpenAI's architecture with 2,585,265 weights (32 px, patch 16,
+`fill` gives any tensor from its name. `tiny_vit` is timm's ViT (32 px, patch 8, width 32, 3 blocks of 4 heads, MLP
+ratio 2), filled by timm's names. `tiny_clip` is OpenAI's architecture with 2,585,265 weights (32 px, patch 16,
 vision width 64, text width 48, 2 layers each, 49,408 tokens, QuickGELU), filled by OpenAI's names of the
 parameters; its logits, losses and gradients under CLIP, CoOp, CoCoOp and DAPL are known from the official
 implementations. `image_batch` are the images that belong to them.
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from benchmark.backbones import _open_clip
@@ -37,6 +39,28 @@ def fill(name: str, shape: tuple[int, ...], *, scale: float = 1.0, offset: float
     hashed = (index * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))) % np.uint64(2**32)
     values = 2.0 * hashed.astype(np.float64) / 2.0**32 - 1.0
     return torch.from_numpy(offset + scale * values).reshape(shape)
+
+
+def tiny_vit() -> VisionTransformer:
+    """The tiny ViT, without a head."""
+    vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, mlp_ratio=2.0, num_classes=0)
+    with torch.no_grad():
+        for name, parameter in vit.named_parameters():
+            parameter.copy_(vit_weight(name, parameter.shape))
+    return vit
+
+
+def vit_weight(name: str, shape: tuple[int, ...]) -> Tensor:
+    """A parameter of the tiny ViT, or of a head on it (``head.weight``, ``head.bias``), float32."""
+    if name.endswith("bias"):
+        values = fill(name, shape, scale=0.05)
+    elif "norm" in name:
+        values = fill(name, shape, scale=0.1, offset=1.0)
+    elif name in ("cls_token", "pos_embed"):
+        values = fill(name, shape, scale=0.5)
+    else:
+        values = fill(name, shape, scale=math.sqrt(3 * shape[0] / math.prod(shape)))
+    return values.to(torch.float32)
 
 
 def tiny_clip_state() -> dict[str, Tensor]:
@@ -94,6 +118,6 @@ def tiny_clip() -> Backbone:
     )
 
 
-def image_batch(name: str = "image") -> Tensor:
-    """Two normalised images ``(2, 3, 32, 32)``; ``image`` are the labelled ones, ``image_u`` the unlabelled."""
-    return fill(name, (2, 3, 32, 32)).to(torch.float32)
+def image_batch(name: str = "image", count: int = 2) -> Tensor:
+    """Normalised images ``(count, 3, 32, 32)``; ``image`` are the labelled ones, ``image_u`` the unlabelled."""
+    return fill(name, (count, 3, 32, 32)).to(torch.float32)

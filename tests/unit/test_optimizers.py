@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmark.optimizers import DecayLastAdamW, protocol_optimizer, warmup_cosine
+from benchmark.testing.closed_form import fill
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "protocol"
 
@@ -67,24 +67,17 @@ def test_three_steps_equal_the_official_optimizers(name: str, dtype: torch.dtype
             assert error < (1e-12 if dtype == torch.float64 else 1e-6), f"{key} after step {step + 1}: {error:.1e}"
 
 
-def fill(name: str, *shape: int, scale: float = 1.0) -> Tensor:
-    """The closed-form tensors of the vision parity fixtures."""
-    index = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64)
-    mixed = (index * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))) % np.uint64(2**32)
-    return torch.from_numpy((scale * (2 * (mixed.astype(np.float64) / 2**32) - 1)).reshape(shape)).float()
-
-
 def test_the_published_steps_of_the_adamw_variant() -> None:
     wanted = [
         [-0.7481100, 0.4751410, -0.2777795, 0.9453298],
         [-0.7449718, 0.4763646, -0.2802460, 0.9404655],
         [-0.7402703, 0.4734741, -0.2817533, 0.9410943],
     ]
-    mine, torchs = nn.Parameter(fill("adamw", 4)), nn.Parameter(fill("adamw", 4))
+    mine, torchs = nn.Parameter(fill("adamw", (4,)).float()), nn.Parameter(fill("adamw", (4,)).float())
     optimizer = DecayLastAdamW([mine], lr=0.01, weight_decay=0.01)
     other = torch.optim.AdamW([torchs], lr=0.01, weight_decay=0.01)
     for step, values in enumerate(wanted):
-        mine.grad = fill(f"adamw_grad{step}", 4, scale=1e-4)
+        mine.grad = fill(f"adamw_grad{step}", (4,), scale=1e-4).float()
         torchs.grad = mine.grad.clone()
         optimizer.step()
         other.step()

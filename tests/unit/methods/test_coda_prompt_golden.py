@@ -7,7 +7,6 @@ the orthogonalisation are part of the vectors. ``pytest -s`` prints the deviatio
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from bench_methods.coda_prompt import (
 from benchmark.api import Batch, Context, ExperienceView, Scenario
 from benchmark.backbones.heads import mask_logits
 from benchmark.backbones.loading import Backbone
+from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
 from benchmark.testing.toys import toy_scenario
 from benchmark.transforms import InputPipeline
 
@@ -223,46 +223,24 @@ def test_orthogonalisation_equals_the_official_code(shape: str, task: int, dtype
     case.report()
 
 
-def fill(name: str, *shape: int, scale: float = 1.0, offset: float = 0.0) -> Tensor:
-    """The closed-form tensors of the vision parity fixtures."""
-    index = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64)
-    mixed = (index * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))) % np.uint64(2**32)
-    values = offset + scale * (2 * (mixed.astype(np.float64) / 2**32) - 1)
-    return torch.from_numpy(values.reshape(shape)).float()
-
-
-def fixture_tensor(name: str, *shape: int) -> Tensor:
-    if name.endswith("bias"):
-        return fill(name, *shape, scale=0.05)
-    if "norm" in name:
-        return fill(name, *shape, scale=0.1, offset=1.0)
-    if name in ("cls_token", "pos_embed"):
-        return fill(name, *shape, scale=0.5)
-    return fill(name, *shape, scale=(3 * shape[0] / int(np.prod(shape))) ** 0.5)
-
-
 def fixture_method(*, scale: float = 1.0, **changes: Any) -> CodaPrompt:
     """Section 6 of the fixtures: the second of two tasks, three blocks, four components."""
-    vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, mlp_ratio=2.0, num_classes=0)
-    with torch.no_grad():
-        for name, parameter in vit.named_parameters():
-            parameter.copy_(fixture_tensor(name, *parameter.shape))
     scenario = toy_scenario(experiences=2, classes=3, train=1, test=1)
     config = CodaPromptConfig(pool_size=4, prompt_length=4, eval_logits="all", **changes)
-    method = make(vit, config, torch.float32, scenario)
+    method = make(tiny_vit(), config, torch.float32, scenario)
     for task in range(2):
         begin(method, task, scenario)
     with torch.no_grad():
         for layer in range(3):
-            method.pool.prefixes[layer] = scale * fill(f"coda.p.{layer}", 4, 4, 32)
-            method.pool.keys[layer] = scale * fill(f"coda.k.{layer}", 4, 32)
-            method.pool.attention[layer] = scale * fill(f"coda.a.{layer}", 4, 32)
-        method.head.weight.copy_(fixture_tensor("head.weight", 6, 32))
-        method.head.bias.copy_(fixture_tensor("head.bias", 6))
+            method.pool.prefixes[layer] = scale * fill(f"coda.p.{layer}", (4, 4, 32)).float()
+            method.pool.keys[layer] = scale * fill(f"coda.k.{layer}", (4, 32)).float()
+            method.pool.attention[layer] = scale * fill(f"coda.a.{layer}", (4, 32)).float()
+        method.head.weight.copy_(vit_weight("head.weight", (6, 32)))
+        method.head.bias.copy_(vit_weight("head.bias", (6,)))
     return method
 
 
-BATCH = Batch(fill("image", 4, 3, 32, 32), torch.tensor([3, 4, 5, 4]))
+BATCH = Batch(image_batch(count=4), torch.tensor([3, 4, 5, 4]))
 
 
 def test_closed_form_penalty_and_gradients() -> None:
@@ -287,7 +265,7 @@ def test_closed_form_penalty_and_gradients() -> None:
 
 def test_closed_form_weights_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     method = fixture_method(scale=3.0)
-    query = fill("query3", 4, 32)
+    query = fill("query3", (4, 32)).float()
     monkeypatch.setattr("benchmark.backbones.prompted_vit.query_feature", lambda vit, patches: query)
     weights = attention_weights(query, method.pool.attention, method.pool.keys)[0]
     wanted = [
@@ -321,9 +299,9 @@ def test_closed_form_weights_and_gradients(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_closed_form_ortho_term_and_gram_schmidt() -> None:
-    keys = fill("coda.k.0", 4, 32)
+    keys = fill("coda.k.0", (4, 32)).float()
     assert float(ortho_term(keys[None])) == pytest.approx(31.6337070, rel=1e-6)
-    recorded = iter([fill("gs.1", 32), fill("gs.2", 32)])
+    recorded = iter([fill("gs.1", (32,)).float(), fill("gs.2", (32,)).float()])
     rows = gram_schmidt(keys, 2, 4, lambda row: next(recorded))
     assert rows[2:].norm(dim=1).tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
     assert rows[2, :3].tolist() == pytest.approx([-0.1506200, 0.1513284, 0.0847984], abs=1e-6)

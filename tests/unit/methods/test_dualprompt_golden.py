@@ -8,7 +8,6 @@ field of each json. ``pytest -s`` prints the deviations.
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from bench_methods.dualprompt import DualPrompt, DualPromptConfig, uses
 from benchmark.api import Batch, Context, ExperienceView, Scenario
 from benchmark.backbones.heads import mask_logits
 from benchmark.backbones.loading import Backbone
+from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
 from benchmark.testing.toys import toy_scenario
 from benchmark.transforms import InputPipeline
 
@@ -284,43 +284,21 @@ def test_features_gradients_and_clip_equal_jax(dtype: torch.dtype) -> None:
     case.report()
 
 
-def fill(name: str, *shape: int, scale: float = 1.0, offset: float = 0.0) -> Tensor:
-    """The closed-form tensors of the vision parity fixtures."""
-    index = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64)
-    mixed = (index * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))) % np.uint64(2**32)
-    values = offset + scale * (2 * (mixed.astype(np.float64) / 2**32) - 1)
-    return torch.from_numpy(values.reshape(shape)).float()
-
-
-def fixture_tensor(name: str, *shape: int) -> Tensor:
-    if name.endswith("bias"):
-        return fill(name, *shape, scale=0.05)
-    if "norm" in name:
-        return fill(name, *shape, scale=0.1, offset=1.0)
-    if name in ("cls_token", "pos_embed"):
-        return fill(name, *shape, scale=0.5)
-    return fill(name, *shape, scale=(3 * shape[0] / int(np.prod(shape))) ** 0.5)
-
-
 def fixture_method(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> DualPrompt:
     """Section 5 of the fixtures, on the second of two tasks; the query is fixed, to exercise the selection."""
-    vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, mlp_ratio=2.0, num_classes=0)
-    with torch.no_grad():
-        for name, parameter in vit.named_parameters():
-            parameter.copy_(fixture_tensor(name, *parameter.shape))
     scenario = toy_scenario(experiences=2, classes=3, train=1, test=1)
     values = {"pool_size": 4, "g_length": 2, "e_length": 2, "eval_logits": "all", "clip": 0.0, "copy_slots": False}
-    method = make(vit, DualPromptConfig(**{**values, **changes}), torch.float32, scenario)
+    method = make(tiny_vit(), DualPromptConfig(**{**values, **changes}), torch.float32, scenario)
     assert (method.g_layers, method.pool.layers) == ((0,), (1, 2))  # the default for three blocks
     with torch.no_grad():
-        method.g_prompt.copy_(fill("dual.g", 1, 2, 2, 4, 8).flatten(-2))
-        method.pool.prefixes.copy_(fill("dual.e", 2, 2, 4, 2, 4, 8).flatten(-2))
-        method.pool.keys.copy_(fill("dual.key", 4, 32))
-        method.head.weight.copy_(fixture_tensor("head.weight", 6, 32))
-        method.head.bias.copy_(fixture_tensor("head.bias", 6))
+        method.g_prompt.copy_(fill("dual.g", (1, 2, 2, 4, 8)).flatten(-2))
+        method.pool.prefixes.copy_(fill("dual.e", (2, 2, 4, 2, 4, 8)).flatten(-2))
+        method.pool.keys.copy_(fill("dual.key", (4, 32)))
+        method.head.weight.copy_(vit_weight("head.weight", (6, 32)))
+        method.head.bias.copy_(vit_weight("head.bias", (6,)))
     begin(method, 1, scenario)
     similarity = method.pool.similarity
-    monkeypatch.setattr(method.pool, "similarity", lambda query: similarity(fill("query3", 4, 32)))
+    monkeypatch.setattr(method.pool, "similarity", lambda query: similarity(fill("query3", (4, 32)).float()))
     return method
 
 
@@ -347,7 +325,7 @@ FIXTURES: dict[str, tuple[dict[str, Any], bool, list[int], list[float], list[flo
         [-0.7373468, -0.9797189, -0.6175097], [-0.5093067, -0.8492130, -0.1471630], 1.1758498, 0.7011227,
     ),
 }  # fmt: skip
-IMAGES, LABELS = fill("image", 4, 3, 32, 32), torch.tensor([3, 4, 5, 4])
+IMAGES, LABELS = image_batch(count=4), torch.tensor([3, 4, 5, 4])
 
 
 @pytest.mark.parametrize("name", FIXTURES)

@@ -7,7 +7,6 @@ dd8836e at toy size; see the ``reference`` field of each json. ``pytest -s`` pri
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from bench_methods.l2p import L2P, L2PConfig, uses
 from benchmark.api import Batch, Context, ExperienceView, Scenario
 from benchmark.backbones.loading import Backbone
 from benchmark.backbones.prompted_vit import position_table
+from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
 from benchmark.testing.toys import toy_scenario
 from benchmark.transforms import InputPipeline
 
@@ -255,33 +255,6 @@ def test_other_head_inputs_equal_l2p_pytorch(readout: Any, key: str) -> None:
     case.compare(f"eval.{key}.logits", result.logits)
 
 
-def fill(name: str, *shape: int, scale: float = 1.0, offset: float = 0.0) -> Tensor:
-    """The closed-form tensors of the vision parity fixtures."""
-    index = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64)
-    mixed = (index * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))) % np.uint64(2**32)
-    values = offset + scale * (2 * (mixed.astype(np.float64) / 2**32) - 1)
-    return torch.from_numpy(values.reshape(shape)).float()
-
-
-def fixture_vit() -> tuple[VisionTransformer, Tensor, Tensor]:
-    """Tiny ViT of the fixtures, and its head's weight and bias."""
-    vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, mlp_ratio=2.0, num_classes=0)
-    with torch.no_grad():
-        for name, parameter in vit.named_parameters():
-            parameter.copy_(fixture_tensor(name, *parameter.shape))
-    return vit, fixture_tensor("head.weight", 6, 32), fixture_tensor("head.bias", 6)
-
-
-def fixture_tensor(name: str, *shape: int) -> Tensor:
-    if name.endswith("bias"):
-        return fill(name, *shape, scale=0.05)
-    if "norm" in name:
-        return fill(name, *shape, scale=0.1, offset=1.0)
-    if name in ("cls_token", "pos_embed"):
-        return fill(name, *shape, scale=0.5)
-    return fill(name, *shape, scale=(3 * shape[0] / int(np.prod(shape))) ** 0.5)
-
-
 FIXTURES: list[tuple[str, dict[str, Any], list[list[int]], list[float], tuple[float, float, float]]] = [
     (
         "per-sample",
@@ -331,19 +304,18 @@ def test_closed_form_fixtures(
     losses: tuple[float, float, float],
 ) -> None:
     """Section 4 of the vision parity fixtures; the query is fixed there, to exercise the selection."""
-    vit, weight, bias = fixture_vit()
     scenario = toy_scenario(experiences=2, classes=3, train=1, test=1)
     config = L2PConfig(**{"pool_size": 4, "prompt_length": 2, "top_k": 2, "eval_logits": "all", "clip": 0.0, **changes})
-    method = make(vit, config, torch.float32, scenario)
+    method = make(tiny_vit(), config, torch.float32, scenario)
     with torch.no_grad():
-        method.pool.prompts.copy_(fill("l2p.prompt", 4, 2, 32))
-        method.pool.keys.copy_(fill("l2p.key", 4, 32))
-        method.head.weight.copy_(weight)
-        method.head.bias.copy_(bias)
+        method.pool.prompts.copy_(fill("l2p.prompt", (4, 2, 32)))
+        method.pool.keys.copy_(fill("l2p.key", (4, 32)))
+        method.head.weight.copy_(vit_weight("head.weight", (6, 32)))
+        method.head.bias.copy_(vit_weight("head.bias", (6,)))
     begin(method, 1, scenario)
     similarity = method.pool.similarity
-    monkeypatch.setattr(method.pool, "similarity", lambda query: similarity(fill("query3", 4, 32)))
-    batch = Batch(fill("image", 4, 3, 32, 32), torch.tensor([3, 4, 5, 4]))
+    monkeypatch.setattr(method.pool, "similarity", lambda query: similarity(fill("query3", (4, 32)).float()))
+    batch = Batch(image_batch(count=4), torch.tensor([3, 4, 5, 4]))
     with torch.no_grad():
         result = method.run(batch.images, training=True)
     assert result.chosen is not None

@@ -6,7 +6,6 @@ See the ``reference`` field of each json. ``pytest -s`` prints the deviations.
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from benchmark.backbones.loading import Backbone
 from benchmark.backbones.prototypes import ClassMeans
 from benchmark.backbones.ridge import RIDGES
 from benchmark.backbones.scale_shift import ScaleShift, places
+from benchmark.testing.closed_form import fill
 from benchmark.testing.toys import tiny_backbone, toy_scenario
 from benchmark.transforms import InputPipeline
 
@@ -115,37 +115,29 @@ def test_two_tasks_from_given_features_equal_the_official_heads(name: str, solve
     case.report(solver)
 
 
-def fill(name: str, *shape: int, scale: float = 1.0) -> Tensor:
-    """The closed-form tensors of the vision parity fixtures: rounded to float32, here as float64."""
-    index = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64)
-    mixed = (index * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))) % np.uint64(2**32)
-    values = scale * (2 * (mixed.astype(np.float64) / 2**32) - 1)
-    return torch.from_numpy(values.reshape(shape)).float().double()
-
-
 @pytest.mark.parametrize("solver", ["double", "lu"])
 def test_closed_form_ridge(solver: str) -> None:
     """Section 7 of the vision parity fixtures."""
     options = {"adaptation": "none", "solver": solver, "projection": 8}
     method = make(tiny_backbone(embed_dim=6).model, 4, **options).double()
-    method.ridge.matrix.copy_(fill("ran.R", 6, 8, scale=2.0))
-    features, labels = fill("ran.f", 20, 6), torch.tensor([0, 1, 2] * 6 + [0, 1])
+    method.ridge.matrix.copy_(fill("ran.R", (6, 8), scale=2.0))
+    features, labels = fill("ran.f", (20, 6)), torch.tensor([0, 1, 2] * 6 + [0, 1])
     losses = dict(zip(RIDGES, method.ridge.add(features, labels, 3), strict=True))
     assert float(method.ridge.ridge) == 1e-4
     wanted = {1e-8: 0.272526, 1e-4: 0.271429, 1e-2: 0.286930, 1.0: 0.291360, 1e2: 0.296471, 1e4: 0.332711}
     assert {ridge: losses[ridge] for ridge in wanted} == pytest.approx(wanted, abs=2e-6)
     logits = [[0.0941596, 0.3349079, 0.3495076], [0.5308300, -0.0019180, 0.1624483]]
     # These figures are of float32 sums; at this small a lambda it shows in the fifth digit.
-    found, wanted_logits = method.ridge(fill("ran.test", 2, 6)), torch.tensor(logits, dtype=torch.float64)
+    found, wanted_logits = method.ridge(fill("ran.test", (2, 6))), torch.tensor(logits, dtype=torch.float64)
     torch.testing.assert_close(found, wanted_logits, atol=1e-5, rtol=0)
 
 
 def test_closed_form_class_means() -> None:
     means = ClassMeans(6)
-    means.add(fill("ran.f", 20, 6), torch.tensor([0, 1, 2] * 6 + [0, 1]))
+    means.add(fill("ran.f", (20, 6)), torch.tensor([0, 1, 2] * 6 + [0, 1]))
     wanted = [[-0.7370636, 0.6030408, 0.5676817], [0.0434683, -0.2686916, 0.4059002]]
     torch.testing.assert_close(
-        means(fill("ran.test", 2, 6)), torch.tensor(wanted, dtype=torch.float64), atol=1e-6, rtol=0
+        means(fill("ran.test", (2, 6))), torch.tensor(wanted, dtype=torch.float64), atol=1e-6, rtol=0
     )
 
 

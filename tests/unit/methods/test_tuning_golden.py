@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import zlib
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +24,7 @@ from bench_methods._classifier import Classifier
 from benchmark.api import Batch, Context, ExperienceView
 from benchmark.backbones.loading import Backbone
 from benchmark.specs import MethodSpec
+from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
 from benchmark.testing.toys import toy_scenario
 from benchmark.transforms import InputPipeline
 
@@ -319,45 +319,20 @@ def test_published_parameter_counts(
 # Closed-form figures of the vision parity fixtures, section 3.
 
 
-def fill(name: str, *shape: int, scale: float = 1.0, offset: float = 0.0) -> Tensor:
-    index = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64)
-    mixed = (index * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))) % np.uint64(2**32)
-    values = offset + scale * (2 * (mixed.astype(np.float64) / 2**32) - 1)
-    return torch.from_numpy(values.reshape(shape)).float()
-
-
-def fixture_tensor(name: str, *shape: int) -> Tensor:
-    if name.endswith("bias"):
-        return fill(name, *shape, scale=0.05)
-    if "norm" in name:
-        return fill(name, *shape, scale=0.1, offset=1.0)
-    if name in ("cls_token", "pos_embed"):
-        return fill(name, *shape, scale=0.5)
-    return fill(name, *shape, scale=(3 * shape[0] / int(np.prod(shape))) ** 0.5)
-
-
-def fixture_vit() -> VisionTransformer:
-    vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, mlp_ratio=2.0, num_classes=0)
-    with torch.no_grad():
-        for name, parameter in vit.named_parameters():
-            parameter.copy_(fixture_tensor(name, *parameter.shape))
-    return vit
-
-
-IMAGES, LABELS = fill("image", 4, 3, 32, 32), torch.tensor([3, 4, 5, 4])
+IMAGES, LABELS = image_batch(count=4), torch.tensor([3, 4, 5, 4])
 
 
 def test_the_published_adapter() -> None:
-    method = make(adapter, fixture_vit(), 6, torch.float32)
+    method = make(adapter, tiny_vit(), 6, torch.float32)
     with torch.no_grad():
         for name, parameter in method.named_parameters():
             if name.startswith("adapters."):
                 theirs = name.removeprefix("adapters.").replace("bottleneck.down", "adapter_downsample")
                 theirs = "adapter." + theirs.replace("bottleneck.up", "adapter_upsample")
                 _, block, kind, part = theirs.split(".")
-                parameter.copy_(fill(f"adapter.{block}.{kind}.{part}", *parameter.shape, scale=0.3))
+                parameter.copy_(fill(f"adapter.{block}.{kind}.{part}", parameter.shape, scale=0.3))
         for name, parameter in method.head.named_parameters():
-            parameter.copy_(fixture_tensor(f"head.{name}", *parameter.shape))
+            parameter.copy_(vit_weight(f"head.{name}", parameter.shape))
         feature = method.features(IMAGES)[0, :3]
     torch.testing.assert_close(feature, torch.tensor([0.5884314, -0.6303416, 1.6201736]), atol=1e-5, rtol=0)
     assert float(torch.as_tensor(method.train_step(Batch(IMAGES, LABELS))["loss"])) == pytest.approx(
@@ -375,18 +350,18 @@ def test_the_published_adapter() -> None:
 
 
 def test_the_published_mlp_head() -> None:
-    method = make(mlp_k, fixture_vit(), 6, torch.float32, k=3)
+    method = make(mlp_k, tiny_vit(), 6, torch.float32, k=3)
     with torch.no_grad():
         for name, parameter in method.head.named_parameters():
             layer, rest = name.split(".", 1)
             official = f"projection.{rest}" if layer == "hidden" else f"last_layer.{rest}"
             norm = parameter.ndim == 1 and name.endswith("weight")
-            parameter.copy_(fill(f"mlp.{official}", *parameter.shape, scale=0.3, offset=1.0 if norm else 0.0))
+            parameter.copy_(fill(f"mlp.{official}", parameter.shape, scale=0.3, offset=1.0 if norm else 0.0))
         logits = method.eval().predict(IMAGES)[0]
     wanted = torch.tensor([-0.1762480, -0.6533952, 0.7075165, 0.0612837, -0.3302825, -0.6606830])
     torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=0)
 
 
 def test_the_published_side_blend() -> None:
-    blend = side_tuning.blended(fill("sb", 3), fill("ss", 3), torch.tensor(0.3))
+    blend = side_tuning.blended(fill("sb", (3,)).float(), fill("ss", (3,)).float(), torch.tensor(0.3))
     torch.testing.assert_close(blend, torch.tensor([-0.2616014, -0.1744185, 0.2105345]), atol=1e-6, rtol=0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +25,7 @@ from benchmark.api import Batch, Context, ExperienceView
 from benchmark.backbones import visual_prompts
 from benchmark.backbones.loading import Backbone
 from benchmark.specs import MethodSpec
+from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
 from benchmark.testing.toys import toy_scenario
 from benchmark.transforms import NORMALIZATIONS, InputPipeline
 
@@ -391,32 +391,7 @@ def test_published_parameter_counts(
 # Closed-form figures of the vision parity fixtures, section 2.
 
 
-def fill(name: str, *shape: int, scale: float = 1.0, offset: float = 0.0) -> Tensor:
-    index = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64)
-    mixed = (index * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))) % np.uint64(2**32)
-    values = offset + scale * (2 * (mixed.astype(np.float64) / 2**32) - 1)
-    return torch.from_numpy(values.reshape(shape)).float()
-
-
-def fixture_tensor(name: str, *shape: int) -> Tensor:
-    if name.endswith("bias"):
-        return fill(name, *shape, scale=0.05)
-    if "norm" in name:
-        return fill(name, *shape, scale=0.1, offset=1.0)
-    if name in ("cls_token", "pos_embed"):
-        return fill(name, *shape, scale=0.5)
-    return fill(name, *shape, scale=(3 * shape[0] / int(np.prod(shape))) ** 0.5)
-
-
-def fixture_vit() -> VisionTransformer:
-    vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, mlp_ratio=2.0, num_classes=0)
-    with torch.no_grad():
-        for name, parameter in vit.named_parameters():
-            parameter.copy_(fixture_tensor(name, *parameter.shape))
-    return vit
-
-
-IMAGES, LABELS = fill("image", 4, 3, 32, 32), torch.tensor([3, 4, 5, 4])
+IMAGES, LABELS = image_batch(count=4), torch.tensor([3, 4, 5, 4])
 TWO = {"prompt_embeddings": (1, 2, 32), "deep_prompt_embeddings": (2, 2, 32)}
 # Variant: plugin, options, official tensors, feature[0, :3], loss, and of each official tensor the norm of its gradient
 # with the first entries, where given.
@@ -590,16 +565,16 @@ def official_gradients(method: VPT, names: dict[str, tuple[int, ...]]) -> list[T
 def test_the_published_figures(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin, options, shapes, feature, loss, gradients = ROWS[variant]
     if variant == "pad":  # the published row has a table of its own, not a resampled one
-        table = fill("pos_embed_pad", 1, 26, 32, scale=0.5)
+        table = fill("pos_embed_pad", (1, 26, 32), scale=0.5).float()
         monkeypatch.setattr(visual_prompts, "resampled_table", lambda vit, grid: table)
     dropout = {"prompt_dropout": 0.0}
-    method = make(plugin, fixture_vit(), 6, torch.float32, **{"prompt_length": 2, **dropout, **options})
+    method = make(plugin, tiny_vit(), 6, torch.float32, **{"prompt_length": 2, **dropout, **options})
     assert isinstance(method, VPT)
-    values = {name: fill(name, *shape, scale=0.2) for name, shape in shapes.items()}
-    fill_prompts(method, {**values, "patch_embeddings_extra": fill("patch_extra", 32, 2, 8, 8, scale=0.05)})
+    values = {name: fill(name, shape, scale=0.2) for name, shape in shapes.items()}
+    fill_prompts(method, {**values, "patch_embeddings_extra": fill("patch_extra", (32, 2, 8, 8), scale=0.05)})
     with torch.no_grad():
         for name, parameter in method.head.named_parameters():
-            parameter.copy_(fixture_tensor(f"head.{name}", *parameter.shape))
+            parameter.copy_(vit_weight(f"head.{name}", parameter.shape))
         got = method.features(IMAGES)[0, :3]
     torch.testing.assert_close(got, torch.tensor(feature), atol=1e-5, rtol=0)
     assert float(torch.as_tensor(method.train_step(Batch(IMAGES, LABELS))["loss"])) == pytest.approx(loss, abs=1e-5)
@@ -612,12 +587,12 @@ def test_the_published_prefix_mlp() -> None:
     """Section 7 of the fixtures; the official tensors are cut into heads, ours are not."""
     prefixes = prefix_tuning.MLPPrefixes(2, 2, 4, 5, deep=False)
     with torch.no_grad():
-        prefixes.table.copy_(fill("pt.wte", 2, 4))
+        prefixes.table.copy_(fill("pt.wte", (2, 4)))
         for name, values in {
-            "0.weight": fill("pt.w1", 5, 4),
-            "0.bias": fill("pt.b1", 5),
-            "2.weight": fill("pt.w2", 16, 5),
-            "2.bias": fill("pt.b2", 16),
+            "0.weight": fill("pt.w1", (5, 4)),
+            "0.bias": fill("pt.b1", (5,)),
+            "2.weight": fill("pt.w2", (16, 5)),
+            "2.bias": fill("pt.b2", (16,)),
         }.items():
             prefixes.mlp.get_parameter(name).copy_(values)
         made = prefixes().unflatten(3, (2, 2))  # heads, head width

@@ -7,6 +7,11 @@ tuning baselines and visual prompts of that paper share::
     factor = warmup_cosine(epoch, warmup=10, epochs=100)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
+
+The schedule that CoOp, CoCoOp and DAPL share (KaiyangZhou/Dassl.pytorch at c61a1b57, ``dassl/optim/lr_scheduler.py``)::
+
+    rate = delayed_cosine(epoch, lr=0.002, period=200)          # CoOp: per epoch, never quite 0
+    rate = delayed_cosine(iteration, lr=0.003, period=25)       # DAPL: per iteration, up and down again
 """
 
 from __future__ import annotations
@@ -36,6 +41,24 @@ def warmup_cosine(epoch: int, *, warmup: int, epochs: int) -> float:
     if epoch < warmup:
         return epoch / warmup
     return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(1, epochs - warmup)))
+
+
+def delayed_cosine(place: int, *, lr: float, period: int, warmup: int = 1, warmup_lr: float = 1e-5) -> float:
+    """Learning rate that is constant for a while, then ``lr (1 + cos(pi (e - W) / T)) / 2``.
+
+    The cosine counts from the end of the warm-up but its period does not get shorter: over T epochs it ends above 0,
+    and behind T it rises again.
+
+    Args:
+        place: e, number of the epoch (or of the iteration), from 0.
+        lr: Where the cosine starts.
+        period: T, from its top to its bottom.
+        warmup: W, how many epochs (or iterations) are constant; 0 starts with the cosine.
+        warmup_lr: Learning rate in these.
+    """
+    if place < warmup:
+        return warmup_lr
+    return 0.5 * lr * (1 + math.cos(math.pi * (place - warmup) / period))
 
 
 class DecayLastAdamW(torch.optim.Optimizer):

@@ -116,6 +116,11 @@ class DualEncoder(nn.Module):
         return self._tower.token_embedding.embedding_dim
 
     @property
+    def feature_width(self) -> int:
+        """Width d of the features of both towers."""
+        return self._tower.projection.out_features
+
+    @property
     def context_length(self) -> int:
         """Most tokens L of a text, start and end included."""
         return len(self._tower.positions)

@@ -7,7 +7,9 @@ A text begins with M placeholder words; their embeddings give way to learned vec
     prompts = TextPrompts(dual, placeholders(names, lead), vectors=len(ctx))
     t = prompts.features(ctx)                                    # (C, d), gradients reach ctx
 
-Contexts broadcast to ``(..., R, M, d_t)``, and rows and features have the same leading axes:
+The text tower does as little as possible: it runs up to the last end-of-text token, and what texts begin with alike,
+the start token and shared vectors in front of the name, passes it once. Contexts broadcast to
+``(..., R, M, d_t)``, and rows and features have the same leading axes:
 
 * one for all texts: ``(M, d_t)``; one per text (class-specific): ``(R, M, d_t)``;
 * one per image (CoCoOp): ``(B, 1, M, d_t)`` gives features ``(B, R, d)``, some images at a time;
@@ -28,7 +30,7 @@ Shapes: B images, R texts, C classes, D domains, M vectors, n tokens, d_t text w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ Position = Literal["end", "middle", "front"]
 
 PLACEHOLDER = "X"  # one token in CLIP's vocabulary; another word might split
 CHUNK = 1024  # texts encoded at once when each image has its own
-KEPT = 4  # lists of names whose prompts and features a `PromptBank` keeps
+KEPT_PROMPTS, KEPT_FEATURES = 2, 16  # lists of names whose embedded texts and features a `PromptBank` keeps
 
 
 def first_context(
@@ -65,7 +67,7 @@ def first_context(
     """
     if not words:
         shape = (vectors, dual.text_width) if classes == 0 else (classes, vectors, dual.text_width)
-        return " ".join([PLACEHOLDER] * vectors), nn.init.normal_(torch.empty(shape), std=std)
+        return blank_words(vectors), nn.init.normal_(torch.empty(shape), std=std)
     if classes:
         raise ValueError("vectors per class start from random numbers, not from words")
     lead = spoken(words).split()
@@ -77,6 +79,11 @@ def first_context(
         )
     first = torch.tensor(ids[: len(lead)], device=dual.logit_scale.device)
     return " ".join(lead), dual.embed(first).detach().clone()
+
+
+def blank_words(vectors: int) -> str:
+    """``X X ... X``: M placeholder words of one token each."""
+    return " ".join([PLACEHOLDER] * vectors)
 
 
 def placeholders(names: Sequence[str], lead: str, *, ending: str = ".") -> list[str]:
@@ -227,6 +234,55 @@ class TextPrompts:
         return self.dual.encode_text(rows[:, alike:], ends, shared=first)
 
 
+class ContextVectors(nn.Module):
+    """Learned vectors: M that all classes share, or M for each class, which grow with the classes seen.
+
+    A state dict of another number of classes can be loaded: the vectors take its size.
+
+    Args:
+        start: Shared vectors ``(M, d_t)``, or ``(C, M, d_t)`` for a start with C classes, e.g. from `first_context`.
+        std: Of the normal distribution from which the vectors of further classes are drawn.
+
+    Attributes:
+        vectors: The parameter.
+    """
+
+    def __init__(self, start: Tensor, *, std: float = 0.02) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(start.clone())
+        self.std = std
+
+    @property
+    def per_class(self) -> bool:
+        """Whether each class has its own vectors."""
+        return self.vectors.ndim == 3
+
+    def grow(self, classes: int) -> bool:
+        """Adds vectors up to ``classes``, if each class has its own; the old ones keep their values.
+
+        The parameter is a new object afterwards: make the optimiser after growing.
+
+        Returns:
+            Whether anything changed.
+        """
+        if not self.per_class or classes <= len(self.vectors):
+            return False
+        shape = (classes - len(self.vectors), *self.vectors.shape[1:])
+        fresh = nn.init.normal_(torch.empty(shape), std=self.std).to(self.vectors)
+        self.vectors = nn.Parameter(torch.cat([self.vectors.detach(), fresh]))
+        return True
+
+    def of(self, classes: Sequence[int]) -> Tensor:
+        """The context of some classes: ``(M, d_t)``, or ``(K, M, d_t)``, as `TextPrompts` takes it."""
+        return self.vectors[list(classes)] if self.per_class else self.vectors
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        stored = state_dict.get(f"{prefix}vectors")
+        if self.per_class and isinstance(stored, Tensor) and len(stored) != len(self.vectors):
+            self.vectors = nn.Parameter(self.vectors.new_empty(len(stored), *self.vectors.shape[1:]))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
 class PromptBank:
     """Prompts of the classes asked for, and their features as long as the vectors do not change.
 
@@ -246,22 +302,26 @@ class PromptBank:
         """The prompts of these names."""
         key = tuple(names)
         if key not in self._prompts:
-            while len(self._prompts) >= KEPT:
-                oldest = next(iter(self._prompts))
-                del self._prompts[oldest]
-                self._features.pop(oldest, None)
+            _make_room(self._prompts, KEPT_PROMPTS)
             self._prompts[key] = self._place(key)
         return self._prompts[key]
 
     @torch.no_grad()
     def features(self, names: Sequence[str], ctx: Tensor) -> Tensor:
         """Text features ``(R, d)`` of these names under the context, without gradients; computed once."""
-        key, prompts = tuple(names), self.prompts(names)
+        key = tuple(names)
         known = self._features.get(key)
         if known is None or not _same(known[0], ctx):
-            known = self._features[key] = (ctx.detach().clone(), prompts.features(ctx))
+            found = self.prompts(names).features(ctx)
+            _make_room(self._features, KEPT_FEATURES)
+            known = self._features[key] = (ctx.detach().clone(), found)
         return known[1]
 
 
+def _make_room(kept: dict[tuple[str, ...], Any], most: int) -> None:
+    while len(kept) >= most:
+        del kept[next(iter(kept))]
+
+
 def _same(one: Tensor, two: Tensor) -> bool:
-    return one.dtype == two.dtype and one.device == two.device and torch.equal(one, two)
+    return one.shape == two.shape and one.dtype == two.dtype and one.device == two.device and torch.equal(one, two)

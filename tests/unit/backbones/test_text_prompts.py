@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import open_clip
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from benchmark.backbones import text
 from benchmark.backbones.dual import DualEncoder, dual_of
 from benchmark.backbones.text_prompts import (
+    ContextVectors,
     Position,
     PromptBank,
     TextPrompts,
@@ -23,7 +23,8 @@ from benchmark.backbones.text_prompts import (
 )
 from benchmark.errors import UsageError
 from benchmark.testing import toys
-from benchmark.testing.closed_form import ARCHITECTURE, fill, tiny_clip, tiny_clip_state
+from benchmark.testing.clip_methods import full_texts
+from benchmark.testing.closed_form import fill, tiny_clip
 
 NAMES = ["dog", "sea_turtle", "aircraft_carrier"]
 POSITIONS: tuple[Position, ...] = ("end", "middle", "front")
@@ -169,16 +170,6 @@ def test_what_does_not_fit_is_refused(dual: DualEncoder) -> None:
 # --- one short pass instead of 77 tokens for every class ------------------------------------------------------------
 
 
-def full_pass(embeddings: Tensor, ends: Tensor) -> Tensor:
-    """All 77 positions of every row through open_clip's own transformer."""
-    model: Any = open_clip.CLIP(**ARCHITECTURE)
-    model.load_state_dict(tiny_clip_state())
-    model = model.to(embeddings.dtype).requires_grad_(False)
-    tokens = model.transformer(embeddings + model.positional_embedding, attn_mask=model.attn_mask)
-    rows: Tensor = model.ln_final(tokens)[torch.arange(len(tokens)), ends] @ model.text_projection
-    return rows
-
-
 def compare(found: Tensor, expected: Tensor, ctx: list[Tensor], tolerance: float, slack: float = 1.0) -> None:
     """Outputs and gradients, relative to the largest; gradients may deviate by ``slack`` times more."""
     weight = fill("weight", tuple(found.shape)).to(found.dtype)
@@ -191,8 +182,8 @@ def compare(found: Tensor, expected: Tensor, ctx: list[Tensor], tolerance: float
         torch.testing.assert_close(one, two, rtol=0, atol=slack * tolerance * float(two.abs().max()))
 
 
-# In float32 either way is up to 1e-6 from the outputs and 1e-5 from the gradients in float64: the vectors are short, and
-# the first LayerNorm divides by their deviation.
+# In float32 either way is up to 1e-6 from the outputs and 1e-5 from the gradients in float64: the vectors are short,
+# and the first LayerNorm divides by their deviation.
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "slack"), [(torch.float32, 2e-6, 10.0), (torch.float64, 1e-12, 1.0)], ids=str
 )
@@ -204,7 +195,7 @@ def test_features_and_gradients_equal_the_plain_pass(
     dual = dual_of(tiny_clip()).to(dtype)
     prompts = place(dual, 4, position=position)
     ctx = fill("ctx", (3, 4, 48) if per_class else (4, 48), scale=0.3).to(dtype).requires_grad_()
-    plain = full_pass(by_hand(dual, placeholders(NAMES, "X X X X"), NAMES, ctx, position), prompts.ends)
+    plain = full_texts(by_hand(dual, placeholders(NAMES, "X X X X"), NAMES, ctx, position), prompts.ends)
     compare(prompts.features(ctx), plain, [ctx], tolerance, slack)
 
 
@@ -217,7 +208,7 @@ def test_groups_equal_the_plain_pass(per_class: bool) -> None:
     own = fill("domain_vectors", (2, 3, 48), scale=0.3).requires_grad_()
     contexts = domain_contexts(shared, own)
     every = contexts if per_class else contexts.repeat_interleave(3, dim=0)
-    plain = full_pass(by_hand(dual, texts, NAMES * 2, every, "end"), prompts.ends)
+    plain = full_texts(by_hand(dual, texts, NAMES * 2, every, "end"), prompts.ends)
     compare(prompts.features(contexts), plain, [shared, own], 1e-12)
 
 
@@ -275,7 +266,44 @@ def test_features_are_computed_once_as_long_as_vectors_stay(dual: DualEncoder) -
     assert not torch.equal(second, first)
     assert bank.features(NAMES[::-1], ctx)[0].tolist() == pytest.approx(second[2].tolist(), abs=1e-5)
     assert calls == [tuple(NAMES), tuple(NAMES[::-1])]
-    for number in range(4):
-        bank.prompts([f"dog {number}"])
+    for number in range(3):
+        bank.features([f"dog {number}"], ctx)
+    assert bank.features(NAMES, ctx) is second  # texts of the last lists are kept, features of more
+    assert len(calls) == 5
+    with torch.no_grad():
+        ctx.zero_()
     bank.features(NAMES, ctx)
-    assert calls[-1] == tuple(NAMES)  # the oldest list was dropped
+    assert calls[5:] == [tuple(NAMES)]
+    for number in range(16):
+        bank.features([f"cat {number}"], ctx)
+    bank.features(NAMES, ctx)
+    assert calls[-1] == tuple(NAMES)
+
+
+# --- vectors that grow with the classes ----------------------------------------------------------------------------
+
+
+def test_vectors_per_class_grow_and_are_loaded_in_any_number() -> None:
+    ctx = ContextVectors(torch.empty(0, 4, 8))
+    torch.manual_seed(0)
+    assert ctx.grow(300)
+    assert float(ctx.vectors.detach().std()) == pytest.approx(0.02, rel=0.02)
+    first = ctx.vectors.detach().clone()
+    assert not ctx.grow(300)
+    assert ctx.grow(302)
+    assert torch.equal(ctx.vectors[:300], first)
+    assert torch.equal(ctx.of([301, 2]), ctx.vectors[[301, 2]])
+    other = ContextVectors(torch.empty(0, 4, 8))
+    other.load_state_dict(ctx.state_dict())
+    assert torch.equal(other.vectors, ctx.vectors)
+
+
+def test_shared_vectors_do_not_grow() -> None:
+    start = fill("ctx", (4, 8))
+    ctx = ContextVectors(start)
+    assert not ctx.grow(300)
+    assert ctx.of([7, 3]) is ctx.vectors
+    ctx.vectors.data.zero_()
+    assert float(start.abs().sum()) > 0  # a copy
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        ctx.load_state_dict({"vectors": torch.zeros(3, 8)})

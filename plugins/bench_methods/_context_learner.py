@@ -1,0 +1,187 @@
+"""What `coop` and `cocoop` share: context vectors in front of class names, and the optimisation of Dassl.pytorch.
+
+Private: a method outside this package builds on `benchmark.backbones.text_prompts`.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.api import Batch, Context, ExperienceView, FeatureConfig, FeatureMethod
+from benchmark.backbones.dual import check_text_prompts, dual_of
+from benchmark.backbones.text_prompts import (
+    ContextVectors,
+    Position,
+    PromptBank,
+    TextPrompts,
+    blank_words,
+    first_context,
+    placeholders,
+)
+from benchmark.optimizers import delayed_cosine
+
+DASSL = "KaiyangZhou/Dassl.pytorch at c61a1b57, dassl/config/defaults.py; in no configuration of the method"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContextConfig(FeatureConfig):
+    """Options of learned contexts.
+
+    Attributes:
+        vectors: M, context vectors in front of (or around) a class name.
+        words: Start from these words, e.g. ``a photo of a``, instead of random numbers; M is their number.
+        lr: Learning rate of SGD at the top of its cosine.
+        momentum: Of SGD.
+        weight_decay: Of SGD, on the context too.
+        warmup: First epochs with the constant `warmup_lr`; the cosine counts from their end, but over `epochs`.
+        warmup_lr: Learning rate in these.
+        mask: Classes in the training loss: those of the experience (``current``), or all seen so far (``none``).
+            The same in domain-incremental streams and where there is one experience.
+    """
+
+    epochs: int = 200
+    batch_size: int = 32
+    vectors: int = 16
+    words: str = ""
+    lr: float = 0.002
+    momentum: float = 0.9
+    weight_decay: float = 0.0005
+    warmup: int = 1
+    warmup_lr: float = 0.00001
+    mask: Literal["current", "none"] = "current"
+
+    def __post_init__(self) -> None:
+        FeatureConfig.__post_init__(self)
+        if self.vectors < 1:
+            raise ValueError(f"vectors: {self.vectors} is too small; use 1 or more, or clip-zero-shot")
+        count = len(self.words.replace("_", " ").split())
+        if self.words and self.vectors != count:
+            raise ValueError(f"vectors: {self.vectors} differs from the {count} words of `words`; use {count}")
+        for name in ("lr", "warmup_lr"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is not positive; use e.g. 0.002")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: {self.momentum} is out of range; use 0 or more and less than 1")
+        for name in ("weight_decay", "warmup"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
+
+
+class ContextLearner(FeatureMethod):
+    """Trains a context, and what a subclass adds, on features of the frozen image tower.
+
+    Args:
+        config: Options.
+        context: Backbone with a text tower.
+        position: Where the class name stands.
+        per_class: Whether each class has vectors of its own.
+    """
+
+    config: ContextConfig
+
+    def __init__(
+        self, config: ContextConfig, context: Context, *, position: Position = "end", per_class: bool = False
+    ) -> None:
+        super().__init__(config, context)
+        self.dual = dual_of(context.backbone)
+        check_text_prompts(self.dual)
+        self.position = position
+        if per_class:  # drawn when classes come
+            self.lead, start = blank_words(config.vectors), torch.empty(0, config.vectors, self.dual.text_width)
+        else:
+            self.lead, start = first_context(self.dual, vectors=config.vectors, words=config.words)
+        self.ctx = ContextVectors(start)
+        self.bank = PromptBank(self.prompts_of)
+        self.names: tuple[str, ...] = ()
+        self.competing: tuple[int, ...] = ()
+        self._step = 0
+        self._steps_per_epoch = 1
+
+    def prompts_of(self, names: Sequence[str]) -> TextPrompts:
+        """Texts of classes with places for the context."""
+        return TextPrompts(
+            self.dual,
+            placeholders(names, self.lead),
+            vectors=self.config.vectors,
+            names=names,
+            position=self.position,
+        )
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Features ``(B, d)`` of the frozen image tower, not normalised."""
+        return self.dual.image_features(images)
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        """Takes the names of the classes, adds vectors for new ones, makes a new SGD; the context goes on."""
+        config = self.config
+        self.names = experience.class_names
+        self.ctx.grow(len(self.names))
+        masked = config.mask == "current" and self.context.family != "domain-il"
+        self.competing = tuple(experience.classes) if masked else tuple(range(len(self.names)))
+        self._step = 0
+        self._steps_per_epoch = max(1, math.ceil(len(experience.train) / config.batch_size))
+        self.optimizer = torch.optim.SGD(
+            self.trainable(), lr=self.rate(), momentum=config.momentum, weight_decay=config.weight_decay
+        )
+
+    def trainable(self) -> list[nn.Parameter]:
+        """What SGD trains, in one group: everything that is not the pretrained network."""
+        frozen = {id(parameter) for parameter in self.context.backbone.pretrained.parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in frozen]
+
+    def rate(self) -> float:
+        """Learning rate of the next step; it changes from epoch to epoch."""
+        config, epoch = self.config, self._step // self._steps_per_epoch
+        return delayed_cosine(
+            epoch, lr=config.lr, period=config.epochs, warmup=config.warmup, warmup_lr=config.warmup_lr
+        )
+
+    def training_prompts(self) -> TextPrompts:
+        """The texts of the classes that compete in the loss."""
+        return self.bank.prompts([self.names[label] for label in self.competing])
+
+    def places(self, labels: Tensor) -> Tensor:
+        """Positions of labels ``(B,)`` among the classes that compete."""
+        place = torch.full((len(self.names),), -1, dtype=torch.int64, device=labels.device)
+        place[list(self.competing)] = torch.arange(len(self.competing), device=labels.device)
+        return place[labels]
+
+    @abc.abstractmethod
+    def backward(self, features: Tensor, places: Tensor) -> Tensor:
+        """Adds the gradients of the mean loss of a batch to the parameters, and returns the loss.
+
+        Args:
+            features: Image features ``(B, d)``, not normalised.
+            places: Right classes among those that compete, int64 ``(B,)``.
+        """
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        """One step of SGD."""
+        if self.optimizer is None or batch.features is None:
+            raise RuntimeError("train_step before begin_experience, or without features")
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.backward(batch.features, self.places(batch.labels))
+        self.optimizer.step()
+        self._step += 1
+        return {"loss": loss}
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits ``(B, classes seen)`` for normalised images."""
+        return self.predict_named(images, self.names)
+
+    def extra_state(self) -> Mapping[str, Any]:
+        """Names of the classes seen, and steps done in this experience: the schedule's position."""
+        return {"names": list(self.names), "step": self._step}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Puts names and schedule back."""
+        self.names, self._step = tuple(state["names"]), int(state["step"])

@@ -21,53 +21,27 @@ from bench_methods.coda_prompt import (
     uses,
 )
 from benchmark import checkpoint
-from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.api import Scenario
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.config import Layer, resolve
 from benchmark.errors import UsageError
+from benchmark.testing.by_hand import batch_of, context_of, learn, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
 
-PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+(SPEC,) = bench_register_methods()
 SMALL = {"pool_size": 6, "prompt_length": 4, "batch_size": 8}
 SCHEDULES = Path(__file__).parents[2] / "golden" / "coda_prompt" / "schedules.npz"
 
 
 def make(scenario: Scenario, depth: int = 2, **changes: Any) -> CodaPrompt:
     config = CodaPromptConfig(**{**SMALL, **changes})
-    context = Context(
-        backbone=tiny_backbone(depth=depth),
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=PIPELINE,
-        uses=uses(config),
-        method="coda-prompt",
-    )
-    return CodaPrompt(config, context)
-
-
-def view(method: CodaPrompt, scenario: Scenario, index: int) -> ExperienceView:
-    return ExperienceView(scenario, index, method.context.uses, "coda-prompt")
-
-
-def train(method: CodaPrompt, scenario: Scenario, index: int, steps: int = 2) -> None:
-    method.begin_experience(view(method, scenario, index))
-    method.train()
-    for step in range(steps):
-        method.train_step(batch_of(scenario, index, step))
-    method.end_experience(view(method, scenario, index))
-    method.eval()
-
-
-def batch_of(scenario: Scenario, index: int, step: int = 0) -> Batch:
-    part = scenario.experiences[index].train.subset(torch.arange(8) + 8 * (step % 2))
-    return Batch(PIPELINE.eval(part.images(slice(None))), part.labels)
+    return CodaPrompt(config, context_of(SPEC, config, scenario, backbone=tiny_backbone(depth=depth)))
 
 
 def test_trainable_parameters_follow_the_formula() -> None:
     scenario = toy_scenario(experiences=3, classes=2)
     method = make(scenario, depth=6)
-    method.begin_experience(view(method, scenario, 0))
+    method.begin_experience(view_of(method, scenario, 0))
     assert method.optimizer is not None
     held = sum(p.numel() for group in method.optimizer.param_groups for p in group["params"])
     assert held == 5 * (2 * 6 * 32 + 6 * 4 * 32) + 32 * 2 + 2
@@ -85,11 +59,10 @@ def test_prompts_go_into_the_first_blocks_or_all_there_are() -> None:
 
 def test_the_backbone_is_bit_identical_after_training_in_every_recipe() -> None:
     scenario = toy_scenario()
-    (spec,) = bench_register_methods()
-    for recipe in ({}, *spec.recipes.values()):
+    for recipe in ({}, *SPEC.recipes.values()):
         method = make(scenario, **{**recipe, **SMALL})
         before = {name: value.clone() for name, value in method.backbone.state_dict().items()}
-        train(method, scenario, 0)
+        learn(method, scenario, 0)
         assert all(torch.equal(value, before[name]) for name, value in method.backbone.state_dict().items())
         assert all(p.grad is None and not p.requires_grad for p in method.backbone.parameters())
         assert not method.train().backbone.training
@@ -115,7 +88,7 @@ def test_an_experience_trains_its_own_components_and_reads_the_older_ones() -> N
     method = make(scenario)
     for task in range(3):
         old = {name: tensor.detach().clone() for name, tensor in method.pool.named_parameters()}
-        method.begin_experience(view(method, scenario, task))
+        method.begin_experience(view_of(method, scenario, task))
         start = {name: tensor.detach().clone() for name, tensor in method.pool.named_parameters()}
         for name, tensor in start.items():
             assert torch.equal(tensor[:, : 2 * task], old[name][:, : 2 * task])
@@ -123,12 +96,12 @@ def test_an_experience_trains_its_own_components_and_reads_the_older_ones() -> N
             new = tensor[:, 2 * task : 2 * task + 2].flatten(2)
             torch.testing.assert_close(new.norm(dim=-1), torch.ones(2, 2))
         for step in range(2):
-            method.train_step(batch_of(scenario, task, step))
+            method.train_step(batch_of(method, scenario, task, step))
         for name, tensor in method.pool.named_parameters():
             moved = (tensor != start[name]).flatten(2).any(2).any(0)
             assert moved.nonzero().flatten().tolist() == [2 * task, 2 * task + 1]
     with torch.no_grad():
-        images = batch_of(scenario, 0).images
+        images = batch_of(method, scenario, 0).images
         before = method.eval().predict(images)
         method.pool.prefixes[:, 0] += 1
         assert not torch.equal(method.predict(images), before)
@@ -158,7 +131,7 @@ def test_the_optimizer_is_made_after_the_components_and_new_for_each_experience(
         method = make(scenario, **changes)
         for task in range(2):
             first = method.optimizer
-            train(method, scenario, task)
+            learn(method, scenario, task)
             assert method.optimizer is not first
             assert method.optimizer is not None
             held = {id(p) for group in method.optimizer.param_groups for p in group["params"]}
@@ -181,17 +154,17 @@ def test_with_one_or_two_epochs_the_rate_stays(epochs: int) -> None:
 def test_the_rate_falls_from_epoch_to_epoch() -> None:
     scenario = toy_scenario()  # some steps an epoch
     method = make(scenario, epochs=4)
-    method.begin_experience(view(method, scenario, 0))
+    method.begin_experience(view_of(method, scenario, 0))
     steps = -(-len(scenario.experiences[0].train) // 8)
     rates = []
     for step in range(4 * steps):
-        method.train_step(batch_of(scenario, 0, step))
+        method.train_step(batch_of(method, scenario, 0, step))
         assert method.optimizer is not None
         rates.append(method.optimizer.param_groups[0]["lr"])
     wanted = [0.001 * late_cosine(epoch, 4) for epoch in range(4) for _ in range(steps)]
     assert rates == pytest.approx(wanted, rel=1e-12)
     assert rates[-1] < rates[0]
-    train(method, scenario, 1, steps=1)
+    learn(method, scenario, 1, steps=1)
     assert method.optimizer is not None
     assert method.optimizer.param_groups[0]["lr"] == 0.001
 
@@ -202,7 +175,7 @@ def test_streams_of_unknown_length() -> None:
     assert method.context.uses == {"boundaries"}
     sizes = []
     for task in range(4):
-        train(method, scenario, task)
+        learn(method, scenario, task)
         sizes.append(method.pool.size)
     assert sizes == [2, 4, 6, 8]
 
@@ -211,15 +184,15 @@ def test_a_pool_that_has_grown_comes_back_from_a_checkpoint() -> None:
     scenario = toy_scenario(experiences=3)
     method = make(scenario, components=2)
     for task in range(2):
-        train(method, scenario, task)
+        learn(method, scenario, task)
     again = make(scenario, components=2)
     checkpoint.restore(again, {**checkpoint.snapshot(method), "optimizer": None})
-    images = batch_of(scenario, 0).images
+    images = batch_of(method, scenario, 0).images
     with torch.no_grad():
         assert torch.equal(again.eval().predict(images), method.predict(images))
     for learner in (method, again):
         torch.manual_seed(1)
-        train(learner, scenario, 2)
+        learn(learner, scenario, 2)
     assert again.experiences == 3
     assert torch.equal(again.pool.prefixes, method.pool.prefixes)
 
@@ -244,9 +217,9 @@ def test_more_experiences_than_components_are_refused() -> None:
 def test_without_prompts_it_is_a_masked_head_on_the_class_token() -> None:
     scenario = toy_scenario()
     method = make(scenario, prompts="off", pool_size=1)
-    train(method, scenario, 0)
-    train(method, scenario, 1)
-    images = batch_of(scenario, 0).images
+    learn(method, scenario, 0)
+    learn(method, scenario, 1)
+    images = batch_of(method, scenario, 0).images
     with torch.no_grad():
         torch.testing.assert_close(method.predict(images), method.head(cls_feature(method.backbone, images)))
     assert {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None} == {"head"}
@@ -256,30 +229,29 @@ def test_without_prompts_it_is_a_masked_head_on_the_class_token() -> None:
 def test_domain_incremental_streams_have_no_mask_but_components_per_domain() -> None:
     scenario = toy_scenario(family="domain-il", classes=3)
     method = make(scenario)
-    train(method, scenario, 0)
+    learn(method, scenario, 0)
     rows = method.head.weight.detach().clone()
-    train(method, scenario, 1)
+    learn(method, scenario, 1)
     assert method.rows() == (3, 6)
     assert (method.head.weight != rows).any(1).all()
     with torch.no_grad():
-        assert method.predict(batch_of(scenario, 0).images).shape == (8, 3)
+        assert method.predict(batch_of(method, scenario, 0).images).shape == (8, 3)
 
 
 def test_the_penalty_is_on_only_when_asked_for() -> None:
     scenario = toy_scenario()
     for ortho, logged in ((0.0, False), (0.5, True)):
         method = make(scenario, ortho=ortho, lr=0.1)
-        train(method, scenario, 0)  # at the start the components are orthogonal
-        terms = method.train_step(batch_of(scenario, 0))
+        learn(method, scenario, 0)  # at the start the components are orthogonal
+        terms = method.train_step(batch_of(method, scenario, 0))
         assert ("ortho" in terms) == logged
         assert (float(terms["loss"]) > float(terms["loss_ce"])) == logged
 
 
 def test_what_each_recipe_uses() -> None:
-    (spec,) = bench_register_methods()
 
     def used(recipe: str) -> frozenset[str]:
-        return spec.uses_of(CodaPromptConfig(**spec.recipes.get(recipe, {})))  # type: ignore[arg-type]
+        return SPEC.uses_of(CodaPromptConfig(**SPEC.recipes.get(recipe, {})))  # type: ignore[arg-type]
 
     assert used("honest") == used("released") == used("paper-penalty") == {"boundaries", "num_tasks"}
     assert used("open-ended") == {"boundaries"}
@@ -304,8 +276,7 @@ def test_bad_values_are_explained_with_the_full_key(values: dict[str, object], m
 
 
 def test_a_published_recipe_is_the_same_on_every_track() -> None:
-    (spec,) = bench_register_methods()
-    changed = {name for values in spec.tracks.values() for name in values}
-    for name, values in spec.recipes.items():
+    changed = {name for values in SPEC.tracks.values() for name in values}
+    for name, values in SPEC.recipes.items():
         if name != "open-ended":  # ours
             assert changed <= values.keys(), name

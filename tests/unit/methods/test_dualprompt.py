@@ -8,46 +8,20 @@ import pytest
 import torch
 
 from bench_methods.dualprompt import DualPrompt, DualPromptConfig, bench_register_methods, port_reshape, uses
-from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.api import Scenario
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.config import Layer, resolve
 from benchmark.errors import UsageError
+from benchmark.testing.by_hand import batch_of, context_of, learn, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
 
-PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+(SPEC,) = bench_register_methods()
 SMALL = {"g_length": 2, "e_length": 3, "batch_size": 8}
 
 
 def make(scenario: Scenario, depth: int = 2, **changes: Any) -> DualPrompt:
     config = DualPromptConfig(**{**SMALL, **changes})
-    context = Context(
-        backbone=tiny_backbone(depth=depth),
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=PIPELINE,
-        uses=uses(config),
-        method="dualprompt",
-    )
-    return DualPrompt(config, context)
-
-
-def view(method: DualPrompt, scenario: Scenario, index: int) -> ExperienceView:
-    return ExperienceView(scenario, index, method.context.uses, "dualprompt")
-
-
-def train(method: DualPrompt, scenario: Scenario, index: int, steps: int = 2) -> None:
-    method.begin_experience(view(method, scenario, index))
-    method.train()
-    for step in range(steps):
-        method.train_step(batch_of(scenario, index, step))
-    method.end_experience(view(method, scenario, index))
-    method.eval()
-
-
-def batch_of(scenario: Scenario, index: int, step: int = 0) -> Batch:
-    part = scenario.experiences[index].train.subset(torch.arange(8) + 8 * (step % 2))
-    return Batch(PIPELINE.eval(part.images(slice(None))), part.labels)
+    return DualPrompt(config, context_of(SPEC, config, scenario, backbone=tiny_backbone(depth=depth)))
 
 
 def held(method: DualPrompt) -> int:
@@ -58,7 +32,7 @@ def held(method: DualPrompt) -> int:
 def test_trainable_parameters_follow_the_formula() -> None:
     scenario = toy_scenario(experiences=3, classes=2)
     method = make(scenario, depth=6)
-    method.begin_experience(view(method, scenario, 0))
+    method.begin_experience(view_of(method, scenario, 0))
     assert held(method) == 2 * 2 * 2 * 32 + 3 * 2 * 3 * 3 * 32 + 3 * 32 + 32 * 2 + 2
 
     def full(config: DualPromptConfig, classes: int) -> int:
@@ -71,11 +45,10 @@ def test_trainable_parameters_follow_the_formula() -> None:
 
 def test_the_backbone_is_bit_identical_after_training_in_every_recipe() -> None:
     scenario = toy_scenario()
-    (spec,) = bench_register_methods()
-    for recipe in ({}, *spec.recipes.values()):
+    for recipe in ({}, *SPEC.recipes.values()):
         method = make(scenario, **{**recipe, **SMALL})
         before = {name: value.clone() for name, value in method.backbone.state_dict().items()}
-        train(method, scenario, 0)
+        learn(method, scenario, 0)
         assert all(torch.equal(value, before[name]) for name, value in method.backbone.state_dict().items())
         assert all(p.grad is None and not p.requires_grad for p in method.backbone.parameters())
         assert not method.train().backbone.training
@@ -89,9 +62,9 @@ def test_only_votes_and_the_ports_layout_depend_on_the_test_batch(changes: dict[
     torch.manual_seed(0)
     scenario = toy_scenario(experiences=6, classes=8, train=4, test=4)
     method = make(scenario, prompt_init="uniform", **changes)
-    train(method, scenario, 0)
+    learn(method, scenario, 0)
     with torch.no_grad():  # queries of an untrained backbone are alike: spread the keys around them
-        images = PIPELINE.eval(scenario.experiences[0].test.images(slice(None)))
+        images = method.context.pipeline.eval(scenario.experiences[0].test.images(slice(None)))
         query = cls_feature(method.backbone, images)
         method.pool.keys.copy_(query[:: len(query) // 6][:6] - query.mean(0))
         together = method.predict(images)
@@ -103,8 +76,8 @@ def test_only_votes_and_the_ports_layout_depend_on_the_test_batch(changes: dict[
 def test_groups_vote_for_themselves() -> None:
     scenario = toy_scenario(experiences=6, classes=8, train=4, test=4)
     method = make(scenario, selection="batchwise", selection_group=4)
-    method.begin_experience(view(method, scenario, 0))
-    images = PIPELINE.eval(scenario.experiences[0].test.images(slice(None)))
+    method.begin_experience(view_of(method, scenario, 0))
+    images = method.context.pipeline.eval(scenario.experiences[0].test.images(slice(None)))
     with torch.no_grad():
         chosen = [method.eval().run(part).chosen for part in (images, *torch.split(images, 4))]
     index = [part.selection for part in chosen if part is not None and part.selection is not None]
@@ -114,9 +87,9 @@ def test_groups_vote_for_themselves() -> None:
 def test_without_prompts_it_is_a_masked_head_on_the_class_token() -> None:
     scenario = toy_scenario()
     method = make(scenario, prompts="off")
-    train(method, scenario, 0)
-    train(method, scenario, 1)
-    images = batch_of(scenario, 0).images
+    learn(method, scenario, 0)
+    learn(method, scenario, 1)
+    images = batch_of(method, scenario, 0).images
     with torch.no_grad():
         torch.testing.assert_close(method.predict(images), method.head(cls_feature(method.backbone, images)))
     assert {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None} == {"head"}
@@ -126,18 +99,18 @@ def test_without_prompts_it_is_a_masked_head_on_the_class_token() -> None:
 def test_a_task_trains_its_own_slot_and_starts_from_the_one_before() -> None:
     scenario = toy_scenario(experiences=3)
     method = make(scenario, prompt_init="uniform")
-    train(method, scenario, 0)
+    learn(method, scenario, 0)
     after = method.pool.prefixes.detach().clone()
     keys = method.pool.keys.detach().clone()
-    method.begin_experience(view(method, scenario, 1))
+    method.begin_experience(view_of(method, scenario, 1))
     assert torch.equal(method.pool.prefixes[:, :, 1], after[:, :, 0])
     assert torch.equal(method.pool.keys, keys)
-    train(method, scenario, 1)
+    learn(method, scenario, 1)
     assert (method.pool.prefixes != after).flatten(3).any(3).any(0).any(0).tolist() == [False, True, False]
     assert (method.pool.keys != keys).any(1).tolist() == [False, True, False]
     still = make(scenario, copy_slots=False)
     before = still.pool.prefixes.detach().clone()
-    still.begin_experience(view(still, scenario, 1))
+    still.begin_experience(view_of(still, scenario, 1))
     assert torch.equal(still.pool.prefixes, before)
 
 
@@ -146,23 +119,23 @@ def test_the_general_prompt_trains_in_every_task() -> None:
     method = make(scenario, prompt_init="uniform")
     for task in range(2):
         before = method.g_prompt.detach().clone()
-        train(method, scenario, task)
+        learn(method, scenario, task)
         assert not torch.equal(method.g_prompt, before)
     without = make(scenario, g_length=0)
     assert "g_prompt" not in dict(without.named_parameters())
-    train(without, scenario, 0)
+    learn(without, scenario, 0)
 
 
 def test_tasks_without_a_slot_train_those_that_their_images_pick() -> None:
     scenario = toy_scenario(experiences=4)
     method = make(scenario, pool_size=3, prompt_init="uniform", key_init="uniform")
     assert "num_tasks" not in method.context.uses
-    train(method, scenario, 2)
+    learn(method, scenario, 2)
     before = method.pool.prefixes.detach().clone()
-    method.begin_experience(view(method, scenario, 3))
+    method.begin_experience(view_of(method, scenario, 3))
     assert torch.equal(method.pool.prefixes, before)  # nothing is copied
     method.train()
-    batch = batch_of(scenario, 3)
+    batch = batch_of(method, scenario, 3)
     chosen = method.run(batch.images, training=True).chosen
     assert chosen is not None
     assert chosen.selection is not None
@@ -178,7 +151,7 @@ def test_slots_of_several_prompts() -> None:
     method = make(scenario, top_k=2, prompt_init="uniform")
     assert method.pool.size == 6
     before = method.pool.prefixes.detach().clone()
-    train(method, scenario, 1)
+    learn(method, scenario, 1)
     moved = (method.pool.prefixes != before).flatten(3).any(3).any(0).any(0)
     assert moved.tolist() == [False, False, True, True, False, False]
 
@@ -187,13 +160,13 @@ def test_domain_incremental_streams_have_no_mask_but_a_slot_per_domain() -> None
     scenario = toy_scenario(family="domain-il", classes=3)
     method = make(scenario)
     for index in range(2):
-        train(method, scenario, index)
+        learn(method, scenario, index)
     assert method.pool.size == len(scenario.experiences)
     rows = method.head.weight.detach().clone()
-    train(method, scenario, 1)
+    learn(method, scenario, 1)
     assert (method.head.weight != rows).any(1).all()
     with torch.no_grad():
-        assert method.predict(batch_of(scenario, 0).images).shape == (8, 3)
+        assert method.predict(batch_of(method, scenario, 0).images).shape == (8, 3)
 
 
 @pytest.mark.parametrize(
@@ -220,9 +193,9 @@ def test_a_block_with_both_prompts() -> None:
     found = {}
     for layout in ("correct", "port"):
         method = make(scenario, depth=4, g_layers=(0, 1), e_layers=(1, 2), layout=layout, prompt_init="uniform")
-        method.begin_experience(view(method, scenario, 0))
+        method.begin_experience(view_of(method, scenario, 0))
         with torch.no_grad():
-            chosen = method.run(batch_of(scenario, 0).images, training=True).chosen
+            chosen = method.run(batch_of(method, scenario, 0).images, training=True).chosen
         assert chosen is not None
         found[layout] = (method, chosen.prefixes)
     method, prefixes = found["correct"]
@@ -255,8 +228,8 @@ def test_the_ports_reshape() -> None:
 def test_the_sum_of_the_coda_repository() -> None:
     scenario = toy_scenario()
     method = make(scenario, depth=4, key_sets="per-layer", pull_reduction="sum", pull=0.5)
-    method.begin_experience(view(method, scenario, 1))
-    batch = batch_of(scenario, 1)
+    method.begin_experience(view_of(method, scenario, 1))
+    batch = batch_of(method, scenario, 1)
     result = method.run(batch.images, training=True)
     keys = method.pool.keys[:, 1]  # of the task, per layer
     cosines = torch.stack([torch.cosine_similarity(result.query, key[None], dim=1) for key in keys])
@@ -271,28 +244,27 @@ def test_rows_of_other_tasks_stay_still_under_the_mask() -> None:
     scenario = toy_scenario()
     for mask, still in (("current", True), ("none", False)):
         method = make(scenario, train_mask=mask)
-        train(method, scenario, 0)
+        learn(method, scenario, 0)
         old = method.head.weight.detach().clone()
-        train(method, scenario, 1)
+        learn(method, scenario, 1)
         assert torch.equal(method.head.weight[:2], old) == still
 
 
 def test_the_optimizer_is_new_for_each_experience() -> None:
     scenario = toy_scenario()
     method = make(scenario)
-    train(method, scenario, 0)
+    learn(method, scenario, 0)
     first = method.optimizer
-    method.begin_experience(view(method, scenario, 1))
+    method.begin_experience(view_of(method, scenario, 1))
     assert method.optimizer is not None
     assert method.optimizer is not first
     assert not method.optimizer.state
 
 
 def test_what_each_recipe_uses() -> None:
-    (spec,) = bench_register_methods()
 
     def used(recipe: str) -> frozenset[str]:
-        return spec.uses_of(DualPromptConfig(**spec.recipes.get(recipe, {})))  # type: ignore[arg-type]
+        return SPEC.uses_of(DualPromptConfig(**SPEC.recipes.get(recipe, {})))  # type: ignore[arg-type]
 
     fair = {"boundaries", "task_id", "num_tasks"}
     assert used("honest") == used("coda-repo") == fair
@@ -304,8 +276,7 @@ def test_what_each_recipe_uses() -> None:
 
 
 def test_learning_rates_that_reach_adam() -> None:
-    (spec,) = bench_register_methods()
-    rates = {name: DualPromptConfig(**values).effective_lr for name, values in spec.recipes.items()}  # type: ignore[arg-type]
+    rates = {name: DualPromptConfig(**values).effective_lr for name, values in SPEC.recipes.items()}  # type: ignore[arg-type]
     assert rates == pytest.approx(
         {
             "batchwise": 0.015,
@@ -342,8 +313,7 @@ def test_bad_values_are_explained_with_the_full_key(values: dict[str, object], m
 
 
 def test_a_published_recipe_is_the_same_on_every_track() -> None:
-    (spec,) = bench_register_methods()
-    changed = {name for values in spec.tracks.values() for name in values}
-    for name, values in spec.recipes.items():
+    changed = {name for values in SPEC.tracks.values() for name in values}
+    for name, values in SPEC.recipes.items():
         if name not in ("batchwise", "port-bug"):  # ours: the default, but for one thing
             assert changed <= values.keys(), name

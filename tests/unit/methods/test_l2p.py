@@ -9,53 +9,27 @@ import torch
 from torch import Tensor
 
 from bench_methods.l2p import L2P, L2PConfig, bench_register_methods, uses
-from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.api import Scenario
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.config import Layer, resolve
 from benchmark.errors import UsageError
-from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
+from benchmark.testing.by_hand import batch_of, context_of, learn, view_of
+from benchmark.testing.toys import toy_scenario
 
-PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+(SPEC,) = bench_register_methods()
 SMALL = {"pool_size": 6, "prompt_length": 2, "top_k": 2, "batch_size": 8}
 
 
 def make(scenario: Scenario, **changes: Any) -> L2P:
     config = L2PConfig(**{**SMALL, **changes})
-    context = Context(
-        backbone=tiny_backbone(),
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=PIPELINE,
-        uses=uses(config),
-        method="l2p",
-    )
-    return L2P(config, context)
-
-
-def view(method: L2P, scenario: Scenario, index: int) -> ExperienceView:
-    return ExperienceView(scenario, index, method.context.uses, "l2p")
-
-
-def train(method: L2P, scenario: Scenario, index: int, steps: int = 2) -> None:
-    method.begin_experience(view(method, scenario, index))
-    method.train()
-    for step in range(steps):
-        method.train_step(batch_of(scenario, index, step))
-    method.end_experience(view(method, scenario, index))
-    method.eval()
-
-
-def batch_of(scenario: Scenario, index: int, step: int = 0) -> Batch:
-    part = scenario.experiences[index].train.subset(torch.arange(8) + 8 * (step % 2))
-    return Batch(PIPELINE.eval(part.images(slice(None))), part.labels)
+    return L2P(config, context_of(SPEC, config, scenario))
 
 
 def test_trainable_parameters_follow_the_formula() -> None:
     scenario = toy_scenario(experiences=2, classes=3)
     for changes, pool, length in (({}, 6, 2), ({"pool_size": 4, "prompt_length": 3}, 4, 3)):
         method = make(scenario, **changes)
-        method.begin_experience(view(method, scenario, 0))
+        method.begin_experience(view_of(method, scenario, 0))
         assert method.optimizer is not None
         held = sum(p.numel() for group in method.optimizer.param_groups for p in group["params"])
         assert held == pool * length * 32 + pool * 32 + 32 * 3 + 3
@@ -65,11 +39,10 @@ def test_trainable_parameters_follow_the_formula() -> None:
 
 def test_the_backbone_is_bit_identical_after_training_in_every_recipe() -> None:
     scenario = toy_scenario()
-    (spec,) = bench_register_methods()
-    for recipe in ({}, *spec.recipes.values()):
+    for recipe in ({}, *SPEC.recipes.values()):
         method = make(scenario, **{**recipe, **SMALL})
         before = {name: value.clone() for name, value in method.backbone.state_dict().items()}
-        train(method, scenario, 0)
+        learn(method, scenario, 0)
         assert all(torch.equal(value, before[name]) for name, value in method.backbone.state_dict().items())
         assert all(p.grad is None and not p.requires_grad for p in method.backbone.parameters())
         assert not method.train().backbone.training
@@ -80,10 +53,10 @@ def test_only_batchwise_selection_depends_on_the_test_batch(rule: str, alone: bo
     torch.manual_seed(0)
     scenario = toy_scenario(experiences=2, classes=8, train=4, test=4)
     method = make(scenario, selection_eval=rule, top_k=1, prompt_init="uniform")
-    train(method, scenario, 0)
+    learn(method, scenario, 0)
     with torch.no_grad():  # queries of an untrained backbone are alike: spread the keys around them
         test = scenario.experiences[0].test
-        images = PIPELINE.eval(test.images(slice(None)))
+        images = method.context.pipeline.eval(test.images(slice(None)))
         query = cls_feature(method.backbone, images)
         method.pool.keys.copy_(query[:: len(query) // 6][:6] - query.mean(0))
         together = method.predict(images)
@@ -101,8 +74,8 @@ def selection(method: L2P, images: Tensor) -> Tensor:
 def test_groups_vote_for_themselves() -> None:
     scenario = toy_scenario(experiences=2, classes=8, train=4, test=4)
     method = make(scenario, selection_eval="batchwise", selection_group=4)
-    method.begin_experience(view(method, scenario, 0))
-    images = PIPELINE.eval(scenario.experiences[0].test.images(slice(None)))
+    method.begin_experience(view_of(method, scenario, 0))
+    images = method.context.pipeline.eval(scenario.experiences[0].test.images(slice(None)))
     with torch.no_grad():
         together = selection(method.eval(), images)
         apart = torch.cat([selection(method, part) for part in torch.split(images, 4)])
@@ -112,9 +85,9 @@ def test_groups_vote_for_themselves() -> None:
 def test_without_prompts_it_is_a_masked_head_on_the_class_token() -> None:
     scenario = toy_scenario()
     method = make(scenario, prompts="off")
-    train(method, scenario, 0)
-    train(method, scenario, 1)
-    images = batch_of(scenario, 0).images
+    learn(method, scenario, 0)
+    learn(method, scenario, 1)
+    images = batch_of(method, scenario, 0).images
     with torch.no_grad():
         wanted = method.head(cls_feature(method.backbone, images))
         torch.testing.assert_close(method.predict(images), wanted)
@@ -125,14 +98,14 @@ def test_without_prompts_it_is_a_masked_head_on_the_class_token() -> None:
 def test_rows_of_other_tasks_stay_still_under_the_mask() -> None:
     scenario = toy_scenario()
     method = make(scenario)
-    train(method, scenario, 0)
+    learn(method, scenario, 0)
     old = method.head.weight.detach().clone()
-    train(method, scenario, 1)
+    learn(method, scenario, 1)
     assert torch.equal(method.head.weight[:2], old)
     open_method = make(scenario, train_mask="none")
-    train(open_method, scenario, 0)
+    learn(open_method, scenario, 0)
     old = open_method.head.weight.detach().clone()
-    train(open_method, scenario, 1)
+    learn(open_method, scenario, 1)
     assert not torch.equal(open_method.head.weight[:2], old)
 
 
@@ -140,16 +113,16 @@ def test_domain_incremental_streams_have_no_mask() -> None:
     scenario = toy_scenario(family="domain-il", classes=3)
     method = make(scenario)
     for index in range(2):
-        train(method, scenario, index)
+        learn(method, scenario, index)
     with torch.no_grad():
-        assert method.predict(batch_of(scenario, 0).images).shape == (8, 3)
+        assert method.predict(batch_of(method, scenario, 0).images).shape == (8, 3)
 
 
 def test_prompt_mask_trains_only_the_tasks_own_slots() -> None:
     scenario = toy_scenario()
     method = make(scenario, prompt_mask=True)
     before = method.pool.prompts.detach().clone()
-    train(method, scenario, 1)
+    learn(method, scenario, 1)
     changed = (method.pool.prompts != before).flatten(1).any(1)
     assert changed.tolist() == [False, False, True, True, False, False]
     assert method.histograms[0][:2] == [0, 0]
@@ -158,25 +131,25 @@ def test_prompt_mask_trains_only_the_tasks_own_slots() -> None:
 def test_a_pool_too_small_for_the_task_falls_back_to_selection() -> None:
     scenario = toy_scenario(experiences=4)
     method = make(scenario, prompt_mask=True, shared_prompt_pool=True)  # slots for tasks 0, 1 and 2
-    train(method, scenario, 3)
+    learn(method, scenario, 3)
     assert sum(method.histograms[0]) == 2 * 8 * 2
 
 
 def test_frequency_penalty_prefers_prompts_that_earlier_tasks_left_alone() -> None:
     scenario = toy_scenario()
     method = make(scenario, frequency_penalty=True, selection_train="per-sample", top_k=1)
-    train(method, scenario, 0)
+    learn(method, scenario, 0)
     used = torch.tensor(method.histograms[0]) > 0
     assert used.any()
     assert not used.all()
-    train(method, scenario, 1)
+    learn(method, scenario, 1)
     assert not (torch.tensor(method.histograms[1])[used]).any()
 
 
 def test_histograms_count_every_choice_and_survive_a_checkpoint() -> None:
     scenario = toy_scenario()
     method = make(scenario)
-    train(method, scenario, 0)
+    learn(method, scenario, 0)
     assert sum(method.histograms[0]) == 2 * 8 * 2
     assert not method.selected.any()
     again = make(scenario)
@@ -189,31 +162,30 @@ def test_histograms_count_every_choice_and_survive_a_checkpoint() -> None:
 def test_evaluation_over_all_classes_has_a_row_for_each_from_the_start() -> None:
     scenario = toy_scenario(experiences=3, classes=2)
     method = make(scenario, eval_logits="all")
-    train(method, scenario, 0)
+    learn(method, scenario, 0)
     with torch.no_grad():
-        assert method.predict(batch_of(scenario, 0).images).shape == (8, 6)
+        assert method.predict(batch_of(method, scenario, 0).images).shape == (8, 6)
     seen = make(scenario)
-    train(seen, scenario, 0)
+    learn(seen, scenario, 0)
     with torch.no_grad():
-        assert seen.predict(batch_of(scenario, 0).images).shape == (8, 2)
+        assert seen.predict(batch_of(seen, scenario, 0).images).shape == (8, 2)
 
 
 def test_the_optimizer_is_new_for_each_experience() -> None:
     scenario = toy_scenario()
     method = make(scenario)
-    train(method, scenario, 0)
+    learn(method, scenario, 0)
     first = method.optimizer
-    method.begin_experience(view(method, scenario, 1))
+    method.begin_experience(view_of(method, scenario, 1))
     assert method.optimizer is not first
     assert method.optimizer is not None
     assert not method.optimizer.state
 
 
 def test_what_each_recipe_uses() -> None:
-    (spec,) = bench_register_methods()
 
     def used(recipe: str) -> frozenset[str]:
-        return spec.uses_of(L2PConfig(**spec.recipes.get(recipe, {})))  # type: ignore[arg-type]
+        return SPEC.uses_of(L2PConfig(**SPEC.recipes.get(recipe, {})))  # type: ignore[arg-type]
 
     assert used("honest") == {"boundaries"}
     assert used("pilot") == used("mammoth") == {"boundaries", "test_batch"}
@@ -223,8 +195,7 @@ def test_what_each_recipe_uses() -> None:
 
 
 def test_learning_rates_that_reach_adam() -> None:
-    (spec,) = bench_register_methods()
-    rates = {name: L2PConfig(**values).effective_lr for name, values in spec.recipes.items()}  # type: ignore[arg-type]
+    rates = {name: L2PConfig(**values).effective_lr for name, values in SPEC.recipes.items()}  # type: ignore[arg-type]
     assert rates == {
         "paper-v1-jax": 0.015,
         "v2-jax": 0.015,
@@ -233,7 +204,7 @@ def test_learning_rates_that_reach_adam() -> None:
         "mammoth": 0.015,
     }
     method = make(toy_scenario(), lr=0.5)
-    method.begin_experience(view(method, toy_scenario(), 0))
+    method.begin_experience(view_of(method, toy_scenario(), 0))
     assert method.optimizer is not None
     assert method.optimizer.param_groups[0]["lr"] == 0.5 * 8 / 256
 
@@ -258,8 +229,7 @@ def test_bad_values_are_explained_with_the_full_key(values: dict[str, object], m
 
 
 def test_a_published_recipe_is_the_same_on_every_track() -> None:
-    (spec,) = bench_register_methods()
-    changed = {name for values in spec.tracks.values() for name in values}
-    for values in spec.recipes.values():
+    changed = {name for values in SPEC.tracks.values() for name in values}
+    for values in SPEC.recipes.values():
         L2PConfig(**values)  # type: ignore[arg-type]
         assert changed <= values.keys()

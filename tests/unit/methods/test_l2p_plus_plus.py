@@ -10,55 +10,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench_methods._prompt_learner import uses
 from bench_methods.l2p_plus_plus import L2PPlusPlus, L2PPlusPlusConfig, bench_register_methods, key_loss
-from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.api import Batch, Scenario
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.config import Layer, resolve
 from benchmark.errors import UsageError
+from benchmark.testing.by_hand import batch_of, context_of, learn, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
 
-PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+(SPEC,) = bench_register_methods()
 SMALL = {"pool_size": 7, "prompt_length": 6, "top_k": 3, "batch_size": 8}
 DTYPES = pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-9), (torch.float32, 1e-5)], ids=str)
 
 
 def make(scenario: Scenario, depth: int = 3, dtype: torch.dtype = torch.float32, **changes: Any) -> L2PPlusPlus:
     config = L2PPlusPlusConfig(**{**SMALL, **changes})
-    context = Context(
-        backbone=tiny_backbone(depth=depth),
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=PIPELINE,
-        uses=uses(config),
-        method="l2p++",
-    )
-    method = L2PPlusPlus(config, context).to(dtype)
+    method = L2PPlusPlus(config, context_of(SPEC, config, scenario, backbone=tiny_backbone(depth=depth))).to(dtype)
     with torch.no_grad():  # queries of an untrained backbone are alike: spread the keys around them
-        images = torch.cat([batch_of(scenario, 0, 0).images, batch_of(scenario, 1, 0).images]).to(dtype)
+        images = torch.cat([batch_of(method, scenario, 0, 0).images, batch_of(method, scenario, 1, 0).images]).to(dtype)
         query = cls_feature(method.backbone, images)
         for layer, keys in enumerate(method.pool.keys):
             keys.copy_((query - query.mean(0)).roll(layer, dims=0)[: len(keys)])
     return method
-
-
-def view(method: L2PPlusPlus, scenario: Scenario, index: int) -> ExperienceView:
-    return ExperienceView(scenario, index, method.context.uses, "l2p++")
-
-
-def train(method: L2PPlusPlus, scenario: Scenario, index: int, steps: int = 2) -> None:
-    method.begin_experience(view(method, scenario, index))
-    method.train()
-    for step in range(steps):
-        method.train_step(batch_of(scenario, index, step))
-    method.end_experience(view(method, scenario, index))
-    method.eval()
-
-
-def batch_of(scenario: Scenario, index: int, step: int = 0) -> Batch:
-    part = scenario.experiences[index].train.subset(torch.arange(8) + 8 * (step % 2))
-    return Batch(PIPELINE.eval(part.images(slice(None))), part.labels)
 
 
 class Restated:
@@ -156,11 +129,11 @@ def test_forward_losses_gradients_and_steps_equal_the_restatement(depth: int, dt
     method = make(scenario, dtype=dtype, prompt_depth=depth)
     frozen = {name: value.clone() for name, value in method.backbone.state_dict().items()}
     for task in range(2):
-        method.begin_experience(view(method, scenario, task))
+        method.begin_experience(view_of(method, scenario, task))
         method.train()
         plain = Restated(method)
         assert len(plain.keys) == min(depth, 3)
-        raw = batch_of(scenario, task)
+        raw = batch_of(method, scenario, task)
         batch = Batch(raw.images[:5].to(dtype), raw.labels[:5])
         with torch.no_grad():
             wanted, wanted_loss = plain.forward(batch.images)
@@ -200,8 +173,8 @@ def test_the_key_loss_runs_over_all_pairs_of_images() -> None:
 def test_every_image_and_layer_chooses_for_itself() -> None:
     scenario = toy_scenario(experiences=2, classes=4)
     method = make(scenario, prompt_depth=2)
-    method.begin_experience(view(method, scenario, 0))
-    images = torch.cat([batch_of(scenario, task).images for task in range(2)])
+    method.begin_experience(view_of(method, scenario, 0))
+    images = torch.cat([batch_of(method, scenario, task).images for task in range(2)])
     with torch.no_grad():
         together = method.eval().run(images)
         alone = [method.run(image.unsqueeze(0)) for image in images]
@@ -222,7 +195,7 @@ def test_trainable_parameters_follow_the_formula() -> None:
     scenario = toy_scenario()
     for depth, layers in ((1, 1), (5, 3)):
         method = make(scenario, prompt_depth=depth)
-        method.begin_experience(view(method, scenario, 0))
+        method.begin_experience(view_of(method, scenario, 0))
         assert method.optimizer is not None
         held = sum(p.numel() for group in method.optimizer.param_groups for p in group["params"])
         assert held == layers * (7 * 6 * 32 + 7 * 32) + 32 * 2 + 2
@@ -231,9 +204,9 @@ def test_trainable_parameters_follow_the_formula() -> None:
 def test_without_prompts_it_is_a_masked_head_on_the_class_token() -> None:
     scenario = toy_scenario()
     method = make(scenario, prompts="off")
-    train(method, scenario, 0)
-    train(method, scenario, 1)
-    images = batch_of(scenario, 0).images
+    learn(method, scenario, 0)
+    learn(method, scenario, 1)
+    images = batch_of(method, scenario, 0).images
     with torch.no_grad():
         torch.testing.assert_close(method.predict(images), method.head(cls_feature(method.backbone, images)))
     assert {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None} == {"head"}
@@ -243,18 +216,17 @@ def test_rows_of_other_tasks_stay_still_under_the_mask() -> None:
     for family, still in (("class-il", True), ("domain-il", False)):
         scenario = toy_scenario(family=family)
         method = make(scenario)
-        train(method, scenario, 0)
+        learn(method, scenario, 0)
         old = method.head.weight.detach().clone()
-        train(method, scenario, 1)
+        learn(method, scenario, 1)
         assert torch.equal(method.head.weight[:2], old) == still
 
 
 def test_recipes_are_the_two_of_the_paper() -> None:
-    (spec,) = bench_register_methods()
-    depths = {name: L2PPlusPlusConfig(**values).prompt_depth for name, values in spec.recipes.items()}  # type: ignore[arg-type]
+    depths = {name: L2PPlusPlusConfig(**values).prompt_depth for name, values in SPEC.recipes.items()}  # type: ignore[arg-type]
     assert depths == {"shallow": 1, "deep": 5, "shallow-imagenet-r": 1, "deep-imagenet-r": 5}
-    changed = {name for values in spec.tracks.values() for name in values}
-    for values in spec.recipes.values():
+    changed = {name for values in SPEC.tracks.values() for name in values}
+    for values in SPEC.recipes.values():
         config = L2PPlusPlusConfig(**values)  # type: ignore[arg-type]
         assert (config.pool_size, config.prompt_length, config.top_k, config.lr) == (30, 20, 5, 0.001)
         assert changed <= values.keys()

@@ -1,0 +1,91 @@
+"""Drives a method by hand, step by step, for tests of an author's own beside the contract.
+
+::
+
+    (SPEC,) = bench_register_methods()
+    scenario = toys.toy_scenario(experiences=2)
+    method = Mine(MineConfig(batch_size=8), by_hand.context_of(SPEC, MineConfig(batch_size=8), scenario))
+    by_hand.learn(method, scenario, 0)
+    method.predict(by_hand.batch_of(method, scenario, 1).images)
+"""
+
+from __future__ import annotations
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Scenario
+from benchmark.backbones.loading import Backbone
+from benchmark.specs import MethodSpec
+from benchmark.testing.toys import tiny_backbone
+from benchmark.transforms import InputPipeline
+
+
+def backbone_of(
+    model: VisionTransformer,
+    *,
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+    std: tuple[float, ...] = (1.0, 1.0, 1.0),
+    classifier: nn.Linear | None = None,
+) -> Backbone:
+    """A given model as a backbone, by default of images that are not normalised."""
+    return Backbone(name="given", model=model, mean=mean, std=std, sha256="0" * 64, classifier=classifier)
+
+
+def context_of(
+    spec: MethodSpec,
+    config: MethodConfig,
+    scenario: Scenario,
+    *,
+    backbone: Backbone | None = None,
+    pipeline: InputPipeline | None = None,
+) -> Context:
+    """What a method is built with, on the CPU.
+
+    Args:
+        spec: Of the method; tells what the configuration uses.
+        config: Its configuration.
+        scenario: E.g. of `benchmark.testing.toys.toy_scenario`.
+        backbone: Instead of `benchmark.testing.toys.tiny_backbone`, with a text tower for methods with ``text``.
+        pipeline: Instead of resizing and the backbone's normalisation.
+    """
+    backbone = tiny_backbone(text=spec.text) if backbone is None else backbone
+    if pipeline is None:
+        pipeline = InputPipeline("plain", size=backbone.image_size, mean=backbone.mean, std=backbone.std)
+    return Context(
+        backbone=backbone,
+        device=torch.device("cpu"),
+        scenario=scenario,
+        pipeline=pipeline,
+        uses=spec.uses_of(config),
+        method=spec.name,
+    )
+
+
+def view_of(method: Method, scenario: Scenario, index: int) -> ExperienceView:
+    """What the method is told of an experience."""
+    return ExperienceView(scenario, index, method.context.uses, type(method).__name__)
+
+
+def batch_of(method: Method, scenario: Scenario, index: int, step: int = 0, *, size: int = 8) -> Batch:
+    """Training images of an experience as they come, without augmentation; behind the last comes the first."""
+    train = scenario.experiences[index].train
+    rows = (torch.arange(size) + size * step) % len(train)
+    part = train.subset(rows)
+    return Batch(method.context.pipeline.eval(part.images(slice(None))), part.labels)
+
+
+def begin(method: Method, scenario: Scenario, index: int) -> None:
+    """Starts an experience, in training mode."""
+    method.begin_experience(view_of(method, scenario, index))
+    method.train()
+
+
+def learn(method: Method, scenario: Scenario, index: int, *, steps: int = 2) -> None:
+    """A whole experience of a few steps on batches of 8; eval mode afterwards."""
+    begin(method, scenario, index)
+    for step in range(steps):
+        method.train_step(batch_of(method, scenario, index, step))
+    method.end_experience(view_of(method, scenario, index))
+    method.eval()

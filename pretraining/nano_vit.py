@@ -85,6 +85,7 @@ class Characters:
         groups = look_alikes(codes, fonts, masks)
         self.table = glyph_world.with_contours(masks)
         self.rows = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]
+        self.codes = [sorted({int(code) for code in codes[rows]}) for rows in self.rows]
         order = np.random.default_rng(SEED).permutation(len(self.rows))
         self.held_out, self.training = order[:HELD_OUT], np.sort(order[HELD_OUT:])
 

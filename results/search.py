@@ -4,7 +4,8 @@ The rule, for every method that trains: all points of a small grid are run with 
 first experiences of one stream of the track (a fifth of their training images, per class, is the
 test set; test images are never read), seed 0; the point with the highest final average accuracy
 wins, ties go to the first listed. The winners stand in the ``tracks`` of each method's spec and are
-used for all scenarios of the track.
+used for all scenarios of the track. Methods that adapt to an unlabelled target are searched on a
+stream of their own, where held-out *source* images decide: target labels are never read.
 
     python results/search.py nano
     BENCH_DATA=... python results/search.py mini
@@ -29,6 +30,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 GRIDS: dict[str, Any] = json.loads((HERE / "search" / "grids.json").read_text(encoding="utf-8"))
+"""Per track a list of ``{"stream": ..., "grids": {method: {option: values}}}``."""
 
 
 def points(grid: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
@@ -36,9 +38,8 @@ def points(grid: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
-def run(track: str, method: str, point: Mapping[str, Any]) -> dict[str, Any]:
+def run(track: str, stream: Mapping[str, Any], method: str, point: Mapping[str, Any]) -> dict[str, Any]:
     """Runs one point on one thread and returns its row."""
-    stream = GRIDS[track]["stream"]
     settings = [
         part for name, value in {**stream["settings"], **point}.items() for part in ("--set", f"{name}={value}")
     ]
@@ -55,19 +56,20 @@ def run(track: str, method: str, point: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(track: str, only: list[str], jobs: int) -> None:
     """Runs the grids of one track, prints the points and writes the table."""
-    grids = GRIDS[track]["grids"]
-    wanted = [(method, point) for method in only or grids for point in points(grids[method])]
+    grids = {method: (part["stream"], grid) for part in GRIDS[track] for method, grid in part["grids"].items()}
+    wanted = [(grids[method][0], method, point) for method in only or grids for point in points(grids[method][1])]
     with ThreadPoolExecutor(jobs) as pool:
-        found = list(pool.map(lambda pair: run(track, *pair), wanted))
+        found = list(pool.map(lambda point: run(track, *point), wanted))
+    searched = list(dict.fromkeys(method for _, method, _ in wanted))
     target = HERE / "search" / f"{track}.csv"
     with target.open(newline="", encoding="utf-8") as file:
-        kept = [row for row in csv.DictReader(file) if row["method"] in grids and row["method"] not in dict(wanted)]
+        kept = [row for row in csv.DictReader(file) if row["method"] in grids and row["method"] not in searched]
     order = list(grids)
     with target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["method", "point", "final_avg_acc"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(sorted([*kept, *found], key=lambda row: order.index(row["method"])))
-    for method in dict.fromkeys(method for method, _ in wanted):
+    for method in searched:
         best = max((row for row in found if row["method"] == method), key=lambda row: row["final_avg_acc"])
         print(f"best {method}: {best['point']}")
 

@@ -40,8 +40,9 @@ def context_of(
     *,
     backbone: Backbone | None = None,
     pipeline: InputPipeline | None = None,
+    device: str = "cpu",
 ) -> Context:
-    """What a method is built with, on the CPU.
+    """What a method is built with.
 
     Args:
         spec: Of the method; tells what the configuration uses.
@@ -49,13 +50,14 @@ def context_of(
         scenario: E.g. of `benchmark.testing.toys.toy_scenario`.
         backbone: Instead of `benchmark.testing.toys.tiny_backbone`, with a text tower for methods with ``text``.
         pipeline: Instead of resizing and the backbone's normalisation.
+        device: ``meta`` to count parameters of a large model.
     """
     backbone = tiny_backbone(text=spec.text) if backbone is None else backbone
     if pipeline is None:
         pipeline = InputPipeline("plain", size=backbone.image_size, mean=backbone.mean, std=backbone.std)
     return Context(
         backbone=backbone,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         scenario=scenario,
         pipeline=pipeline,
         uses=spec.uses_of(config),

@@ -6,12 +6,10 @@ the orthogonalisation are part of the vectors. ``pytest -s`` prints the deviatio
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,69 +20,31 @@ from bench_methods.coda_prompt import (
     CodaPrompt,
     CodaPromptConfig,
     attention_weights,
+    bench_register_methods,
     gram_schmidt,
     ortho_term,
-    uses,
 )
-from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.api import Batch, Scenario
 from benchmark.backbones.heads import mask_logits
-from benchmark.backbones.loading import Backbone
+from benchmark.testing.by_hand import backbone_of, begin, context_of
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
+from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import toy_scenario
-from benchmark.transforms import InputPipeline
 
+(SPEC,) = bench_register_methods()
 GOLDEN = Path(__file__).parents[2] / "golden" / "coda_prompt"
-LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 # Three tasks of four classes, as in the recorded cases.
 SCENARIO = toy_scenario(experiences=3, classes=4, train=1, test=1)
 TENSORS = {"k": "keys", "a": "attention", "p": "prefixes"}
 
 
-class Case:
-    """Arrays of one case, and the largest deviation of every quantity compared so far."""
-
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
-        self.name, self.dtype = name, dtype
-        self.meta: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
-        with np.load(GOLDEN / f"{name}.npz") as arrays:
-            self.arrays = {key: arrays[key] for key in arrays.files}
-        self.worst: dict[str, float] = {}
-
-    def tensor(self, key: str) -> Tensor:
-        value = torch.from_numpy(self.arrays[key])
-        return value.to(self.dtype) if value.is_floating_point() else value
-
-    def compare(self, key: str, mine: Tensor | float | None) -> None:
-        assert mine is not None, f"{self.name}: {key} was not computed"
-        wanted = self.arrays[f"f64.{key}"]
-        got = torch.as_tensor(mine).detach().numpy()
-        assert got.shape == wanted.shape, key
-        finite = np.isfinite(wanted)
-        assert np.array_equal(np.isfinite(got), finite), f"{self.name}: {key} is masked elsewhere"
-        error = float(np.abs(got[finite] - wanted[finite]).max() / max(1.0, np.abs(wanted[finite]).max()))
-        self.worst[key] = error
-        assert error < LIMITS[self.dtype], f"{self.name}: {key} deviates by {error:.1e}"
-
-    def report(self) -> None:
-        label = str(self.dtype).removeprefix("torch.")
-        for key, error in sorted(self.worst.items(), key=lambda item: -item[1])[:6]:
-            print(f"{self.name:24s} {label:8s} {key:34s} {error:.1e}")
+class Case(Recorded):
+    """A recorded case, and CODA-Prompt as it was there."""
 
     def method(self) -> CodaPrompt:
         raw = self.meta["config"]
-        vit, (pool, length, mu) = raw["vit"], raw["prompt_param"]
-        model = VisionTransformer(
-            img_size=vit["img_size"],
-            patch_size=vit["patch_size"],
-            embed_dim=vit["width"],
-            depth=vit["depth"],
-            num_heads=vit["heads"],
-            mlp_ratio=vit["mlp_ratio"],
-            num_classes=0,
-        )
-        prefix = "backbone."
-        model.load_state_dict({k.removeprefix(prefix): self.tensor(k) for k in self.arrays if k.startswith(prefix)})
+        pool, length, mu = raw["prompt_param"]
         config = CodaPromptConfig(
             epochs=raw["epochs"],
             batch_size=1,  # four steps an epoch: the recorded ones are all in the first
@@ -94,7 +54,7 @@ class Case:
             ortho=mu,
             eval_logits="all",
         )
-        return make(model, config, self.dtype)
+        return make(self.vit(), config, self.dtype)
 
     def load(self, method: CodaPrompt, prefix: str) -> None:
         """Puts recorded parameters into a method."""
@@ -135,21 +95,7 @@ class Case:
 def make(
     model: VisionTransformer, config: CodaPromptConfig, dtype: torch.dtype, scenario: Scenario = SCENARIO
 ) -> CodaPrompt:
-    backbone = Backbone(name="golden", model=model, mean=(0.0,) * 3, std=(1.0,) * 3, sha256="")
-    context = Context(
-        backbone=backbone,
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=InputPipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
-        uses=uses(config),
-        method="coda-prompt",
-    )
-    return CodaPrompt(config, context).to(dtype)
-
-
-def begin(method: CodaPrompt, task: int, scenario: Scenario = SCENARIO) -> None:
-    method.begin_experience(ExperienceView(scenario, task, method.context.uses, "coda-prompt"))
-    method.train()
+    return CodaPrompt(config, context_of(SPEC, config, scenario, backbone=backbone_of(model))).to(dtype)
 
 
 def draws(case: Case, task: int) -> Iterator[Tensor]:
@@ -187,10 +133,10 @@ def compare_task(case: Case, method: CodaPrompt, task: int) -> None:
 @DTYPES
 @pytest.mark.parametrize("name", ["two_tasks_mu0", "two_tasks_ortho"])
 def test_three_steps_on_each_of_two_tasks_equal_the_official_code(name: str, dtype: torch.dtype) -> None:
-    case = Case(name, dtype)
+    case = Case(GOLDEN, name, dtype)
     method = case.method()
     frozen = {key: value.clone() for key, value in method.backbone.state_dict().items()}
-    begin(method, 0)
+    begin(method, SCENARIO, 0)
     case.load(method, "method.")
     compare_task(case, method, 0)
     if dtype == torch.float32:  # three steps of Adam have drifted apart: go on where they did
@@ -198,7 +144,7 @@ def test_three_steps_on_each_of_two_tasks_equal_the_official_code(name: str, dty
     recorded = draws(case, 1)
     method.pool.draw = lambda row: next(recorded).view_as(row)
     first = method.optimizer
-    begin(method, 1)
+    begin(method, SCENARIO, 1)
     assert next(recorded, None) is None
     assert method.optimizer is not first
     case.compare_parameters("task1.start", method)
@@ -212,7 +158,7 @@ def test_three_steps_on_each_of_two_tasks_equal_the_official_code(name: str, dty
 @pytest.mark.parametrize("task", [0, 1, 3])
 @pytest.mark.parametrize("shape", ["matrix", "tensor"])
 def test_orthogonalisation_equals_the_official_code(shape: str, task: int, dtype: torch.dtype) -> None:
-    case = Case("gram_schmidt", dtype)
+    case = Case(GOLDEN, "gram_schmidt", dtype)
     count = case.meta["config"]["components_per_task"]
     recorded = iter(case.tensor(f"input.draws.task{task}.{shape}"))
     rows = case.tensor(f"input.{shape}")
@@ -229,7 +175,7 @@ def fixture_method(*, scale: float = 1.0, **changes: Any) -> CodaPrompt:
     config = CodaPromptConfig(pool_size=4, prompt_length=4, eval_logits="all", **changes)
     method = make(tiny_vit(), config, torch.float32, scenario)
     for task in range(2):
-        begin(method, task, scenario)
+        begin(method, scenario, task)
     with torch.no_grad():
         for layer in range(3):
             method.pool.prefixes[layer] = scale * fill(f"coda.p.{layer}", (4, 4, 32)).float()

@@ -7,11 +7,9 @@ field of each json. ``pytest -s`` prints the deviations.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,57 +17,30 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from bench_methods._prompt_learner import Pass
-from bench_methods.dualprompt import DualPrompt, DualPromptConfig, uses
-from benchmark.api import Batch, Context, ExperienceView, Scenario
+from bench_methods.dualprompt import DualPrompt, DualPromptConfig, bench_register_methods
+from benchmark.api import Batch, Scenario
 from benchmark.backbones.heads import mask_logits
-from benchmark.backbones.loading import Backbone
+from benchmark.testing.by_hand import backbone_of, begin, context_of
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
+from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import toy_scenario
-from benchmark.transforms import InputPipeline
 
+(SPEC,) = bench_register_methods()
 GOLDEN = Path(__file__).parents[2] / "golden" / "dualprompt"
-LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 # Four tasks of three classes, as in the recorded cases.
 SCENARIO = toy_scenario(experiences=4, classes=3, train=1, test=1)
 
 
-class Case:
-    """Arrays of one case, and the largest deviation of every quantity compared so far."""
+class Case(Recorded):
+    """A recorded case, and DualPrompt as it was there."""
 
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
-        self.name, self.dtype = name, dtype
-        self.jax = name.startswith("jax")
-        self.meta: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
-        with np.load(GOLDEN / f"{name}.npz") as arrays:
-            self.arrays = {key: arrays[key] for key in arrays.files}
-        self.worst: dict[str, float] = {}
-
-    def tensor(self, key: str) -> Tensor:
-        value = torch.from_numpy(self.arrays[key])
-        return value.to(self.dtype) if value.is_floating_point() else value
+    @property
+    def jax(self) -> bool:
+        return self.name.startswith("jax")
 
     def batch(self, suffix: str = "") -> Batch:
         return Batch(self.tensor(f"input.images{suffix}"), self.tensor(f"input.labels{suffix}"))
-
-    def compare(self, key: str, mine: Tensor | float | None) -> None:
-        assert mine is not None, f"{self.name}: {key} was not computed"
-        wanted = self.arrays[f"f64.{key}"]
-        got = torch.as_tensor(mine).detach().numpy()
-        assert got.shape == wanted.shape, key
-        if wanted.dtype.kind == "i":
-            assert np.array_equal(got, wanted), f"{self.name}: {key} differs"
-            return
-        finite = np.isfinite(wanted)
-        assert np.array_equal(np.isfinite(got), finite), f"{self.name}: {key} is masked elsewhere"
-        error = float(np.abs(got[finite] - wanted[finite]).max() / max(1.0, np.abs(wanted[finite]).max()))
-        self.worst[key] = error
-        assert error < LIMITS[self.dtype], f"{self.name}: {key} deviates by {error:.1e}"
-
-    def report(self) -> None:
-        label = str(self.dtype).removeprefix("torch.")
-        for key, error in sorted(self.worst.items(), key=lambda item: -item[1])[:6]:
-            print(f"{self.name:24s} {label:8s} {key:34s} {error:.1e}")
 
     def theirs(self, method: DualPrompt, *, grad: bool = False) -> dict[str, Tensor | None]:
         """Our tensors under their names and in their shapes: they keep heads apart, (..., H, d) for (..., D)."""
@@ -113,19 +84,7 @@ class Case:
         return DualPromptConfig(**{**values, **changes})
 
     def method(self, **changes: Any) -> DualPrompt:
-        vit = self.meta["config"]["vit"]
-        model = VisionTransformer(
-            img_size=vit["img_size"],
-            patch_size=vit["patch_size"],
-            embed_dim=vit["width"],
-            depth=vit["depth"],
-            num_heads=vit["heads"],
-            mlp_ratio=vit["mlp_ratio"],
-            num_classes=0,
-        )
-        prefix = "backbone."
-        model.load_state_dict({k.removeprefix(prefix): self.tensor(k) for k in self.arrays if k.startswith(prefix)})
-        method = make(model, self.config(**changes), self.dtype)
+        method = make(self.vit(), self.config(**changes), self.dtype)
         pool = "prompt" if self.jax else "e_prompt"
         with torch.no_grad():
             method.pool.prefixes.copy_(self.tensor(f"method.{pool}.prompt").flatten(-2))
@@ -160,21 +119,7 @@ DEPTH = 4  # of the recorded backbones
 def make(
     model: VisionTransformer, config: DualPromptConfig, dtype: torch.dtype, scenario: Scenario = SCENARIO
 ) -> DualPrompt:
-    backbone = Backbone(name="golden", model=model, mean=(0.0,) * 3, std=(1.0,) * 3, sha256="")
-    context = Context(
-        backbone=backbone,
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=InputPipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
-        uses=uses(config),
-        method="dualprompt",
-    )
-    return DualPrompt(config, context).to(dtype)
-
-
-def begin(method: DualPrompt, task: int, scenario: Scenario = SCENARIO) -> None:
-    method.begin_experience(ExperienceView(scenario, task, method.context.uses, "dualprompt"))
-    method.train()
+    return DualPrompt(config, context_of(SPEC, config, scenario, backbone=backbone_of(model))).to(dtype)
 
 
 def compare_training(case: Case, task: int, method: DualPrompt, twin: DualPrompt, batch: Batch, stem: str = "") -> None:
@@ -204,7 +149,7 @@ def compare_training(case: Case, task: int, method: DualPrompt, twin: DualPrompt
 @DTYPES
 @pytest.mark.parametrize("name", ["correct_layout", "correct_layout_batchwise", "port_layout_bug"])
 def test_three_training_steps_equal_dualprompt_pytorch(name: str, dtype: torch.dtype) -> None:
-    case = Case(name, dtype)
+    case = Case(GOLDEN, name, dtype)
     method, twin = case.method(), case.method(clip=0.0)
     frozen = {key: value.clone() for key, value in method.backbone.state_dict().items()}
     with torch.no_grad():
@@ -217,7 +162,7 @@ def test_three_training_steps_equal_dualprompt_pytorch(name: str, dtype: torch.d
     for learner in (method, twin):
         # The recorded run begins here: no slots are copied from the task before.
         learner.config = case.config(copy_slots=False, clip=learner.config.clip)
-        begin(learner, task)
+        begin(learner, SCENARIO, task)
     compare_training(case, task, method, twin, case.batch())
     assert all(torch.equal(value, frozen[key]) for key, value in method.backbone.state_dict().items())
     assert all(p.grad is None and not p.requires_grad for p in method.backbone.parameters())
@@ -226,17 +171,17 @@ def test_three_training_steps_equal_dualprompt_pytorch(name: str, dtype: torch.d
 
 @DTYPES
 def test_second_task_copies_slots_and_starts_a_new_optimizer(dtype: torch.dtype) -> None:
-    case = Case("correct_layout", dtype)
+    case = Case(GOLDEN, "correct_layout", dtype)
     method = case.method()
-    begin(method, 0)
+    begin(method, SCENARIO, 0)
     for _ in range(3):
         method.train_step(case.batch())
     if dtype == torch.float32:  # three steps of Adam have drifted apart: start where they did
         restart(case, method)
     twin = case.method(clip=0.0)
     twin.load_state_dict(method.state_dict())
-    begin(method, 1)
-    begin(twin, 1)
+    begin(method, SCENARIO, 1)
+    begin(twin, SCENARIO, 1)
     for name, value in case.theirs(method).items():
         case.compare(f"next_task.start.{name}", value)
     compare_training(case, 1, method, twin, case.batch("_next"), stem="next_task.")
@@ -258,11 +203,11 @@ def restart(case: Case, method: DualPrompt) -> None:
 
 @DTYPES
 def test_features_gradients_and_clip_equal_jax(dtype: torch.dtype) -> None:
-    case = Case("jax_official", dtype)
+    case = Case(GOLDEN, "jax_official", dtype)
     method, twin = case.method(copy_slots=False), case.method(copy_slots=False, clip=0.0)
     task, batch = case.meta["config"]["task_id"], case.batch()
-    begin(method, task)
-    begin(twin, task)
+    begin(method, SCENARIO, task)
+    begin(twin, SCENARIO, task)
     with torch.no_grad():
         case.compare_pass("eval", method, method.eval().run(case.tensor("input.eval_images")))
         case.compare_pass("train", method, method.run(batch.images, training=True), task)
@@ -296,7 +241,7 @@ def fixture_method(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> DualPromp
         method.pool.keys.copy_(fill("dual.key", (4, 32)))
         method.head.weight.copy_(vit_weight("head.weight", (6, 32)))
         method.head.bias.copy_(vit_weight("head.bias", (6,)))
-    begin(method, 1, scenario)
+    begin(method, scenario, 1)
     similarity = method.pool.similarity
     monkeypatch.setattr(method.pool, "similarity", lambda query: similarity(fill("query3", (4, 32)).float()))
     return method

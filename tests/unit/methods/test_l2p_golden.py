@@ -6,25 +6,24 @@ dd8836e at toy size; see the ``reference`` field of each json. ``pytest -s`` pri
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from bench_methods._prompt_learner import Pass
-from bench_methods.l2p import L2P, L2PConfig, uses
-from benchmark.api import Batch, Context, ExperienceView, Scenario
-from benchmark.backbones.loading import Backbone
+from bench_methods.l2p import L2P, L2PConfig, bench_register_methods
+from benchmark.api import Batch, Scenario
 from benchmark.backbones.prompted_vit import position_table
+from benchmark.testing.by_hand import backbone_of, begin, context_of
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
+from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import toy_scenario
-from benchmark.transforms import InputPipeline
 
+(SPEC,) = bench_register_methods()
 GOLDEN = Path(__file__).parents[2] / "golden" / "l2p"
 TRAINABLE = {
     "prompt.prompt": "pool.prompts",
@@ -32,46 +31,15 @@ TRAINABLE = {
     "head.weight": "head.weight",
     "head.bias": "head.bias",
 }
-LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
-class Case:
-    """Arrays of one case, and the largest deviation of every quantity compared so far."""
+class Case(Recorded):
+    """A recorded case, and L2P as it was there."""
 
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
-        self.name, self.dtype = name, dtype
-        self.meta: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
-        with np.load(GOLDEN / f"{name}.npz") as arrays:
-            self.arrays = {key: arrays[key] for key in arrays.files}
-        self.worst: dict[str, float] = {}
-
-    def tensor(self, key: str) -> Tensor:
-        value = torch.from_numpy(self.arrays[key])
-        return value.to(self.dtype) if value.is_floating_point() else value
-
-    def part(self, prefix: str) -> dict[str, Tensor]:
-        return {key[len(prefix) :]: self.tensor(key) for key in self.arrays if key.startswith(prefix)}
-
-    def compare(self, key: str, mine: Tensor | float | None) -> None:
-        assert mine is not None, f"{self.name}: {key} was not computed"
-        wanted = self.arrays[f"f64.{key}"]
-        got = torch.as_tensor(mine).detach().numpy()
-        if wanted.shape[:1] == (1,) and got.shape == wanted.shape[1:]:
-            got = got[None]  # dd8836e keeps an axis for layers
-        assert got.shape == wanted.shape, key
-        if wanted.dtype.kind == "i":
-            assert np.array_equal(got, wanted), f"{self.name}: {key} differs"
-            return
-        finite = np.isfinite(wanted)
-        assert np.array_equal(np.isfinite(got), finite), f"{self.name}: {key} is masked elsewhere"
-        error = float(np.abs(got[finite] - wanted[finite]).max() / max(1.0, np.abs(wanted[finite]).max()))
-        self.worst[key] = error
-        assert error < LIMITS[self.dtype], f"{self.name}: {key} deviates by {error:.1e}"
-
-    def report(self) -> None:
-        label = str(self.dtype).removeprefix("torch.")
-        for key, error in sorted(self.worst.items(), key=lambda item: -item[1])[:6]:
-            print(f"{self.name:24s} {label:8s} {key:34s} {error:.1e}")
+    def compare(self, key: str, mine: Tensor | float | None, *, limit: float | None = None) -> None:
+        if isinstance(mine, Tensor) and self.arrays[f"f64.{key}"].ndim > mine.ndim:
+            mine = mine[None]  # dd8836e keeps an axis for layers
+        super().compare(key, mine, limit=limit)
 
     def config(self, **changes: Any) -> L2PConfig:
         raw = self.meta["config"]
@@ -97,18 +65,7 @@ class Case:
         return L2PConfig(**{**values, **changes})
 
     def method(self, **changes: Any) -> L2P:
-        vit = self.meta["config"]["vit"]
-        model = VisionTransformer(
-            img_size=vit["img_size"],
-            patch_size=vit["patch_size"],
-            embed_dim=vit["width"],
-            depth=vit["depth"],
-            num_heads=vit["heads"],
-            mlp_ratio=vit["mlp_ratio"],
-            num_classes=0,
-        )
-        model.load_state_dict(self.part("backbone."))
-        method = make(model, self.config(**changes), self.dtype)
+        method = make(self.vit(), self.config(**changes), self.dtype)
         start = self.part("method.")
         with torch.no_grad():
             for theirs, ours in TRAINABLE.items():
@@ -121,21 +78,7 @@ SCENARIO = toy_scenario(experiences=4, classes=3, train=1, test=1)
 
 
 def make(model: VisionTransformer, config: L2PConfig, dtype: torch.dtype, scenario: Scenario = SCENARIO) -> L2P:
-    backbone = Backbone(name="golden", model=model, mean=(0.0,) * 3, std=(1.0,) * 3, sha256="")
-    context = Context(
-        backbone=backbone,
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=InputPipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
-        uses=uses(config),
-        method="l2p",
-    )
-    return L2P(config, context).to(dtype)
-
-
-def begin(method: L2P, task: int, scenario: Scenario = SCENARIO) -> None:
-    method.begin_experience(ExperienceView(scenario, task, method.context.uses, "l2p"))
-    method.train()
+    return L2P(config, context_of(SPEC, config, scenario, backbone=backbone_of(model))).to(dtype)
 
 
 def compare_pass(case: Case, prefix: str, result: Pass) -> None:
@@ -176,11 +119,11 @@ def compare_training(case: Case, method: L2P, twin: L2P, batch: Batch, stem: str
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("name", ["batchwise", "per_sample", "prompt_mask_two_tasks"])
 def test_three_training_steps_equal_l2p_pytorch(name: str, dtype: torch.dtype) -> None:
-    case = Case(name, dtype)
+    case = Case(GOLDEN, name, dtype)
     task = case.meta["config"]["task_id"]
     method, twin = case.method(), case.method(clip=0.0)
-    begin(method, task)
-    begin(twin, task)
+    begin(method, SCENARIO, task)
+    begin(twin, SCENARIO, task)
     case.compare(
         "pos_embed_extended",
         position_table(method.backbone, case.meta["config"]["top_k"] * case.meta["config"]["prompt_length"]),
@@ -196,15 +139,15 @@ def test_three_training_steps_equal_l2p_pytorch(name: str, dtype: torch.dtype) -
 
 
 def test_second_task_copies_slots_and_starts_a_new_optimizer() -> None:
-    case = Case("prompt_mask_two_tasks", torch.float64)
+    case = Case(GOLDEN, "prompt_mask_two_tasks", torch.float64)
     method = case.method()
-    begin(method, 0)
+    begin(method, SCENARIO, 0)
     for _ in range(3):
         method.train_step(Batch(case.tensor("input.images"), case.tensor("input.labels")))
     twin = case.method(clip=0.0)
     twin.load_state_dict(method.state_dict())
-    begin(method, 1)
-    begin(twin, 1)
+    begin(method, SCENARIO, 1)
+    begin(twin, SCENARIO, 1)
     for theirs, ours in TRAINABLE.items():
         case.compare(f"next_task.start.{theirs}", method.get_parameter(ours))
     batch = Batch(case.tensor("input.images_next"), case.tensor("input.labels_next"))
@@ -217,11 +160,11 @@ def test_second_task_copies_slots_and_starts_a_new_optimizer() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("name", ["jax_v1", "jax_v2"])
 def test_features_gradients_and_clip_equal_jax(name: str, dtype: torch.dtype) -> None:
-    case = Case(name, dtype)
+    case = Case(GOLDEN, name, dtype)
     method, twin = case.method(), case.method(clip=0.0)
     task = case.meta["config"]["task_id"]
-    begin(method, task)
-    begin(twin, task)
+    begin(method, SCENARIO, task)
+    begin(twin, SCENARIO, task)
     with torch.no_grad():
         compare_pass(case, "eval", method.eval().run(case.tensor("input.eval_images")))
         compare_pass(case, "train", method.run(case.tensor("input.images"), training=True))
@@ -247,7 +190,7 @@ def test_features_gradients_and_clip_equal_jax(name: str, dtype: torch.dtype) ->
     ("readout", "key"), [("token", "head_token"), ("prompt", "head_prompt"), ("token+prompt", "head_token_plus_prompt")]
 )
 def test_other_head_inputs_equal_l2p_pytorch(readout: Any, key: str) -> None:
-    case = Case("batchwise", torch.float64)
+    case = Case(GOLDEN, "batchwise", torch.float64)
     method = case.method(readout=readout)
     with torch.no_grad():
         result = method.eval().run(case.tensor("input.eval_images"))
@@ -312,7 +255,7 @@ def test_closed_form_fixtures(
         method.pool.keys.copy_(fill("l2p.key", (4, 32)))
         method.head.weight.copy_(vit_weight("head.weight", (6, 32)))
         method.head.bias.copy_(vit_weight("head.bias", (6,)))
-    begin(method, 1, scenario)
+    begin(method, scenario, 1)
     similarity = method.pool.similarity
     monkeypatch.setattr(method.pool, "similarity", lambda query: similarity(fill("query3", (4, 32)).float()))
     batch = Batch(image_batch(count=4), torch.tensor([3, 4, 5, 4]))

@@ -5,7 +5,6 @@ See the ``reference`` field of each json. ``pytest -s`` prints the deviations.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,65 +15,30 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bench_methods.ranpac import RanPAC, RanPACConfig, bench_register_methods
-from benchmark.api import Batch, Context, ExperienceView
+from benchmark.api import Batch, Scenario
 from benchmark.backbones.adapters import AdaptFormer
-from benchmark.backbones.loading import Backbone
 from benchmark.backbones.prototypes import ClassMeans
 from benchmark.backbones.ridge import RIDGES
 from benchmark.backbones.scale_shift import ScaleShift, places
+from benchmark.testing.by_hand import backbone_of, begin, context_of
 from benchmark.testing.closed_form import fill
+from benchmark.testing.recorded import LIMITS, Recorded
 from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
 
+(SPEC,) = bench_register_methods()
 GOLDEN = Path(__file__).parents[2] / "golden" / "ranpac"
-LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
 both = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 
 
-class Case:
-    """Arrays of one case, and the largest deviation of every quantity compared so far."""
-
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
-        self.name, self.dtype = name, dtype
-        self.meta: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
-        with np.load(GOLDEN / f"{name}.npz") as arrays:
-            self.arrays = {key: arrays[key] for key in arrays.files}
-        self.worst: dict[str, float] = {}
-
-    def tensor(self, key: str) -> Tensor:
-        value = torch.from_numpy(self.arrays[key])
-        return value.to(self.dtype) if value.is_floating_point() else value
-
-    def part(self, prefix: str) -> dict[str, Tensor]:
-        return {key[len(prefix) :]: self.tensor(key) for key in self.arrays if key.startswith(prefix)}
-
-    def compare(self, key: str, mine: Tensor | float | None, limit: float | None = None) -> None:
-        assert mine is not None, f"{self.name}: {key} was not computed"
-        wanted, got = self.arrays[f"f64.{key}"], torch.as_tensor(mine).detach().numpy()
-        assert got.shape == wanted.shape, key
-        error = float(np.abs(got - wanted).max() / max(1.0, np.abs(wanted).max()))
-        self.worst[key] = error
-        assert error < (limit or LIMITS[self.dtype]), f"{self.name}: {key} deviates by {error:.1e}"
-
-    def report(self, label: str = "") -> None:
-        precision = str(self.dtype).removeprefix("torch.")
-        for key, error in sorted(self.worst.items(), key=lambda item: -item[1])[:5]:
-            print(f"{self.name:22s} {label:7s} {precision:8s} {key:40s} {error:.1e}")
+def stream(classes: int) -> Scenario:
+    """One experience with all classes."""
+    return toy_scenario(experiences=1, classes=classes, train=24 // classes, test=1)
 
 
 def make(model: VisionTransformer, classes: int, **options: Any) -> RanPAC:
     """The plugin's own class, before an experience with all classes: 4 batches a pass, so lr stays for a while."""
-    (spec,) = bench_register_methods()
     config = RanPACConfig(**{"batch_size": 6, "projection": 0, **options})
-    context = Context(
-        backbone=Backbone(name="golden", model=model, mean=(0.0,) * 3, std=(1.0,) * 3, sha256=""),
-        device=torch.device("cpu"),
-        scenario=toy_scenario(experiences=1, classes=classes, train=24 // classes, test=1),
-        pipeline=InputPipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
-        uses=spec.uses_of(config),
-        method="ranpac",
-    )
-    return RanPAC(config, context)
+    return RanPAC(config, context_of(SPEC, config, stream(classes), backbone=backbone_of(model)))
 
 
 # --- phase 2: sums, ridge parameter, solution ------------------------------------------------------
@@ -84,7 +48,7 @@ def make(model: VisionTransformer, classes: int, **options: Any) -> RanPAC:
 @pytest.mark.parametrize("solver", ["double", "lu"])
 @pytest.mark.parametrize("name", ["projection", "no_projection", "pilot_cosine_scoring"])
 def test_two_tasks_from_given_features_equal_the_official_heads(name: str, solver: str, dtype: torch.dtype) -> None:
-    case = Case(name, dtype)
+    case = Recorded(GOLDEN, name, dtype)
     scoring = "cosine" if name.startswith("pilot") else "linear"
     matrix = case.part("method.").get("W_rand")
     columns = 0 if matrix is None else matrix.shape[1]
@@ -178,19 +142,9 @@ def ours(method: RanPAC, name: str) -> Tensor:
 @both
 @pytest.mark.parametrize("kind", KINDS)
 def test_three_steps_of_the_first_session_equal_the_official_ones(kind: str, dtype: torch.dtype) -> None:
-    case = Case(f"phase1_{kind}", dtype)
+    case = Recorded(GOLDEN, f"phase1_{kind}", dtype)
     config, optimizer = case.meta["config"], case.meta["optimizer"]
-    vit = config["vit"]
-    model = VisionTransformer(
-        img_size=vit["img_size"],
-        patch_size=vit["patch_size"],
-        embed_dim=vit["width"],
-        depth=vit["depth"],
-        num_heads=vit["heads"],
-        mlp_ratio=vit["mlp_ratio"],
-        num_classes=0,
-    )
-    model.load_state_dict(case.part("backbone."))
+    model = case.vit()
     sizes = {"bottleneck": config["bottleneck"], "prompts": config["prompt_tokens"]}
     method = make(
         model,
@@ -204,8 +158,7 @@ def test_three_steps_of_the_first_session_equal_the_official_ones(kind: str, dty
         **{name: value for name, value in sizes.items() if value is not None},
     ).to(dtype)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    scenario = toy_scenario(experiences=1, classes=config["num_classes"], train=24 // config["num_classes"], test=1)
-    method.begin_experience(ExperienceView(scenario, 0, method.context.uses, "ranpac"))
+    begin(method, stream(config["num_classes"]), 0)
     start = case.part("method.")
     trained = [p for group in method.optimizer.param_groups for p in group["params"]]  # type: ignore[union-attr]
     assert {id(ours(method, name)) for name in start} == {id(p) for p in trained}

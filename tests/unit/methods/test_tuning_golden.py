@@ -7,13 +7,11 @@
 from __future__ import annotations
 
 import copy
-import json
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -21,15 +19,14 @@ from torch import Tensor
 
 from bench_methods import adapter, bias, finetune, linear_probe, lora, mlp_k, partial_k, side_tuning
 from bench_methods._classifier import Classifier
-from benchmark.api import Batch, Context, ExperienceView
-from benchmark.backbones.loading import Backbone
+from benchmark.api import Batch
 from benchmark.specs import MethodSpec
+from benchmark.testing.by_hand import backbone_of, begin, context_of
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
+from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import toy_scenario
-from benchmark.transforms import InputPipeline
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
 def spec_of(module: ModuleType) -> MethodSpec:
@@ -42,18 +39,9 @@ def make(module: ModuleType, model: VisionTransformer, classes: int, dtype: Any,
     spec = spec_of(module)
     config = spec.config(**options)
     scenario = toy_scenario(experiences=1, classes=classes, train=1, test=1)
-    context = Context(
-        backbone=Backbone(name="golden", model=model, mean=(0.0,) * 3, std=(1.0,) * 3, sha256=""),
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=InputPipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
-        uses=spec.uses_of(config),
-        method=spec.name,
-    )
-    method = spec.build(config, context).to(dtype)
+    method = spec.build(config, context_of(spec, config, scenario, backbone=backbone_of(model))).to(dtype)
     assert isinstance(method, Classifier)
-    method.begin_experience(ExperienceView(scenario, 0, context.uses, spec.name))
-    method.train()
+    begin(method, scenario, 0)
     return method
 
 
@@ -70,55 +58,8 @@ def ours(name: str) -> str:
     return name if name.startswith("head.") else f"backbone.{name}"
 
 
-class Case:
-    """Arrays of one case, and the largest deviation of every quantity compared so far."""
-
-    def __init__(self, folder: str, name: str, dtype: Any) -> None:
-        self.name, self.dtype = f"{folder}/{name}", dtype
-        self.meta: dict[str, Any] = json.loads((GOLDEN / folder / f"{name}.json").read_text())
-        with np.load(GOLDEN / folder / f"{name}.npz") as arrays:
-            self.arrays = {key: arrays[key] for key in arrays.files}
-        self.worst: dict[str, float] = {}
-
-    def tensor(self, key: str) -> Tensor:
-        value = torch.from_numpy(self.arrays[key])
-        return value.to(self.dtype) if value.is_floating_point() else value
-
-    def part(self, prefix: str) -> dict[str, Tensor]:
-        return {key[len(prefix) :]: self.tensor(key) for key in self.arrays if key.startswith(prefix)}
-
-    def recorded(self, prefix: str) -> list[str]:
-        return [key.removeprefix("f64.") for key in self.arrays if key.startswith(f"f64.{prefix}")]
-
-    def compare(self, key: str, mine: Tensor | None) -> None:
-        assert mine is not None, f"{self.name}: {key} was not computed"
-        wanted = self.arrays[f"f64.{key}"]
-        got = mine.detach().numpy()
-        assert got.shape == wanted.shape, key
-        error = float(np.abs(got - wanted).max() / max(1.0, np.abs(wanted).max()))
-        self.worst[key] = error
-        assert error < LIMITS[self.dtype], f"{self.name}: {key} deviates by {error:.1e}"
-
-    def report(self) -> None:
-        label = str(self.dtype).removeprefix("torch.")
-        for kind in ("features", "logits", "loss", "grad", "after3"):
-            found = {key: error for key, error in self.worst.items() if kind in key.split(".")[-1] + key.split(".")[0]}
-            if found:
-                print(f"{self.name:32s} {label:8s} {kind:9s} {max(found.values()):.1e}")
-
-    def vit(self) -> VisionTransformer:
-        vit = self.meta["config"]["vit"]
-        model = VisionTransformer(
-            img_size=vit["img_size"],
-            patch_size=vit["patch_size"],
-            embed_dim=vit["width"],
-            depth=vit["depth"],
-            num_heads=vit["heads"],
-            mlp_ratio=vit["mlp_ratio"],
-            num_classes=0,
-        )
-        model.load_state_dict(self.part("backbone."))
-        return model
+class Case(Recorded):
+    """A recorded case, and the method as it was there."""
 
     def method(self, module: ModuleType, **options: Any) -> Classifier:
         solver = self.meta["config"]["solver"]
@@ -176,7 +117,7 @@ CASES: list[tuple[str, str, ModuleType, dict[str, Any]]] = [
 def test_three_steps_equal_the_official_code(
     folder: str, name: str, module: ModuleType, options: dict[str, Any], dtype: Any
 ) -> None:
-    case = Case(folder, name, dtype)
+    case = Case(GOLDEN / folder, name, dtype)
     method = case.method(module, **options)
     start = {key: value.clone() for key, value in method.state_dict().items()}
     images, labels = case.tensor("input.images"), case.tensor("input.labels")
@@ -200,14 +141,14 @@ def test_three_steps_equal_the_official_code(
         losses.append(torch.as_tensor(method.train_step(Batch(images, labels))["loss"]))
         if step == 0:
             case.compare("train.loss_total", losses[0])
-            for key in case.recorded("grad."):
+            for key in case.computed("grad."):
                 case.compare(key, gradient_of(method, key.removeprefix("grad.")))
     case.compare("steps.loss_total", torch.stack(losses))
     # Adam turns a gradient of 1e-8 into a step of either sign in float32.
     if dtype == torch.float64 or case.meta["config"]["solver"]["OPTIMIZER"] == "sgd":
-        for key in case.recorded("after3."):
+        for key in case.computed("after3."):
             case.compare(key, parameter_of(method, key.removeprefix("after3.")))
-        for key in case.recorded("after3_buffers."):
+        for key in case.computed("after3_buffers."):
             case.compare(key, method.get_buffer(ours(key.removeprefix("after3_buffers."))))
         with torch.no_grad():
             method.eval()
@@ -222,7 +163,7 @@ def test_three_steps_equal_the_official_code(
 
 def test_train_logits_of_the_official_code() -> None:
     for folder, name, module, options in CASES:
-        case = Case(folder, name, torch.float64)
+        case = Case(GOLDEN / folder, name, torch.float64)
         method = case.method(module, **options)
         with torch.no_grad():
             case.compare("train.logits", method.logits(case.tensor("input.images")))
@@ -242,16 +183,9 @@ def on_meta(module: ModuleType, classes: int = 100, **options: Any) -> Classifie
     spec = spec_of(module)
     config = spec.config(**options)
     scenario = toy_scenario(experiences=1, classes=2, train=1, test=1)
-    context = Context(
-        backbone=Backbone(name="base", model=copy.deepcopy(vit_base()), mean=(0.0,) * 3, std=(1.0,) * 3, sha256=""),
-        device=torch.device("meta"),
-        scenario=scenario,
-        pipeline=InputPipeline("plain", size=224, mean=(0.0,) * 3, std=(1.0,) * 3),
-        uses=spec.uses_of(config),
-        method=spec.name,
-    )
+    backbone = backbone_of(copy.deepcopy(vit_base()))
     with torch.device("meta"):
-        method = spec.build(config, context)
+        method = spec.build(config, context_of(spec, config, scenario, backbone=backbone, device="meta"))
         assert isinstance(method, Classifier)
         method.head.grow(classes)
     return method
@@ -274,7 +208,7 @@ SELECTIONS: list[tuple[str, ModuleType, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("kind", "module", "options"), SELECTIONS, ids=[row[0] for row in SELECTIONS])
 def test_names_and_counts_of_what_trains(kind: str, module: ModuleType, options: dict[str, Any]) -> None:
-    case = Case("parameter_selection", "names", torch.float64)
+    case = Case(GOLDEN / "parameter_selection", "names", torch.float64)
     method = on_meta(module, **options)
     names = {ours(name).replace("head.last_layer.", "head.") for name in case.meta["trainable"][kind]}
     assert set(trainable(method)) == names

@@ -6,72 +6,34 @@ field of each json. ``pytest -s`` prints the deviations.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
-from bench_methods.visual_prompting import VisualPrompting, VisualPromptingConfig
-from benchmark.api import Batch, Context, ExperienceView
+from bench_methods.visual_prompting import VisualPrompting, VisualPromptingConfig, bench_register_methods
+from benchmark.api import Batch
 from benchmark.backbones.label_mapping import LabelMapping, count_matrix, frequent
-from benchmark.backbones.loading import Backbone
 from benchmark.backbones.pixel_prompts import AdditiveProgram, ExpansiveProgram, PatchPrompt
+from benchmark.testing.by_hand import backbone_of, begin, context_of
+from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import toy_scenario
 from benchmark.transforms import NORMALIZATIONS, InputPipeline
 
+(SPEC,) = bench_register_methods()
 GOLDEN = Path(__file__).parents[2] / "golden" / "visual_prompting"
-LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 
 
-class Case:
-    """Arrays of one case, and the largest deviation of every quantity compared so far."""
-
-    def __init__(self, name: str, dtype: Any) -> None:
-        self.name, self.dtype = name, dtype
-        self.meta: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
-        with np.load(GOLDEN / f"{name}.npz") as arrays:
-            self.arrays = {key: arrays[key] for key in arrays.files}
-        self.worst: dict[str, float] = {}
-
-    def tensor(self, key: str) -> Tensor:
-        value = torch.from_numpy(self.arrays[key])
-        return value.to(self.dtype) if value.is_floating_point() else value
-
-    def part(self, prefix: str) -> dict[str, Tensor]:
-        return {key[len(prefix) :]: self.tensor(key) for key in self.arrays if key.startswith(prefix)}
-
-    def compare(self, key: str, mine: Tensor) -> None:
-        wanted = self.arrays[f"f64.{key}"]
-        got = mine.detach().numpy()
-        assert got.shape == wanted.shape, key
-        error = float(np.abs(got - wanted).max() / max(1.0, np.abs(wanted).max()))
-        self.worst[key] = error
-        assert error < LIMITS[self.dtype], f"{self.name}: {key} deviates by {error:.1e}"
-
-    def report(self) -> None:
-        label = str(self.dtype).removeprefix("torch.")
-        for key, error in sorted(self.worst.items(), key=lambda item: -item[1])[:6]:
-            print(f"{self.name:20s} {label:8s} {key:24s} {error:.1e}")
+class Case(Recorded):
+    """A recorded case, and visual prompting as it was there."""
 
     def method(self, **changes: Any) -> VisualPrompting:
         """The plugin's class at the start of a task of six steps."""
         config, vit = self.meta["config"], self.meta["config"]["vit"]
-        model = VisionTransformer(
-            img_size=vit["img_size"],
-            patch_size=vit["patch_size"],
-            embed_dim=vit["width"],
-            depth=vit["depth"],
-            num_heads=vit["heads"],
-            mlp_ratio=vit["mlp_ratio"],
-            num_classes=0,
-        )
-        model.load_state_dict(self.part("backbone."))
         classifier = nn.Linear(vit["width"], config["source_classes"]).requires_grad_(False)
         classifier.load_state_dict(self.part("method.source_head."))
         options = VisualPromptingConfig(
@@ -88,19 +50,10 @@ class Case:
             **changes,
         )
         scenario = toy_scenario(experiences=1, classes=7, train=config["total_steps"], test=1)
-        context = Context(
-            backbone=Backbone(
-                name="golden", model=model, mean=(0.0,) * 3, std=(1.0,) * 3, sha256="", classifier=classifier
-            ),
-            device=torch.device("cpu"),
-            scenario=scenario,
-            pipeline=InputPipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
-            uses=frozenset({"boundaries"}),
-            method="visual-prompting",
-        )
-        method = VisualPrompting(options, context).to(self.dtype)
-        method.begin_experience(ExperienceView(scenario, 0, context.uses, "visual-prompting"))
-        return method.train()
+        backbone = backbone_of(self.vit(), classifier=classifier)
+        method = VisualPrompting(options, context_of(SPEC, options, scenario, backbone=backbone)).to(self.dtype)
+        begin(method, scenario, 0)
+        return method
 
 
 def ours(name: str) -> str:
@@ -111,7 +64,7 @@ def ours(name: str) -> str:
 @DTYPES
 @pytest.mark.parametrize("name", ["padding", "fixed_patch", "random_patch"])
 def test_three_steps_equal_the_official_code(name: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case(name, dtype)
+    case = Case(GOLDEN, name, dtype)
     method = case.method()
     start = {key: value for key, value in case.part("method.").items() if not key.startswith("source_head")}
     with torch.no_grad():
@@ -167,7 +120,7 @@ def test_three_steps_equal_the_official_code(name: str, dtype: Any, monkeypatch:
 
 @DTYPES
 def test_programs_and_mappings_equal_the_official_code(dtype: Any) -> None:
-    case = Case("label_mapping_ilm", dtype)
+    case = Case(GOLDEN, "label_mapping_ilm", dtype)
     sizes = case.meta["config"]
     logits, labels = case.tensor("input.source_logits"), case.tensor("input.labels")
     sources, targets = sizes["source_classes"], sizes["target_classes"]

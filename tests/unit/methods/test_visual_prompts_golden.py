@@ -7,12 +7,10 @@ see the ``reference`` field of each json. ``pytest -s`` prints the deviations.
 from __future__ import annotations
 
 import copy
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -21,16 +19,16 @@ from torch import Tensor
 from bench_methods import prefix_tuning, vpt
 from bench_methods._classifier import Classifier
 from bench_methods.vpt import VPT
-from benchmark.api import Batch, Context, ExperienceView
+from benchmark.api import Batch
 from benchmark.backbones import visual_prompts
-from benchmark.backbones.loading import Backbone
 from benchmark.specs import MethodSpec
+from benchmark.testing.by_hand import backbone_of, begin, context_of
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
+from benchmark.testing.recorded import LIMITS, Recorded
 from benchmark.testing.toys import toy_scenario
-from benchmark.transforms import NORMALIZATIONS, InputPipeline
+from benchmark.transforms import NORMALIZATIONS
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
 SPECS: dict[str, MethodSpec] = {
     spec.name: spec for module in (vpt, prefix_tuning) for spec in module.bench_register_methods()
 }
@@ -41,69 +39,12 @@ def make(name: str, model: VisionTransformer, classes: int, dtype: Any, **option
     spec = SPECS[name]
     config = spec.config(**options)
     scenario = toy_scenario(experiences=1, classes=classes, train=1, test=1)
-    context = Context(
-        backbone=Backbone(name="golden", model=model, mean=(0.0,) * 3, std=(1.0,) * 3, sha256=""),
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=InputPipeline("plain", size=32, mean=NORMALIZATIONS["imagenet"][0], std=NORMALIZATIONS["imagenet"][1]),
-        uses=spec.uses_of(config),
-        method=spec.name,
-    )
-    method = spec.build(config, context).to(dtype)
+    mean, std = NORMALIZATIONS["imagenet"]
+    backbone = backbone_of(model, mean=mean, std=std)
+    method = spec.build(config, context_of(spec, config, scenario, backbone=backbone)).to(dtype)
     assert isinstance(method, Classifier)
-    method.begin_experience(ExperienceView(scenario, 0, context.uses, spec.name))
-    return method.train()
-
-
-class Case:
-    """Arrays of one case, and the largest deviation of every quantity compared so far."""
-
-    def __init__(self, folder: str, name: str, dtype: Any) -> None:
-        self.name, self.dtype = f"{folder}/{name}", dtype
-        self.meta: dict[str, Any] = json.loads((GOLDEN / folder / f"{name}.json").read_text())
-        with np.load(GOLDEN / folder / f"{name}.npz") as arrays:
-            self.arrays = {key: arrays[key] for key in arrays.files}
-        self.worst: dict[str, float] = {}
-
-    def tensor(self, key: str) -> Tensor:
-        value = torch.from_numpy(self.arrays[key])
-        return value.to(self.dtype) if value.is_floating_point() else value
-
-    def part(self, prefix: str) -> dict[str, Tensor]:
-        return {key[len(prefix) :]: self.tensor(key) for key in self.arrays if key.startswith(prefix)}
-
-    def recorded(self, prefix: str) -> list[str]:
-        return [key.removeprefix("f64.") for key in self.arrays if key.startswith(f"f64.{prefix}")]
-
-    def compare(self, key: str, mine: Tensor | None) -> None:
-        assert mine is not None, f"{self.name}: {key} was not computed"
-        wanted = self.arrays[f"f64.{key}"]
-        got = mine.detach().numpy()
-        assert got.shape == wanted.shape, key
-        error = float(np.abs(got - wanted).max() / max(1.0, np.abs(wanted).max()))
-        self.worst[key] = error
-        assert error < LIMITS[self.dtype], f"{self.name}: {key} deviates by {error:.1e}"
-
-    def report(self) -> None:
-        label = str(self.dtype).removeprefix("torch.")
-        for kind in ("features", "logits", "loss", "grad", "after3"):
-            found = {key: error for key, error in self.worst.items() if kind in key.split(".")[-1] + key.split(".")[0]}
-            if found:
-                print(f"{self.name:32s} {label:8s} {kind:9s} {max(found.values()):.1e}")
-
-    def vit(self) -> VisionTransformer:
-        vit = self.meta["config"]["vit"]
-        model = VisionTransformer(
-            img_size=vit["img_size"],
-            patch_size=vit["patch_size"],
-            embed_dim=vit["width"],
-            depth=vit["depth"],
-            num_heads=vit["heads"],
-            mlp_ratio=vit["mlp_ratio"],
-            num_classes=0,
-        )
-        model.load_state_dict(self.part("backbone."))
-        return model
+    begin(method, scenario, 0)
+    return method
 
 
 def pick(method: Classifier, name: str, *, gradient: bool = False) -> Tensor | None:
@@ -139,7 +80,7 @@ def put(method: Classifier, values: dict[str, Tensor]) -> None:
             target.copy_(value)
 
 
-def train_and_compare(case: Case, method: Classifier) -> None:
+def train_and_compare(case: Recorded, method: Classifier) -> None:
     """Features, logits, three steps, and that nothing moves but what was promised."""
     start = {key: value.clone() for key, value in method.state_dict().items()}
     images, labels = case.tensor("input.images"), case.tensor("input.labels")
@@ -160,10 +101,10 @@ def train_and_compare(case: Case, method: Classifier) -> None:
         losses.append(torch.as_tensor(method.train_step(Batch(images, labels))["loss"]))
         if step == 0:
             case.compare("train.loss_total", losses[0])
-            for key in case.recorded("grad."):
+            for key in case.computed("grad."):
                 case.compare(key, pick(method, key.removeprefix("grad."), gradient=True))
     case.compare("steps.loss_total", torch.stack(losses))
-    for key in case.recorded("after3."):
+    for key in case.computed("after3."):
         case.compare(key, pick(method, key.removeprefix("after3.")))
     if "f64.eval_after3.logits" in case.arrays:
         with torch.no_grad():
@@ -188,7 +129,7 @@ CASES = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("name", CASES)
 def test_three_steps_equal_the_official_vpt(name: str, dtype: Any) -> None:
-    case = Case("vpt", name, dtype)
+    case = Recorded(GOLDEN / "vpt", name, dtype)
     solver, prompt = case.meta["config"]["solver"], case.meta["config"]["prompt"]
     assert solver["OPTIMIZER"] == "sgd"
     plugin, options = CASES[name]
@@ -211,7 +152,7 @@ def test_three_steps_equal_the_official_vpt(name: str, dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("name", ["vit_direct", "vit_mlp"])
 def test_three_steps_equal_the_official_prefixes(name: str, dtype: Any) -> None:
-    case = Case("prefix_tuning", name, dtype)
+    case = Recorded(GOLDEN / "prefix_tuning", name, dtype)
     config = case.meta["config"]
     method = make(
         "prefix-tuning",
@@ -277,7 +218,7 @@ def fill_prompts(method: Classifier, values: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_every_ablation_gives_the_official_features(switch: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case("vpt", "ablations_forward", dtype)
+    case = Recorded(GOLDEN / "vpt", "ablations_forward", dtype)
     assert set(case.meta["config"]["ablations"]) == set(SWITCHES)
     official = case.meta["config"]["ablations"][switch]
     plugin, options = SWITCHES[switch]
@@ -311,16 +252,8 @@ def on_meta(name: str, classes: int, **options: Any) -> Classifier:
     config = spec.config(**options)
     scenario = toy_scenario(experiences=1, classes=2, train=1, test=1)
     with torch.device("meta"):
-        vit = copy.deepcopy(vit_base())
-        context = Context(
-            backbone=Backbone(name="base", model=vit, mean=(0.0,) * 3, std=(1.0,) * 3, sha256=""),
-            device=torch.device("meta"),
-            scenario=scenario,
-            pipeline=InputPipeline("plain", size=224, mean=(0.0,) * 3, std=(1.0,) * 3),
-            uses=spec.uses_of(config),
-            method=spec.name,
-        )
-        method = spec.build(config, context)
+        backbone = backbone_of(copy.deepcopy(vit_base()))
+        method = spec.build(config, context_of(spec, config, scenario, backbone=backbone, device="meta"))
         assert isinstance(method, Classifier)
         method.head.grow(classes)
     return method

@@ -1,0 +1,98 @@
+"""Numbers recorded from another implementation, to compare a method with.
+
+A case is a pair of files. ``NAME.npz`` holds the inputs (``input.*``), the weights of the backbone (``backbone.*``) and
+of the method, and under ``f64.`` whatever the other implementation computed from them in float64. ``NAME.json`` says
+how: under ``config`` the options, under ``reference`` the code.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
+
+
+class Recorded:
+    """Arrays of one case, and the largest deviation of every quantity compared so far.
+
+    Args:
+        folder: Where the pair of files is.
+        name: Of the files.
+        dtype: Of the tensors handed out, float64 or float32.
+
+    Attributes:
+        meta: The json.
+        arrays: The arrays by name.
+        worst: Deviations by name.
+    """
+
+    def __init__(self, folder: Path, name: str, dtype: torch.dtype) -> None:
+        self.name, self.dtype = name, dtype
+        self.meta: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        with np.load(folder / f"{name}.npz") as arrays:
+            self.arrays = {key: arrays[key] for key in arrays.files}
+        self.worst: dict[str, float] = {}
+
+    def tensor(self, key: str) -> Tensor:
+        """An array; numbers with a point in the case's precision."""
+        value = torch.from_numpy(self.arrays[key])
+        return value.to(self.dtype) if value.is_floating_point() else value
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The arrays whose names begin with a prefix, without it."""
+        return {key[len(prefix) :]: self.tensor(key) for key in self.arrays if key.startswith(prefix)}
+
+    def computed(self, prefix: str) -> list[str]:
+        """Names, for `compare`, that begin with a prefix."""
+        return [key.removeprefix("f64.") for key in self.arrays if key.startswith(f"f64.{prefix}")]
+
+    def vit(self) -> VisionTransformer:
+        """The recorded backbone, in float32."""
+        shape = self.meta["config"]["vit"]
+        model = VisionTransformer(
+            img_size=shape["img_size"],
+            patch_size=shape["patch_size"],
+            embed_dim=shape["width"],
+            depth=shape["depth"],
+            num_heads=shape["heads"],
+            mlp_ratio=shape["mlp_ratio"],
+            num_classes=0,
+        )
+        model.load_state_dict(self.part("backbone."))
+        return model
+
+    def compare(self, key: str, mine: Tensor | float | None, *, limit: float | None = None) -> None:
+        """Notes the largest deviation, relative to the largest number or 1; integers and infinities must be equal.
+
+        Args:
+            key: Name without ``f64.``.
+            mine: What was computed here.
+            limit: Instead of 1e-9 in float64 and 1e-5 in float32.
+
+        Raises:
+            AssertionError: It deviates by more, or has another shape.
+        """
+        assert mine is not None, f"{self.name}: {key} was not computed"
+        wanted, got = self.arrays[f"f64.{key}"], torch.as_tensor(mine).detach().numpy()
+        assert got.shape == wanted.shape, f"{self.name}: {key} has shape {got.shape}, not {wanted.shape}"
+        finite = np.isfinite(wanted)
+        exact = np.ones_like(finite) if wanted.dtype.kind == "i" else ~finite
+        assert np.array_equal(got[exact], wanted[exact]), f"{self.name}: {key} differs"
+        if exact.all():
+            return
+        error = float(np.abs(got[finite] - wanted[finite]).max() / max(1.0, np.abs(wanted[finite]).max()))
+        self.worst[key] = error
+        assert error < (LIMITS[self.dtype] if limit is None else limit), f"{self.name}: {key} deviates by {error:.1e}"
+
+    def report(self, label: str = "") -> None:
+        """Prints the six largest deviations; seen with ``pytest -s``."""
+        precision = str(self.dtype).removeprefix("torch.")
+        for key, error in sorted(self.worst.items(), key=lambda item: -item[1])[:6]:
+            print(f"{self.name:24s} {label:8s} {precision:8s} {key:40s} {error:.1e}")

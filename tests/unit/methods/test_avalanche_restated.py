@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from bench_methods import avalanche_derpp, avalanche_ewc, avalanche_lwf, avalanche_replay
 from benchmark import checkpoint
-from benchmark.api import Context, ExperienceView, ImageSet, Scenario
+from benchmark.api import ExperienceView, ImageSet, Scenario
 from benchmark.avalanche_adapter import AvalancheMethod
+from benchmark.testing.by_hand import context_of, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario
 from benchmark.transforms import InputPipeline
 
@@ -49,21 +50,15 @@ def make(module: Any, **options: Any) -> AvalancheMethod:
     fixed = {"batch_size": 8, "epochs": 2, "lr": LR, "momentum": 0.0, "augment": False}
     config = spec.config(**{**fixed, **options})
     backbone = tiny_backbone()
-    context = Context(
-        backbone=backbone,
-        device=torch.device("cpu"),
-        scenario=SCENARIO,
-        pipeline=InputPipeline("plain", size=32, mean=backbone.mean, std=backbone.std, augment=False),
-        uses=spec.uses_of(config),
-        method=spec.name,
-    )
+    pipeline = InputPipeline("plain", size=32, mean=backbone.mean, std=backbone.std, augment=False)
+    context = context_of(spec, config, SCENARIO, backbone=backbone, pipeline=pipeline)
     torch.manual_seed(0)
     method: AvalancheMethod = spec.build(config, context)
     return method
 
 
 def grow(method: AvalancheMethod, index: int) -> ExperienceView:
-    view = ExperienceView(SCENARIO, index, method.context.uses, "it")
+    view = view_of(method, SCENARIO, index)
     method.train()
     checkpoint.seed_everything(index)
     method.begin_experience(view)

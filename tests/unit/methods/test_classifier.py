@@ -11,38 +11,18 @@ import torch
 
 from bench_methods import finetune, joint, linear_probe
 from bench_methods._classifier import Classifier
-from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.api import Scenario
 from benchmark.optimizers import DecayLastAdamW
-from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
-
-PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+from benchmark.testing.by_hand import batch_of, begin, context_of
+from benchmark.testing.toys import toy_scenario
 
 
 def make(module: ModuleType, scenario: Scenario, **changes: Any) -> Classifier:
     (spec,) = module.bench_register_methods()
     config = spec.config(**{"batch_size": 8, "epochs": 2, **changes})
-    context = Context(
-        backbone=tiny_backbone(),
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=PIPELINE,
-        uses=spec.uses_of(config),
-        method=spec.name,
-    )
-    method = spec.build(config, context)
+    method = spec.build(config, context_of(spec, config, scenario))
     assert isinstance(method, Classifier)
     return method
-
-
-def begin(method: Classifier, scenario: Scenario, index: int) -> None:
-    method.begin_experience(ExperienceView(scenario, index, method.context.uses, "mine"))
-    method.train()
-
-
-def batch_of(scenario: Scenario, index: int, count: int = 8) -> Batch:
-    train = scenario.experiences[index].train
-    return Batch(PIPELINE.eval(train.images(slice(0, count))), train.labels[:count])
 
 
 @pytest.mark.parametrize(
@@ -62,7 +42,7 @@ def test_what_moves_and_what_stays(module: ModuleType, changes: dict[str, Any], 
     assert method.backbone.training == moves
     head = method.head.weight.detach().clone()
     for _ in range(2):
-        method.train_step(batch_of(scenario, 0))
+        method.train_step(batch_of(method, scenario, 0))
     same = [name for name, value in method.backbone.state_dict().items() if torch.equal(value, before[name])]
     assert len(same) == (0 if moves else len(before))
     assert all((p.grad is not None) == moves for p in method.backbone.parameters())
@@ -76,7 +56,7 @@ def test_the_mask_keeps_old_rows_still_and_its_absence_does_not() -> None:
         begin(method, scenario, 0)
         begin(method, scenario, 1)
         old = method.head.weight.detach()[:2].clone()
-        method.train_step(batch_of(scenario, 1))
+        method.train_step(batch_of(method, scenario, 1))
         assert torch.equal(method.head.weight[:2], old) == (mask == "current")
 
 
@@ -88,7 +68,7 @@ def test_in_domain_incremental_streams_nothing_is_masked() -> None:
         torch.manual_seed(0)
         for index in range(2):
             begin(method, scenario, index)
-            method.train_step(batch_of(scenario, index))
+            method.train_step(batch_of(method, scenario, index))
     assert torch.equal(masked.head.weight, plain.head.weight)
     assert masked.head.classes == 3
 
@@ -100,7 +80,7 @@ def test_the_cosine_schedule_starts_high_ends_low_and_is_resumed() -> None:
     assert method.optimizer is not None
     seen = []
     for _ in range(4):
-        method.train_step(batch_of(scenario, 0))
+        method.train_step(batch_of(method, scenario, 0))
         seen.append([group["lr"] for group in method.optimizer.param_groups])
     wanted = [0.1 * 0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
     assert [row[0] for row in seen] == pytest.approx(wanted)
@@ -108,7 +88,7 @@ def test_the_cosine_schedule_starts_high_ends_low_and_is_resumed() -> None:
     again = make(finetune, scenario, schedule="cosine", lr=0.1)
     begin(again, scenario, 0)
     again.load_extra_state(dict(method.extra_state()) | {"step": 3})
-    again.train_step(batch_of(scenario, 0))
+    again.train_step(batch_of(again, scenario, 0))
     assert again.optimizer is not None
     assert again.optimizer.param_groups[0]["lr"] == pytest.approx(wanted[3])
 
@@ -120,7 +100,7 @@ def test_the_schedule_of_vpt_is_per_epoch_and_starts_with_an_epoch_at_rest() -> 
     assert method.optimizer is not None
     start, seen = method.head.weight.detach().clone(), []
     for step in range(8):
-        method.train_step(batch_of(scenario, 0))
+        method.train_step(batch_of(method, scenario, 0))
         assert torch.equal(method.head.weight, start) == (step < 2)
         seen.append(method.optimizer.param_groups[0]["lr"])
     rate = 0.1 * 8 / 256
@@ -151,7 +131,7 @@ def test_every_optimizer_learns_the_toy_classes(name: str) -> None:
     torch.manual_seed(0)
     method = make(linear_probe, scenario, optimizer=name, lr=0.05)
     begin(method, scenario, 0)
-    batch = batch_of(scenario, 0, 16)
+    batch = batch_of(method, scenario, 0, size=16)
     losses = [float(torch.as_tensor(method.train_step(batch)["loss"])) for _ in range(40)]
     assert losses[-1] < losses[0] / 2
     with torch.no_grad():

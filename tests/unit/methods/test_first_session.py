@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from bench_methods import aper, ranpac
 from bench_methods._first_session import FirstSession, FirstSessionConfig
-from benchmark.api import Batch, Context, ExperienceView
-from benchmark.backbones.loading import Backbone
+from benchmark.api import Batch
 from benchmark.testing import checks
+from benchmark.testing.by_hand import context_of, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario
 from benchmark.transforms import InputPipeline
 
@@ -27,16 +27,7 @@ PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 def make(module: Any, dtype: torch.dtype, **options: Any) -> FirstSession:
     (spec,) = module.bench_register_methods()
     config = spec.config(**{**SMALL, **options})
-    made = tiny_backbone(depth=3)
-    context = Context(
-        backbone=Backbone(name="tiny", model=made.model, mean=made.mean, std=made.std, sha256=""),
-        device=torch.device("cpu"),
-        scenario=SCENARIO,
-        pipeline=PIPELINE,
-        uses=spec.uses_of(config),
-        method=spec.name,
-    )
-    method = spec.build(config, context)
+    method = spec.build(config, context_of(spec, config, SCENARIO, backbone=tiny_backbone(depth=3)))
     assert isinstance(method, FirstSession)
     return method.to(dtype)
 
@@ -50,7 +41,7 @@ def batches(task: int, dtype: torch.dtype) -> list[Batch]:
 
 def run(method: FirstSession, task: int, some: list[Batch]) -> None:
     """What the engine does with an experience."""
-    view = ExperienceView(SCENARIO, task, method.context.uses, "it")
+    view = view_of(method, SCENARIO, task)
     method.train()
     method.begin_experience(view)
     for _ in method.passes():
@@ -120,7 +111,7 @@ def test_aper_equals_a_restatement_of_the_text(kind: str) -> None:
     method = make(aper, dtype, adaptation=kind)
     first, second = batches(0, dtype), batches(1, dtype)
     frozen = copy.deepcopy(method.backbone)
-    method.begin_experience(ExperienceView(SCENARIO, 0, method.context.uses, "it"))
+    method.begin_experience(view_of(method, SCENARIO, 0))
     restated = Restated(method, method.backbone)
     rows = restated.rows.detach().clone()
     restated.train_first_session(first, 3)
@@ -175,7 +166,7 @@ def test_ranpac_solves_for_the_features_of_all_images_in_the_test_transform(kind
 def test_dropout_of_the_adapter_is_off_while_features_are_collected() -> None:
     method = make(ranpac, torch.float32, adapter_dropout=0.5, projection=0)
     some = batches(0, torch.float32)
-    view = ExperienceView(SCENARIO, 0, method.context.uses, "it")
+    view = view_of(method, SCENARIO, 0)
     method.train()
     method.begin_experience(view)
     for _ in range(3):

@@ -11,33 +11,21 @@ import torch
 from torch import Tensor
 
 from bench_methods.icarl import ICaRL, ICaRLConfig, bench_register_methods, herd, supports
-from benchmark.api import Batch, Context, ExperienceView
+from benchmark.api import Batch
 from benchmark.backbones.heads import ClassHead
-from benchmark.backbones.loading import Backbone
 from benchmark.errors import UsageError
-from benchmark.testing.toys import tiny_backbone, toy_scenario
+from benchmark.testing.by_hand import context_of, view_of
+from benchmark.testing.toys import toy_scenario
 from benchmark.transforms import InputPipeline
 
+(SPEC,) = bench_register_methods()
 SCENARIO = toy_scenario(experiences=3, classes=2, train=6, test=2)
 PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def make(dtype: torch.dtype = torch.float64, **options: Any) -> ICaRL:
     config = ICaRLConfig(**{"batch_size": 5, "epochs": 2, "lr": 0.05, "schedule": "constant", "memory": 9, **options})
-    made = tiny_backbone()
-    context = Context(
-        backbone=Backbone(name="tiny", model=made.model, mean=made.mean, std=made.std, sha256=""),
-        device=torch.device("cpu"),
-        scenario=SCENARIO,
-        pipeline=PIPELINE,
-        uses=frozenset({"boundaries", "memory"}),
-        method="icarl",
-    )
-    return ICaRL(config, context).to(dtype)
-
-
-def view(index: int) -> ExperienceView:
-    return ExperienceView(SCENARIO, index, frozenset({"boundaries", "memory"}), "icarl")
+    return ICaRL(config, context_of(SPEC, config, SCENARIO)).to(dtype)
 
 
 def batches(index: int, dtype: torch.dtype = torch.float64) -> list[Batch]:
@@ -49,11 +37,11 @@ def batches(index: int, dtype: torch.dtype = torch.float64) -> list[Batch]:
 
 def run(method: ICaRL, index: int) -> None:
     method.train()
-    method.begin_experience(view(index))
+    method.begin_experience(view_of(method, SCENARIO, index))
     for _ in range(method.config.epochs):
         for batch in batches(index):
             method.train_step(batch)
-    method.end_experience(view(index))
+    method.end_experience(view_of(method, SCENARIO, index))
 
 
 def unit(rows: Tensor) -> Tensor:
@@ -102,7 +90,7 @@ def test_three_steps_of_the_second_experience_equal_the_restatement(distillation
     vit, head = copy.deepcopy(method.backbone), copy.deepcopy(method.head)
     old_vit, old_head = copy.deepcopy(vit), copy.deepcopy(head)
     method.train()
-    method.begin_experience(view(1))
+    method.begin_experience(view_of(method, SCENARIO, 1))
     assert isinstance(head, ClassHead)
     assert isinstance(method.head, ClassHead)
     head.weight, head.bias = (torch.nn.Parameter(p.detach().clone()) for p in (method.head.weight, method.head.bias))
@@ -172,7 +160,7 @@ def test_the_head_classifies_in_hybrid1() -> None:
 
 def test_learning_rate_drops_of_the_paper() -> None:
     method = make(drops=True, epochs=70)
-    method.begin_experience(view(0))
+    method.begin_experience(view_of(method, SCENARIO, 0))
     factors = []
     for epoch in range(70):
         method._step = 3 * epoch
@@ -187,12 +175,11 @@ def test_streams_with_returning_classes_and_too_small_memories_are_refused() -> 
     method = make(memory=3)
     run(method, 0)
     with pytest.raises(UsageError, match="3 exemplars are fewer than the 4 classes seen"):
-        method.begin_experience(view(1))
+        method.begin_experience(view_of(method, SCENARIO, 1))
 
 
 def test_bad_values_and_what_it_uses() -> None:
-    (spec,) = bench_register_methods()
-    assert spec.uses_of(ICaRLConfig()) == {"boundaries", "memory"}
+    assert SPEC.uses_of(ICaRLConfig()) == {"boundaries", "memory"}
     for options, message in (
         ({"memory": 0}, "memory: 0 images are too few"),
         ({"backbone_lr_scale": -1.0}, "backbone_lr_scale: -1.0 is negative"),

@@ -2,101 +2,69 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
 
-from bench_methods.nearest_mean import NearestMean, NearestMeanConfig, bench_register_methods, uses
-from benchmark.api import Batch, Context, ExperienceView
+from bench_methods.nearest_mean import NearestMean, NearestMeanConfig, bench_register_methods
+from benchmark.api import Batch
 from benchmark.backbones.loading import Backbone
+from benchmark.testing.by_hand import backbone_of, context_of, view_of
+from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
 
+(SPEC,) = bench_register_methods()
 GOLDEN = Path(__file__).parents[2] / "golden" / "simplecil"
-
-
-def load(name: str) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
-    with np.load(GOLDEN / f"{name}.npz") as arrays:
-        return {key: arrays[key] for key in arrays.files}, json.loads((GOLDEN / f"{name}.json").read_text())["config"]
 
 
 def make(backbone: Backbone, **changes: Any) -> NearestMean:
     config = NearestMeanConfig(**changes)
-    context = Context(
-        backbone=backbone,
-        device=torch.device("cpu"),
-        scenario=toy_scenario(experiences=2, classes=2, train=1, test=1),
-        pipeline=InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3),
-        uses=uses(config),
-        method="nearest-mean",
-    )
-    return NearestMean(config, context)
+    scenario = toy_scenario(experiences=2, classes=2, train=1, test=1)
+    return NearestMean(config, context_of(SPEC, config, scenario, backbone=backbone))
 
 
-def close(mine: Tensor, wanted: np.ndarray[Any, Any], limit: float) -> None:
-    assert mine.shape == wanted.shape
-    assert float(np.abs(mine.detach().numpy() - wanted).max()) / max(1.0, float(np.abs(wanted).max())) < limit
-
-
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("size", [100, 3])
-def test_two_tasks_equal_simplecil_whatever_the_batch_size(dtype: torch.dtype, limit: float, size: int) -> None:
-    arrays, config = load("two_tasks")
-    vit = config["vit"]
-    model = VisionTransformer(
-        img_size=vit["img_size"],
-        patch_size=vit["patch_size"],
-        embed_dim=vit["width"],
-        depth=vit["depth"],
-        num_heads=vit["heads"],
-        mlp_ratio=vit["mlp_ratio"],
-        num_classes=0,
-    )
-    state = {name.removeprefix("backbone."): value for name, value in arrays.items() if name.startswith("backbone.")}
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
-    method = make(Backbone(name="golden", model=model, mean=(0.0,) * 3, std=(1.0,) * 3, sha256="")).to(dtype)
+def test_two_tasks_equal_simplecil_whatever_the_batch_size(dtype: torch.dtype, size: int) -> None:
+    case = Recorded(GOLDEN, "two_tasks", dtype)
+    method = make(backbone_of(case.vit())).to(dtype)
     method.prototypes.sums = method.prototypes.sums.double()  # the sums stay float64 in a float32 model
-    tests = torch.from_numpy(arrays["input.eval_images"]).to(dtype)
+    tests = case.tensor("input.eval_images")
     for task in range(2):
-        images = torch.from_numpy(arrays[f"input.task{task}.images"]).to(dtype)
-        labels = torch.from_numpy(arrays[f"input.task{task}.labels"])
+        images, labels = case.tensor(f"input.task{task}.images"), case.tensor(f"input.task{task}.labels")
         method.train()
         for start in range(0, len(images), size):
             method.train_step(Batch(images[start : start + size], labels[start : start + size]))
         method.eval()
         with torch.no_grad():
             logits = method.predict(tests)
-        close(method.prototypes.means, arrays[f"f64.task{task}.prototypes"], limit)
-        close(logits, arrays[f"f64.task{task}.eval.logits"], limit)
-        assert np.array_equal(logits.argmax(1).numpy(), arrays[f"f64.task{task}.eval.predictions"])
+        case.compare(f"task{task}.prototypes", method.prototypes.means)
+        case.compare(f"task{task}.eval.logits", logits)
+        case.compare(f"task{task}.eval.predictions", logits.argmax(1))
 
 
 def test_given_features_equal_ranpac_class_incremental() -> None:
-    arrays, _ = load("ncm_ranpac_cil_dil")
+    case = Recorded(GOLDEN, "ncm_ranpac_cil_dil", torch.float64)
     method = make(tiny_backbone(embed_dim=16))
     for task in range(2):
-        features = torch.from_numpy(arrays[f"input.task{task}.features"]).double()
-        method.prototypes.add(features, torch.from_numpy(arrays[f"input.task{task}.labels"]))
-        close(method.prototypes.means, arrays[f"f64.cil.task{task}.prototypes"], 1e-9)
-        tests = torch.from_numpy(arrays["input.eval_features"]).double()
-        close(method.prototypes(tests), arrays[f"f64.cil.task{task}.eval.logits"], 1e-9)
+        features = case.tensor(f"input.task{task}.features")
+        method.prototypes.add(features, case.tensor(f"input.task{task}.labels"))
+        case.compare(f"cil.task{task}.prototypes", method.prototypes.means)
+        tests = case.tensor("input.eval_features")
+        case.compare(f"cil.task{task}.eval.logits", method.prototypes(tests))
 
 
 def test_given_features_equal_ranpac_domain_incremental() -> None:
-    arrays, _ = load("ncm_ranpac_cil_dil")
+    case = Recorded(GOLDEN, "ncm_ranpac_cil_dil", torch.float64)
     method = make(tiny_backbone(embed_dim=16))
     for domain in range(2):
-        features = torch.from_numpy(arrays[f"input.domain{domain}.features"]).double()
-        method.prototypes.add(features, torch.from_numpy(arrays[f"input.domain{domain}.labels"]))
-        close(method.prototypes.sums, arrays[f"f64.dil.domain{domain}.sums"], 1e-9)
-        tests = torch.from_numpy(arrays["input.eval_features"]).double()
-        close(method.prototypes(tests), arrays[f"f64.dil.domain{domain}.eval.logits"], 1e-9)
+        features = case.tensor(f"input.domain{domain}.features")
+        method.prototypes.add(features, case.tensor(f"input.domain{domain}.labels"))
+        case.compare(f"dil.domain{domain}.sums", method.prototypes.sums)
+        tests = case.tensor("input.eval_features")
+        case.compare(f"dil.domain{domain}.eval.logits", method.prototypes(tests))
 
 
 def test_overwriting_starts_returning_classes_anew() -> None:
@@ -105,7 +73,7 @@ def test_overwriting_starts_returning_classes_anew() -> None:
     for rule in ("merge", "overwrite"):
         method = make(tiny_backbone(), reappearing=rule)
         for index in range(2):
-            method.begin_experience(ExperienceView(scenario, index, method.context.uses, "nearest-mean"))
+            method.begin_experience(view_of(method, scenario, index))
             method.prototypes.add(spread * (index + 1), kept)
         factor = 1.5 if rule == "merge" else 2.0
         wanted = torch.stack([spread[:3].mean(0), spread[3:].mean(0)]) * factor
@@ -141,9 +109,8 @@ def test_state_of_another_size_is_loaded_and_goes_on_without_counting_twice() ->
 
 
 def test_uses_and_bad_values() -> None:
-    (spec,) = bench_register_methods()
-    assert spec.uses_of(NearestMeanConfig()) == frozenset()
-    assert spec.uses_of(NearestMeanConfig(**spec.recipes["simplecil"])) == {"boundaries"}  # type: ignore[arg-type]
+    assert SPEC.uses_of(NearestMeanConfig()) == frozenset()
+    assert SPEC.uses_of(NearestMeanConfig(**SPEC.recipes["simplecil"])) == {"boundaries"}  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="epochs: 3 passes make no better mean than one; use 1"):
         NearestMeanConfig(epochs=3)
     with pytest.raises(ValueError, match="augment: true would average augmented images"):

@@ -12,14 +12,13 @@ from torch import nn
 from bench_methods import adapter, bias, finetune, linear_probe, lora, mlp_k, partial_k, side_tuning
 from bench_methods._classifier import Classifier
 from bench_methods.mlp_k import MlpK
-from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.api import Scenario
 from benchmark.backbones.heads import MLPHead
 from benchmark.errors import DataMissing, UsageError
 from benchmark.optimizers import DecayLastAdamW
-from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
+from benchmark.testing.by_hand import batch_of, begin, context_of, view_of
+from benchmark.testing.toys import toy_scenario
 
-PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 ALL = [adapter, bias, lora, mlp_k, partial_k, side_tuning]
 WITH_VPT = [*ALL, finetune, linear_probe]
 
@@ -27,31 +26,9 @@ WITH_VPT = [*ALL, finetune, linear_probe]
 def make(module: ModuleType, scenario: Scenario, **changes: Any) -> Classifier:
     (spec,) = module.bench_register_methods()
     config = spec.config(**{"batch_size": 8, "epochs": 2, **changes})
-    context = Context(
-        backbone=tiny_backbone(),
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=PIPELINE,
-        uses=spec.uses_of(config),
-        method=spec.name,
-    )
-    method = spec.build(config, context)
+    method = spec.build(config, context_of(spec, config, scenario))
     assert isinstance(method, Classifier)
     return method
-
-
-def view_of(method: Classifier, scenario: Scenario, index: int) -> ExperienceView:
-    return ExperienceView(scenario, index, method.context.uses, "mine")
-
-
-def begin(method: Classifier, scenario: Scenario, index: int) -> None:
-    method.begin_experience(view_of(method, scenario, index))
-    method.train()
-
-
-def batch_of(scenario: Scenario, index: int, count: int = 8) -> Batch:
-    train = scenario.experiences[index].train
-    return Batch(PIPELINE.eval(train.images(slice(0, count))), train.labels[:count])
 
 
 def recipe_of(module: ModuleType, name: str) -> dict[str, Any]:
@@ -68,12 +45,12 @@ def test_only_what_is_promised_moves_in_every_experience(module: ModuleType) -> 
         assert not any(part.training for part in method.backbone.modules())
         before = {name: p.detach().clone() for name, p in method.named_parameters()}
         for _ in range(3):
-            method.train_step(batch_of(scenario, index))
+            method.train_step(batch_of(method, scenario, index))
         moved = {name for name, p in method.named_parameters() if not torch.equal(p, before[name])}
         assert moved == {name for name, p in method.named_parameters() if p.requires_grad}
         assert all((p.grad is not None) == p.requires_grad for p in method.parameters())
     with torch.no_grad():
-        assert method.eval().predict(batch_of(scenario, 1).images).shape == (8, 4)
+        assert method.eval().predict(batch_of(method, scenario, 1).images).shape == (8, 4)
 
 
 @pytest.mark.parametrize("module", ALL)
@@ -82,7 +59,7 @@ def test_every_method_learns_the_toy_classes(module: ModuleType) -> None:
     torch.manual_seed(0)
     method = make(module, scenario, lr=0.02)
     begin(method, scenario, 0)
-    batch = batch_of(scenario, 0, 16)
+    batch = batch_of(method, scenario, 0, size=16)
     for _ in range(30):
         method.train_step(batch)
     with torch.no_grad():
@@ -98,7 +75,7 @@ def test_the_masked_recipe_keeps_old_rows_still(module: ModuleType) -> None:
         begin(method, scenario, 1)
         rows = method.head.last if isinstance(method.head, MLPHead) else method.head
         old = rows.weight.detach()[:2].clone()
-        method.train_step(batch_of(scenario, 1))
+        method.train_step(batch_of(method, scenario, 1))
         assert torch.equal(rows.weight[:2], old) == still
 
 
@@ -115,7 +92,7 @@ def test_the_vpt_recipe_is_the_papers_protocol(module: ModuleType) -> None:
     before = {name: p.detach().clone() for name, p in method.named_parameters()}
     changed = []
     for _ in range(3):  # one step an epoch: warm-up at rest, full, half
-        method.train_step(batch_of(scenario, 0, 16))
+        method.train_step(batch_of(method, scenario, 0, size=16))
         changed.append(any(not torch.equal(p, before[name]) for name, p in method.named_parameters()))
     assert changed == [False, True, True]
 
@@ -125,7 +102,7 @@ def test_dropout_of_finetune_acts_in_training_only() -> None:
     for rate in (0.0, 0.1):
         method = make(finetune, scenario, dropout=rate)
         begin(method, scenario, 0)
-        images = batch_of(scenario, 0).images
+        images = batch_of(method, scenario, 0).images
         with torch.no_grad():
             assert torch.equal(method.logits(images), method.logits(images)) == (rate == 0.0)
             assert torch.equal(method.eval().logits(images), method.logits(images))
@@ -137,7 +114,7 @@ def test_batch_norm_is_frozen_after_the_first_experience_if_asked() -> None:
         method = make(mlp_k, scenario, freeze_bn_after_first_task=freeze)
         assert isinstance(method, MlpK)
         begin(method, scenario, 0)
-        method.train_step(batch_of(scenario, 0))
+        method.train_step(batch_of(method, scenario, 0))
         method.end_experience(view_of(method, scenario, 0))
         resumed = make(mlp_k, scenario, freeze_bn_after_first_task=freeze)
         resumed.load_state_dict(method.state_dict())
@@ -146,7 +123,7 @@ def test_batch_norm_is_frozen_after_the_first_experience_if_asked() -> None:
             assert isinstance(one, MlpK)
             norms = [layer for layer in one.head.hidden if isinstance(layer, nn.BatchNorm1d)]
             before = [{name: value.clone() for name, value in norm.state_dict().items()} for norm in norms]
-            one.train_step(batch_of(scenario, 1))
+            one.train_step(batch_of(one, scenario, 1))
             same = [
                 torch.equal(value, old[name])
                 for norm, old in zip(norms, before, strict=True)
@@ -160,7 +137,7 @@ def test_batch_norm_is_frozen_after_the_first_experience_if_asked() -> None:
 def test_side_networks_and_their_weights(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     scenario = toy_scenario()
     small = make(side_tuning, scenario)
-    images = batch_of(scenario, 0).images
+    images = batch_of(small, scenario, 0).images
     with torch.no_grad():
         base = Classifier.features(small, images)
         torch.testing.assert_close(small.features(images), 0.5 * base + 0.5 * small.get_submodule("side")(images))

@@ -14,13 +14,13 @@ from bench_methods._pixel_prompting import PixelConfig, PixelPrompting
 from bench_methods.visual_prompting import VisualPrompting, VisualPromptingConfig
 from bench_methods.visual_prompting_clip import VisualPromptingClip, VisualPromptingClipConfig
 from benchmark import checkpoint
-from benchmark.api import Batch, Context, ExperienceView
+from benchmark.api import Batch, ExperienceView
 from benchmark.backbones.label_mapping import LabelMapping, at_random, frequent, in_order
 from benchmark.backbones.pixel_prompts import AdditiveProgram, ExpansiveProgram, FramePrompt, PatchPrompt
 from benchmark.errors import UsageError
 from benchmark.specs import MethodSpec
-from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
+from benchmark.testing.by_hand import context_of, view_of
+from benchmark.testing.toys import toy_scenario
 
 (VISION,) = visual_prompting.bench_register_methods()
 (CLIP,) = visual_prompting_clip.bench_register_methods()
@@ -30,20 +30,13 @@ SCENARIO = toy_scenario(experiences=2, classes=3, train=4, test=2)
 
 def make(spec: MethodSpec = VISION, **options: Any) -> Any:
     config = spec.config(**options)
-    context = Context(
-        backbone=tiny_backbone(text=spec.text),
-        device=torch.device("cpu"),
-        scenario=SCENARIO,
-        pipeline=InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3),
-        uses=spec.uses_of(config),
-        method=spec.name,
-    )
+    context = context_of(spec, config, SCENARIO)
     torch.manual_seed(0)
     return spec.build(config, context)
 
 
 def begin(method: Any, task: int = 0) -> ExperienceView:
-    view = ExperienceView(SCENARIO, task, method.context.uses, "visual-prompting")
+    view = view_of(method, SCENARIO, task)
     method.train()
     method.begin_experience(view)
     return view

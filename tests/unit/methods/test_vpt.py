@@ -11,13 +11,13 @@ from torch import Tensor
 from bench_methods import prefix_tuning, vpt
 from bench_methods.prefix_tuning import PrefixTuning, PrefixTuningConfig
 from bench_methods.vpt import VPT, VPTConfig, VPTDeepConfig
-from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.api import Batch, Scenario
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.backbones.visual_prompts import TokenPrompts, cls_states
 from benchmark.errors import UsageError
 from benchmark.specs import MethodSpec
-from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
+from benchmark.testing.by_hand import context_of, view_of
+from benchmark.testing.toys import toy_scenario
 
 SPECS: dict[str, MethodSpec] = {
     spec.name: spec for module in (vpt, prefix_tuning) for spec in module.bench_register_methods()
@@ -26,23 +26,16 @@ SCENARIO = toy_scenario(experiences=2, classes=3, train=4, test=1)
 
 
 def make(name: str, scenario: Scenario = SCENARIO, **options: Any) -> Any:
-    spec, backbone = SPECS[name], tiny_backbone()
+    spec = SPECS[name]
     config = spec.config(**options)
-    context = Context(
-        backbone=backbone,
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3),
-        uses=spec.uses_of(config),
-        method=name,
-    )
+    context = context_of(spec, config, scenario)
     torch.manual_seed(0)
     return spec.build(config, context)
 
 
 def begin(method: Any, task: int = 0, scenario: Scenario = SCENARIO) -> None:
     method.train()
-    method.begin_experience(ExperienceView(scenario, task, method.context.uses, "vpt"))
+    method.begin_experience(view_of(method, scenario, task))
 
 
 def batch_of(method: Any, task: int = 0) -> Batch:
@@ -205,7 +198,7 @@ def test_the_mlp_runs_once_after_an_experience() -> None:
     images = batch_of(method).images
     with torch.no_grad():
         before = method.eval().predict(images)
-        view = ExperienceView(SCENARIO, 0, method.context.uses, "prefix-tuning")
+        view = view_of(method, SCENARIO, 0)
         method.end_experience(view)
         assert method.prefixes is not None
         calls: list[int] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,17 @@ def _private_folders(monkeypatch: pytest.MonkeyPatch, session_cache: Path) -> No
     monkeypatch.setenv("NO_COLOR", "1")
     for name in ("BENCH_DISABLE_PLUGINS", "BENCH_TRACE_PLUGINS", "BENCH_DEBUG", "BENCH_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads cost more than they give for small tensors."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

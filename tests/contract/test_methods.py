@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import torch
 
 from benchmark import registry
 from benchmark.errors import DataMissing
 from benchmark.testing import checks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 _subjects: dict[str, checks.MethodSubject] = {}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("check", checks.METHOD_CHECKS)

@@ -10,7 +10,7 @@ import dataclasses
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,7 @@ from benchmark.errors import PluginError
 from benchmark.testing.toys import tiny_backbone, toy_scenario
 from benchmark.transforms import InputPipeline
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they give for tensors this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- scenarios ----------------------------------------------------------------------------------

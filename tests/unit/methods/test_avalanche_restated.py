@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,15 +22,9 @@ from benchmark.testing.by_hand import context_of, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario
 from benchmark.transforms import InputPipeline
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LR = 0.02
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def stream() -> Scenario:

@@ -7,8 +7,9 @@
     class TestMine(MethodContract):
         method = "mine"
 
-``bench check mine`` runs the same checks without pytest. `benchmark.testing.toys` has the toy stream,
-a tiny ViT and a toy method for tests of your own.
+``bench check mine`` runs the same checks without pytest. For tests of your own: `benchmark.testing.toys` has the toy
+stream, a tiny ViT and a toy method, `benchmark.testing.by_hand` drives a method step by step, and
+`benchmark.testing.recorded` compares it with numbers recorded from another implementation.
 """
 
 from __future__ import annotations

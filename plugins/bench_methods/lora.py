@@ -97,9 +97,9 @@ def bench_register_methods() -> list[MethodSpec]:
             recipes={"masked": {"mask": "current"}, "vpt": {**VPT_ADAMW, "rank": 8, "alpha": 8.0, "targets": "qv"}},
             tracks={
                 "nano": {"batch_size": 32, "lr": 0.003, "epochs": 2},
-                "mini": {"batch_size": 16, "lr": 0.003, "epochs": 1},
+                "mini": {"batch_size": 16, "lr": 0.01, "epochs": 1},
             },
-            rule="nano: results/search.py, best on held-out training images; mini: carried over, not searched",
+            rule="results/search.py: best on held-out training images of the first experiences",
             sources={
                 "masked": "adaptbench: as linear-probe@masked, only the current classes compete",
                 "vpt": f"{VPT_SOURCE}; LoRA is no baseline of that paper",

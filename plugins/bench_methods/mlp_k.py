@@ -105,7 +105,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003},
                 "mini": {"batch_size": 16, "lr": 0.003, "epochs": 1},
             },
-            rule="nano: results/search.py, best on held-out training images; mini: carried over, not searched",
+            rule="results/search.py: best on held-out training images of the first experiences",
             sources={
                 "masked": "adaptbench: as linear-probe@masked, only the current classes compete",
                 "frozen-bn": "adaptbench: against statistics that follow the newest experience",

@@ -190,9 +190,9 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             tracks={
                 "nano": {"batch_size": 32, "lr": 0.01, "epochs": 2},
-                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.01},
+                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.003},
             },
-            rule="nano: results/search.py, best on held-out training images; mini: carried over, not searched",
+            rule="results/search.py: best on held-out training images of the first experiences",
             sources={
                 "masked": "adaptbench: as linear-probe@masked, only the current classes compete",
                 "vpt": f"{VPT_SOURCE}; nobody has published this recipe for prefixes",

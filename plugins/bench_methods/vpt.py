@@ -301,7 +301,7 @@ SOURCES = {
 @hookimpl
 def bench_register_methods() -> list[MethodSpec]:
     """Registers ``vpt-shallow`` and ``vpt-deep``."""
-    rule = "nano: results/search.py, best on held-out training images; mini: carried over, not searched"
+    rule = "results/search.py: best on held-out training images of the first experiences"
     return [
         MethodSpec(
             name="vpt-shallow",

@@ -58,10 +58,10 @@ def code_strings(path: Path) -> list[str]:
 def test_core_has_no_plugin_by_name(path: Path) -> None:
     """No string of the core *is* the name of a plugin; examples inside help texts are longer.
 
-    Three words mean something else in the core: a kind of stream (`MethodSpec.stream`), ``--json``, and what torch
-    calls the parameters of a layer.
+    Four words mean something else in the core: a kind of stream (`MethodSpec.stream`), ``--json``, what torch calls the
+    parameters of a layer, and a rule of model selection (``engine.select``).
     """
-    names = {name for kind in registry.KINDS for name in registry.names(kind)} - {"joint", "json", "bias"}
+    names = {name for kind in registry.KINDS for name in registry.names(kind)} - {"joint", "json", "bias", "target-oracle"}
     used = names & set(code_strings(path))
     assert not used, f"{path} names {sorted(used)}"
 

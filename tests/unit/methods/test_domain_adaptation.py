@@ -22,36 +22,26 @@ from bench_methods.cdan import CDAN, RandomMap, certainty, outer
 from bench_methods.dann import DANN
 from bench_methods.deep_coral import coral
 from benchmark import config as configs
-from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.api import Batch, Scenario
 from benchmark.errors import UsageError
 from benchmark.preparation import refusal
-from benchmark.testing.toys import tiny_backbone, toy_scenario
+from benchmark.testing import by_hand
+from benchmark.testing.toys import toy_scenario
 from benchmark.transforms import InputPipeline
 
 PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 EPS = 1e-5  # of BatchNorm
 
 
-def make(module: ModuleType, scenario: Scenario, recipe: str = "", *, begin: bool = True, **changes: Any) -> Any:
+def make(module: ModuleType, scenario: Scenario, recipe: str = "", **changes: Any) -> Any:
     """A method in float64, ready for its first batch."""
     (spec,) = module.bench_register_methods()
     values = {**spec.recipes.get(recipe, {}), "batch_size": 6, "epochs": 3, "iterations": 0, **changes}
     config = spec.config(**values)
-    context = Context(
-        backbone=tiny_backbone(),
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=PIPELINE,
-        uses=spec.uses_of(config),
-        method=spec.name,
-    )
     torch.manual_seed(1)
-    method = spec.build(config, context).double()
-    method.train()
-    if begin:
-        method.begin_experience(ExperienceView(scenario, 0, context.uses, "mine"))
-        method.double()  # what was made for the experience, too
-    return method
+    method = spec.build(config, by_hand.context_of(spec, config, scenario)).double()
+    by_hand.begin(method, scenario, 0)
+    return method.double()  # what was made for the experience, too
 
 
 def batches(scenario: Scenario, sizes: tuple[int, ...] = (6, 6, 4), target: int = 6) -> list[Batch]:
@@ -435,7 +425,7 @@ def test_the_discriminator_is_gone_in_the_end() -> None:
     method = make(cdan, scenario, randomized="always", hidden=12)
     assert isinstance(method, CDAN)
     assert method.projection is not None
-    method.end_experience(ExperienceView(scenario, 0, method.context.uses, "mine"))
+    method.end_experience(by_hand.view_of(method, scenario, 0))
     assert [method.discriminator, method.projection, method.optimizer] == [None, None, None]
     assert not any("discriminator" in name or "projection" in name for name in method.state_dict())
 

@@ -18,11 +18,12 @@ from bench_methods import shot
 from bench_methods.shot import Shot, WeightNormHead, information_maximisation, pseudo_labels
 from benchmark import config as configs
 from benchmark import engine
-from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.api import Batch, Scenario
 from benchmark.errors import UsageError
 from benchmark.preparation import refusal
+from benchmark.testing import by_hand
 from benchmark.testing.laboratory import manager
-from benchmark.testing.toys import prepare_toy, tiny_backbone, toy_scenario
+from benchmark.testing.toys import prepare_toy, toy_scenario
 from benchmark.transforms import InputPipeline
 
 PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -33,18 +34,9 @@ def make(scenario: Scenario, **changes: Any) -> Shot:
     (spec,) = shot.bench_register_methods()
     values = {"batch_size": 6, "source_epochs": 1, "epochs": 2, "bottleneck": 8, "interval": 2, **changes}
     config = spec.config(**values)
-    context = Context(
-        backbone=tiny_backbone(),
-        device=torch.device("cpu"),
-        scenario=scenario,
-        pipeline=PIPELINE,
-        uses=USES,
-        method="shot",
-    )
     torch.manual_seed(1)
-    method = Shot(config, context).double()
-    method.train()
-    method.begin_experience(ExperienceView(scenario, 0, USES, "shot"))
+    method = Shot(config, by_hand.context_of(spec, config, scenario)).double()
+    by_hand.begin(method, scenario, 0)
     method.context.pipeline = _Double()  # type: ignore[assignment]
     return method
 
@@ -336,7 +328,6 @@ def test_it_reads_the_source_first_and_then_the_target_alone() -> None:
 def test_nothing_of_the_target_is_left_in_the_end() -> None:
     scenario = toy_scenario(family="uda", train=9)
     method = make(scenario)
-    view = ExperienceView(scenario, 0, USES, "shot")
     for step in range(3):
         method.train_step(source_batch(scenario, slice(6 * step, 6 * step + 6)))
     method.train_step(target_batch(scenario, slice(0, 6)))
@@ -345,7 +336,7 @@ def test_nothing_of_the_target_is_left_in_the_end() -> None:
     again.load_extra_state(method.extra_state())
     assert torch.equal(again.extra_state()["labels"], method.extra_state()["labels"])
     assert again.progress == method.progress == pytest.approx(2 / 6)
-    method.end_experience(view)
+    method.end_experience(by_hand.view_of(method, scenario, 0))
     assert len(method.extra_state()["labels"]) == 0
     assert method.optimizer is None
     with pytest.raises(RuntimeError, match="no target to label"):

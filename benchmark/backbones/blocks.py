@@ -35,6 +35,30 @@ Read = slice | Tensor
 """Tokens that are wanted: a slice for all rows alike, or one position per row, int64 ``(B,)``."""
 
 
+class Ragged:
+    """Rows of different lengths one behind the other, so that what works token by token skips the padding.
+
+    Args:
+        lengths: Tokens of each of B rows, int64 ``(B,)``.
+        longest: N, at least the largest of them.
+    """
+
+    def __init__(self, lengths: Tensor, longest: int) -> None:
+        inside = torch.arange(longest, device=lengths.device) < lengths.unsqueeze(1)
+        self._places = inside.flatten().nonzero().squeeze(1)  # (T,) among B * N
+        self._shape = tuple(inside.shape)
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """``(1, T, D)`` from ``(B, N, D)``."""
+        return padded.flatten(0, 1).index_select(0, self._places).unsqueeze(0)
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """``(B, N, D)`` from ``(1, T, D)``, zeros behind each row's end."""
+        rows, longest = self._shape
+        empty = packed.new_zeros(rows * longest, packed.shape[-1])
+        return empty.index_copy(0, self._places, packed[0]).view(rows, longest, -1)
+
+
 class BlockAdapter(nn.Module):
     """A module inside one block. Subclasses override one place or more; the defaults change nothing."""
 
@@ -140,9 +164,11 @@ def run_block(
     prefix: Prefix | None = None,
     adapter: BlockAdapter | None = None,
     causal: bool = False,
+    ragged: Ragged | None = None,
 ) -> Tensor:
     """One plain block; arguments as of `run_blocks` and `attend`."""
-    branch = attend(block.attn, block.norm1(tokens), read=read, prefix=prefix, adapter=adapter, causal=causal)
+    normed = block.norm1(tokens)
+    branch = attend(block.attn, normed, read=read, prefix=prefix, adapter=adapter, causal=causal, ragged=ragged)
     if adapter is not None:
         branch = adapter.after_attention(branch)
     stream = tokens if read is None else take(tokens, read)
@@ -169,6 +195,7 @@ def attend(
     prefix: Prefix | None = None,
     adapter: BlockAdapter | None = None,
     causal: bool = False,
+    ragged: Ragged | None = None,
 ) -> Tensor:
     """Multi-head attention of timm's ``Attention`` with a key/value prefix, for some of the queries.
 
@@ -179,11 +206,15 @@ def attend(
         prefix: Keys and values put in front.
         adapter: Asked for its `project`.
         causal: Whether a token sees only itself and those before it; it sees a whole prefix.
+        ragged: Says that ``tokens`` are packed, ``(1, T, D)``. Only with ``causal`` and without ``read``: a row
+            must not see its padding.
 
     Returns:
-        ``(B, n, D)``, n as ``read`` says, after projection.
+        ``(B, n, D)``, n as ``read`` says, after projection; packed if ``tokens`` are.
     """
-    batch, heads = len(tokens), attention.num_heads
+    heads = attention.num_heads
+    if ragged is not None and (read is not None or not causal):
+        raise ValueError("packed rows need causal attention, and all of their tokens are computed")
 
     def split(values: Tensor) -> Tensor:
         return values.reshape(*values.shape[:2], heads, attention.head_dim).transpose(1, 2)  # (B, H, N, d)
@@ -201,27 +232,31 @@ def attend(
     if adapter is not None:
         wanted = tokens if read is None else take(tokens, read)
         query, key, value = adapter.project(tokens, wanted, query, key, value)
+    if ragged is not None:
+        query, key, value = ragged.pad(query), ragged.pad(key), ragged.pad(value)
+    batch, count = key.shape[:2]
     query, key, value = attention.q_norm(split(query)), attention.k_norm(split(key)), split(value)
     if prefix is not None:
         more_keys, more_values = (split(part).expand(batch, -1, -1, -1) for part in prefix)
         key, value = torch.cat([more_keys, key], dim=2), torch.cat([more_values, value], dim=2)
     rate = attention.attn_drop.p if attention.training else 0.0
     plain = causal and read is None and prefix is None
-    mask = _causal_mask(tokens, read, key.shape[2]) if causal and not plain else None
+    mask = _causal_mask(batch, count, read, key) if causal and not plain else None
     mixed = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=rate, is_causal=plain, scale=attention.scale
     )
     mixed = mixed.transpose(1, 2).flatten(2)
+    if ragged is not None:
+        mixed = ragged.pack(mixed)
     if hasattr(attention, "norm"):  # timm 1.0.10 and newer
         mixed = attention.norm(mixed)
     result: Tensor = attention.proj_drop(attention.proj(mixed))
     return result
 
 
-def _causal_mask(tokens: Tensor, read: Read | None, keys: int) -> Tensor:
-    """Which of the keys, a prefix first, each wanted query sees: ``(1 or B, 1, n, keys)``."""
-    batch, count = tokens.shape[:2]
-    places = torch.arange(count, device=tokens.device)
+def _causal_mask(batch: int, count: int, read: Read | None, key: Tensor) -> Tensor:
+    """Which of the keys, a prefix first, each wanted query of ``count`` tokens sees: ``(1 or B, 1, n, keys)``."""
+    places = torch.arange(count, device=key.device)
     queries = places.unsqueeze(0) if read is None else take(places.expand(batch, -1), read)
     seen = places <= queries.unsqueeze(-1)  # (1 or B, n, N)
-    return F.pad(seen, (keys - count, 0), value=True).unsqueeze(1)
+    return F.pad(seen, (key.shape[2] - count, 0), value=True).unsqueeze(1)

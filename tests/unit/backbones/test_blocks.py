@@ -11,7 +11,7 @@ from timm.models.vision_transformer import ParallelScalingBlock
 from torch import Tensor, nn
 
 from benchmark.backbones import blocks
-from benchmark.backbones.blocks import BlockAdapter, run_block, run_blocks
+from benchmark.backbones.blocks import BlockAdapter, Ragged, run_block, run_blocks
 from benchmark.errors import UsageError
 from benchmark.testing.toys import tiny_backbone
 
@@ -211,3 +211,32 @@ def test_one_position_per_row() -> None:
     found = blocks.take(tokens, torch.tensor([2, 0, 5]))
     assert found.shape == (3, 1, 32)
     assert torch.equal(found[:, 0], torch.stack([tokens[0, 2], tokens[1, 0], tokens[2, 5]]))
+
+
+@pytest.mark.parametrize("with_prefix", [False, True])
+def test_packed_rows_give_the_outputs_and_gradients_of_padded_ones(with_prefix: bool) -> None:
+    block, lengths = vit_of().blocks[0], torch.tensor([5, 17, 1])
+    ragged, found = Ragged(lengths, 17), []
+    for packed in (True, False):
+        tokens = tokens_of().requires_grad_(True)
+        prefix = (tokens[:, :4] * 0.5, tokens[:, 4:8]) if with_prefix else None
+        if packed:
+            out = run_block(block, ragged.pack(tokens), prefix=prefix, causal=True, ragged=ragged)
+            assert out.shape == (1, 23, 32)
+            out = ragged.pad(out)
+            assert not out[2, 1:].any()
+        else:
+            out = run_block(block, tokens, prefix=prefix, causal=True)
+        rows = torch.cat([out[row, :length] for row, length in enumerate(lengths.tolist())])
+        rows.sin().sum().backward()
+        found.append((rows.detach(), tokens.grad))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_packed_rows_are_never_read_in_part() -> None:
+    block, ragged = vit_of().blocks[0], Ragged(torch.tensor([5, 17, 1]), 17)
+    tokens = ragged.pack(tokens_of())
+    for options in ({"causal": False}, {"causal": True, "read": slice(0, 1)}):
+        with pytest.raises(ValueError, match="packed rows need causal attention"):
+            run_block(block, tokens, ragged=ragged, **options)

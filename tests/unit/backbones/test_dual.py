@@ -165,8 +165,11 @@ def test_text_stops_at_the_last_end(dual: DualEncoder, monkeypatch: pytest.Monke
         return out
 
     monkeypatch.setattr(text, "run_block", spy)
-    dual.encode_text(torch.zeros(3, 77, 48), torch.tensor([4, 9, 6]))
+    dual.encode_text(torch.zeros(3, 77, 48), torch.tensor([8, 9, 9]))
     assert seen == [(10, 10), (10, 1)]  # one row of the last block
+    seen.clear()
+    dual.encode_text(torch.zeros(3, 77, 48), torch.tensor([4, 9, 6]))
+    assert seen == [(5 + 10 + 7, 5 + 10 + 7), (10, 1)]  # one row without padding, where there is much of it
 
 
 @pytest.mark.parametrize(("vectors", "least"), [(4, 7.0), (16, 3.0)])

@@ -199,6 +199,16 @@ def test_features_and_gradients_equal_the_plain_pass(
     compare(prompts.features(ctx), plain, [ctx], tolerance, slack)
 
 
+@pytest.mark.parametrize("position", POSITIONS)
+def test_names_of_very_different_lengths_equal_the_plain_pass(position: Position) -> None:
+    dual, names = dual_of(tiny_clip()).double(), ["dog", "a_very_large_aircraft_carrier_at_sea", "cat"]
+    texts = placeholders(names, "X X X X")
+    prompts = TextPrompts(dual, texts, vectors=4, names=names, position=position)
+    ctx = fill("ctx", (2, 4, 48), scale=0.3).requires_grad_()
+    plain = [full_texts(by_hand(dual, texts, names, one, position), prompts.ends) for one in ctx]
+    compare(prompts.features(ctx.unsqueeze(1)), torch.stack(plain), [ctx], 1e-12)
+
+
 @pytest.mark.parametrize("per_class", [False, True])
 def test_groups_equal_the_plain_pass(per_class: bool) -> None:
     dual = dual_of(tiny_clip()).double()
@@ -243,6 +253,10 @@ def test_vectors_in_front_of_names_pass_once(dual: DualEncoder, monkeypatch: pyt
     seen.clear()
     place(dual, 4).features(ctx.expand(7, 1, 4, 48))
     assert seen == [(7, 5), (21, 4), (21, 4)]
+    seen.clear()
+    texts = placeholders(["dog", "a very large aircraft carrier at sea", "cat"], "X X X X")
+    TextPrompts(dual, texts, vectors=4).features(ctx)
+    assert seen == [(1, 5), (1, 3 + 9 + 3), (3, 9)]  # the padding behind short names is left out
 
 
 # --- what is kept for prediction -----------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 },
             },
             tracks={
-                "nano": {"batch_size": 32, "epochs": 6, "lr": 0.01, "hidden": 256},
+                "nano": {"batch_size": 32, "epochs": 4, "lr": 0.1, "hidden": 256},
                 "mini": {"batch_size": 32, "epochs": 2, "lr": 0.01, "hidden": 256},
             },
             rule="a guess from runs on held-out source images, not searched",

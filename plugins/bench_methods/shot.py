@@ -283,7 +283,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "visda": {"source_epochs": 10, "epochs": 15, "batch_size": 64, "interval": 15, "lr": 0.001},
             },
             tracks={
-                "nano": {"batch_size": 32, "source_epochs": 3, "epochs": 3, "interval": 3, "lr": 0.01},
+                "nano": {"batch_size": 32, "source_epochs": 2, "epochs": 2, "interval": 2, "lr": 0.1},
                 "mini": {"batch_size": 32, "source_epochs": 1, "epochs": 1, "interval": 1, "lr": 0.01},
             },
             rule="a guess from runs on held-out source images, not searched",
@@ -291,6 +291,10 @@ def bench_register_methods() -> list[MethodSpec]:
             sources={
                 "source_epochs": "tim-learn/SHOT readme.md: Office-Home, partial and open sets; image_source.py has 20",
                 "lr": "tim-learn/SHOT image_source.py, image_target.py: defaults; likewise all others",
+                "label_smoothing": "paper, section 3.1; image_source.py: smooth",
+                "pseudo_weight": "tim-learn/SHOT image_target.py: cls_par 0.3",
+                "interval": "tim-learn/SHOT image_target.py: 15 for 15 epochs, so once an epoch",
+                "bottleneck": "tim-learn/SHOT image_source.py; bottleneck_norm: classifier bn",
                 "im": "paper, table 2 (SHOT-IM); tim-learn/SHOT readme.md: cls_par 0",
                 "office": "tim-learn/SHOT readme.md: Office-31",
                 "visda": "tim-learn/SHOT readme.md: VisDA-C, ResNet-101; without its rule for the first interval",

@@ -59,7 +59,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "domainbed": DOMAINBED_ADAM,
             },
             tracks={
-                "nano": {"batch_size": 32, "epochs": 6, "lr": 0.01},
+                "nano": {"batch_size": 32, "epochs": 4, "lr": 0.1},
                 "mini": {"batch_size": 32, "epochs": 2, "lr": 0.01},
             },
             rule="a guess from runs on held-out source images, not searched",

@@ -145,7 +145,7 @@ def bench_register_methods() -> list[MethodSpec]:
             recipes=RECIPES,
             default_recipe="published",
             tracks={
-                "nano": {"views": 4, "epochs": 2, "batch_size": 16, "vectors": 3, "words": "a drawing of", "lr": 0.01},
+                "nano": {"augment": False, "epochs": 2, "batch_size": 16, "vectors": 3, "words": "a drawing of", "lr": 0.01},
                 "mini": {"views": 2, "epochs": 2, "batch_size": 16, "vectors": 4, "words": "", "lr": 0.01},
             },
             rule="nano, lr: results/search.py, best on held-out training images; mini: a guess; paper: published",

@@ -34,8 +34,10 @@ def options(subject: MethodSubject) -> None:
         if again != config:
             raise CheckFailed(f"recipe `{recipe}`: {config} became {again} on the way through `as_dict`")
     for track, given in spec.tracks.items():
-        layers = [configs.Layer(f"track {track}", given)]
-        configs.resolve(spec.config, layers, key=f"method.{spec.name}")
+        for recipe in [spec.default_recipe, *spec.recipes]:
+            both = f"recipe {recipe} on track {track}"
+            layers = [configs.Layer(both, values) for values in (given, spec.recipes.get(recipe, {}))]
+            configs.resolve(spec.config, layers, key=f"method.{spec.name}")
     config = subject.baseline.prepared.plan.method_config
     if config != subject.small(subject.recipe):
         raise CheckFailed(f"the run changed its configuration to {config}", hint="make the dataclass frozen")

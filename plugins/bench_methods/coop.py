@@ -99,7 +99,16 @@ def uses(config: CoOpConfig) -> frozenset[str]:
 
 
 # What a track changes is spelled out, so that a published recipe means the same on every track.
-_PAPER: dict[str, object] = {"epochs": 200, "batch_size": 32, "vectors": 16, "lr": 0.002, "views": 0, "warmup": 1}
+_PAPER: dict[str, object] = {
+    "epochs": 200,
+    "batch_size": 32,
+    "augment": True,
+    "views": 0,
+    "vectors": 16,
+    "words": "",
+    "lr": 0.002,
+    "warmup": 1,
+}
 _WORDS: dict[str, object] = {**_PAPER, "vectors": 4, "words": "a photo of a"}
 RECIPES: dict[str, dict[str, object]] = {
     "paper-1-shot": {**_PAPER, "epochs": 50},

@@ -242,6 +242,24 @@ def test_recipes_must_be_valid() -> None:
     assert "recipe fast: method.toy-linear.lr: 2.0 is too large" in result.message
 
 
+def test_recipes_must_be_valid_on_every_track() -> None:
+    """A recipe that is fine alone may clash with what a track sets and the recipe leaves as it is."""
+
+    def together(self: Fragile) -> None:
+        if self.epochs > 3 and self.batch_size > 8:
+            raise ValueError(f"batch_size: {self.batch_size} is too large for {self.epochs} epochs; use 8")
+
+    config = dataclasses.make_dataclass(
+        "Both", [], bases=(Fragile,), frozen=True, namespace={"__post_init__": together}
+    )
+    spec = dataclasses.replace(
+        TOY_METHOD, config=config, tracks={"nano": {"batch_size": 16}}, recipes={"long": {"epochs": 9}}
+    )
+    result = result_of(spec, "options")
+    assert result.result == "fail"
+    assert "recipe long on track nano: method.toy-linear.batch_size: 16 is too large for 9 epochs" in result.message
+
+
 def test_a_method_may_say_that_the_seed_does_not_matter() -> None:
     spec = dataclasses.replace(TOY_METHOD, build=DrawsNothing)
     assert result_of(spec, "other-seed").result == "pass"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench_methods import cocoop, coop
 from bench_methods._context_learner import ContextLearner
+from benchmark import config as configs
 from benchmark import engine, records
 from benchmark.api import Batch, Context, ExperienceView
 from benchmark.backbones.dual import DualEncoder
@@ -213,3 +214,15 @@ def test_state_holds_what_was_learned_and_no_text(spec: MethodSpec) -> None:
     assert sum(tensor.numel() for tensor in method.kept_between_experiences()) == sum(
         p.numel() for p in method.trainable()
     )
+
+
+# --- recipes -------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_a_published_recipe_means_the_same_on_every_track(spec: MethodSpec) -> None:
+    for recipe, given in spec.recipes.items():
+        alone, _ = configs.resolve(spec.config, [configs.Layer("recipe", given)], key="method")
+        for track, values in spec.tracks.items():
+            layers = [configs.Layer(track, values), configs.Layer("recipe", given)]
+            assert configs.resolve(spec.config, layers, key="method")[0] == alone, (recipe, track)

@@ -61,7 +61,8 @@ def test_core_has_no_plugin_by_name(path: Path) -> None:
     Four words mean something else in the core: a kind of stream (`MethodSpec.stream`), ``--json``, what torch calls the
     parameters of a layer, and a rule of model selection (``engine.select``).
     """
-    names = {name for kind in registry.KINDS for name in registry.names(kind)} - {"joint", "json", "bias", "target-oracle"}
+    names = {name for kind in registry.KINDS for name in registry.names(kind)}
+    names -= {"joint", "json", "bias", "target-oracle"}
     used = names & set(code_strings(path))
     assert not used, f"{path} names {sorted(used)}"
 

@@ -53,10 +53,10 @@ def leaderboard(records: Iterable[Record], *, methods: Sequence[str] = ()) -> li
 
 
 def _tables(unique: Sequence[Record], methods: Sequence[str]) -> list[Table]:
-    controls: dict[str, dict[str, Any]] = {}
+    controls: dict[tuple[str, str], dict[str, Any]] = {}
     for run in unique:
         if run["method"]["control"]:
-            controls.setdefault(_kind(run), {})[run["method"]["name"]] = run["method"]
+            controls.setdefault(_peers(run), {})[run["method"]["name"]] = run["method"]
     by_table: dict[tuple[Any, ...], list[Record]] = {}
     for run in unique:
         by_table.setdefault(_table_key(run), []).append(run)
@@ -70,12 +70,17 @@ def _tables(unique: Sequence[Record], methods: Sequence[str]) -> list[Table]:
             if titles[title] > 1:
                 title += _title_details(runs[0])
             make = layouts.table if _kind(runs[0]) in layouts.FAMILIES else _table
-            tables.append(make(title, tested, len(runs) - len(tested), controls.get(_kind(runs[0]), {}), methods))
+            tables.append(make(title, tested, len(runs) - len(tested), controls.get(_peers(runs[0]), {}), methods))
     return tables
 
 
+def _peers(run: Record) -> tuple[str, str]:
+    """Tables that share their controls: of one kind and on one backbone, as not every control runs on all of them."""
+    return _kind(run), run["backbone"]["name"]
+
+
 def _kind(run: Record) -> str:
-    """Families whose tables show the same controls: streams of experiences are one kind, the others are apart."""
+    """Streams of experiences are one kind, the other families are apart."""
     family: str = run["scenario"]["family"]
     return family if family in layouts.FAMILIES else "stream"
 

@@ -61,6 +61,16 @@ def _private_folders(monkeypatch: pytest.MonkeyPatch, session_cache: Path) -> No
 
 
 @pytest.fixture
+def registry_as_it_was() -> Iterator[None]:
+    """Plugins that a test adds as files are forgotten behind it."""
+    from benchmark import registry
+
+    before = list(registry._files)
+    yield
+    registry._files[:] = before
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Threads cost more than they give for small tensors."""
     import torch

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import open_clip
@@ -28,7 +27,7 @@ from benchmark.batches import Feed
 from benchmark.scenario import Experience, Scenario
 from benchmark.transforms import InputPipeline
 
-pytestmark = pytest.mark.perf
+pytestmark = [pytest.mark.perf, pytest.mark.usefixtures("one_thread")]
 
 NAMES = (
     *("Annual Crop Land", "Forest", "Herbaceous Vegetation Land", "Highway or Road", "Industrial Buildings"),
@@ -36,14 +35,6 @@ NAMES = (
 )
 BATCH, VECTORS, VIEWS, TURNS = 32, 16, 2, 3
 SPEC = bench_register_methods()[0]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Plain:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,6 @@ METHOD_PART, _, OTHER_PARTS = TUTORIAL.partition("## What a method may know")
 
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-
-
-@pytest.fixture
-def _registry_as_it_was() -> Iterator[None]:
-    before = list(registry._files)
-    yield
-    registry._files[:] = before
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +61,7 @@ def test_links_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.usefixtures("_registry_as_it_was")
+@pytest.mark.usefixtures("registry_as_it_was")
 def test_tutorial_from_skeleton_to_leaderboard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,7 +101,7 @@ def test_tutorial_from_skeleton_to_leaderboard(
     assert "nearest-mean" in shown["leaderboard"]
 
 
-@pytest.mark.usefixtures("_registry_as_it_was")
+@pytest.mark.usefixtures("registry_as_it_was")
 def test_other_examples_register_what_they_say(tmp_path: Path) -> None:
     strategy, exporter, life_cycle = blocks(OTHER_PARTS, "python")
     assert len(strategy.splitlines()) <= 20

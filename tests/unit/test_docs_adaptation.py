@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,7 @@ from benchmark.testing import checks
 PAGE = (Path(__file__).parents[2] / "docs" / "adaptation.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture(autouse=True)
-def _registry_as_it_was() -> Iterator[None]:
-    before = list(registry._files)
-    yield
-    registry._files[:] = before
+pytestmark = pytest.mark.usefixtures("registry_as_it_was")
 
 
 def test_the_plugin_passes_the_contract(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,7 +86,6 @@ def test_equal_content_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_tensors_are_welcome() -> None:
-    torch = pytest.importorskip("torch")
     expected = make(4, 6)
     found = SimpleNamespace(
         **{name: torch.from_numpy(getattr(expected, name)) for name in

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,10 @@ from benchmark.testing import toys
 from benchmark.testing.laboratory import manager
 from benchmark.transforms import InputPipeline
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 SPEC = bench_register_methods()[0]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(scenario: Scenario, **options: Any) -> ClipLinear:

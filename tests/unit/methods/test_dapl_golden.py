@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +23,8 @@ from benchmark.testing import toys
 from benchmark.testing.clip_methods import full_texts
 from benchmark.testing.closed_form import fill, image_batch, tiny_clip
 from benchmark.transforms import InputPipeline
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 NAMES = ("dog", "sea_turtle", "aircraft_carrier")
 USES = frozenset({"boundaries", "class_names", "domains", "unlabelled"})
@@ -62,14 +63,6 @@ STEPS = [
     (True, 0.0, [1, 1], 0.7292173, 0.3058328, 0.8628291, [0.0793099, 0.0925576, -0.0321273]),
     (True, BETWEEN, [0, 1], 0.7073963, 0.4683493, 1.1080823, [0.0792731, 0.0925500, -0.0321563]),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def scenario_of(

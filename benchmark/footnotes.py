@@ -59,6 +59,13 @@ def table_facts(runs: Sequence[Record], validation: int) -> list[str]:
     facts = sorted({f"Data: {name}: {text}." for run in runs for name, text in run["scenario"]["notes"].items()})
     owners = {run["scenario"]["distribution"] for run in runs}
     facts += [f"Third-party scenario of {name}." for name in sorted(owners) if _foreign(name)]
+    backbones: dict[str, set[str]] = {}
+    for run in runs:
+        backbones.setdefault(run["backbone"]["name"], set()).add(run["method"]["name"])
+    if len(backbones) > 1:
+        *others, most = sorted(backbones, key=lambda name: (len(backbones[name]), name))
+        special = "; ".join(f"{', '.join(sorted(backbones[name]))} on {name}" for name in others)
+        facts.append(f"Backbones, which see images through the same weights: {special}; the others on {most}.")
     prints: dict[tuple[str, int], set[str]] = {}
     for run in runs:
         place = run["scenario"]["name"], run["seeds"]["class_order"]

@@ -1,6 +1,6 @@
 """From records to tables: a pure function, so that the same records give the same bytes.
 
-One table per scenario (name, version, options), track, and backbone with its weights; where the variants
+One table per scenario (name, version, options), track, and weights that see the images; where the variants
 of a scenario belong together (`benchmark.layouts`) they are columns of one. Rows are configurations,
 averaged over seeds (`benchmark.rows`).
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmark import layouts, rows
+from benchmark.backbones import loading
 from benchmark.footnotes import Footnotes, row_facts, table_facts
 from benchmark.records import without_garbage_collection
 from benchmark.rows import Entry, Record
@@ -46,7 +47,7 @@ def leaderboard(records: Iterable[Record], *, methods: Sequence[str] = ()) -> li
         methods: Show only these (``name`` or ``name@recipe``) beside the controls; default all.
 
     Returns:
-        Tables sorted by scenario, version, options, track and backbone.
+        Tables sorted by scenario, version, options, track and image tower.
     """
     with without_garbage_collection():
         return _tables(_unique(records), methods)
@@ -60,13 +61,13 @@ def _tables(unique: Sequence[Record], methods: Sequence[str]) -> list[Table]:
     by_table: dict[tuple[Any, ...], list[Record]] = {}
     for run in unique:
         by_table.setdefault(_table_key(run), []).append(run)
-    titles = Counter(_title(runs[0]) for runs in by_table.values())
+    titles = Counter(_title(runs) for runs in by_table.values())
     tables = []
     for key in sorted(by_table):
         runs = by_table[key]
         tested = [run for run in runs if run["evaluated_on"] == "test"]
         if tested:
-            title = _title(runs[0])
+            title = _title(runs)
             if titles[title] > 1:
                 title += _title_details(runs[0])
             make = layouts.table if _kind(runs[0]) in layouts.FAMILIES else _table
@@ -75,8 +76,17 @@ def _tables(unique: Sequence[Record], methods: Sequence[str]) -> list[Table]:
 
 
 def _peers(run: Record) -> tuple[str, str]:
-    """Tables that share their controls: of one kind and on one backbone, as not every control runs on all of them."""
-    return _kind(run), run["backbone"]["name"]
+    """Tables that share their controls: of one kind and on one image tower, as not every control runs on all."""
+    return _kind(run), _image_tower(run)[0]
+
+
+def _image_tower(run: Record) -> tuple[str, str]:
+    """Name and hash of the weights that see the images.
+
+    A bundled dual encoder shares them with another backbone; methods on either are rows of one table.
+    """
+    name, digest = run["backbone"]["name"], run["backbone"]["sha256"]
+    return loading.image_towers().get(digest, (name, digest))
 
 
 def _kind(run: Record) -> str:
@@ -96,9 +106,8 @@ def _unique(records: Iterable[Record]) -> list[Record]:
 
 
 def _table_key(run: Record) -> tuple[Any, ...]:
-    scenario, backbone = run["scenario"], run["backbone"]
     options = repr(sorted(_options(run).items()))  # several times as fast as JSON
-    return _name(run), scenario["version"], options, run["track"], backbone["name"], backbone["sha256"]
+    return _name(run), run["scenario"]["version"], options, run["track"], *_image_tower(run)
 
 
 def _name(run: Record) -> str:
@@ -116,14 +125,18 @@ def _options(run: Record) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != scenario["variant_option"]}
 
 
-def _title(run: Record) -> str:
-    return f"{_name(run)} (version {run['scenario']['version']}), track {run['track']}, {run['backbone']['name']}"
+def _title(runs: Sequence[Record]) -> str:
+    """What a table is of; where its rows differ in their text tower, the backbone is that of the images."""
+    run = runs[0]
+    backbones = {run["backbone"]["name"] for run in runs}
+    backbone = backbones.pop() if len(backbones) == 1 else _image_tower(run)[0]
+    return f"{_name(run)} (version {run['scenario']['version']}), track {run['track']}, {backbone}"
 
 
 def _title_details(run: Record) -> str:
     """What sets tables of one name apart: options of the scenario and the weights."""
     options = ", ".join(f"{name}={rows.show(value)}" for name, value in sorted(_options(run).items()))
-    return f", weights {run['backbone']['sha256'][:8]}" + (f", {options}" if options else "")
+    return f", weights {_image_tower(run)[1][:8]}" + (f", {options}" if options else "")
 
 
 def _mean(entry: Entry) -> float | None:

@@ -101,6 +101,7 @@ def _options(run: Record) -> dict[str, Any]:
     options.update({f"engine.{name}": value for name, value in effective.get("engine", {}).items()})
     options["code"] = run["method"]["code_sha256"][:8]
     options["device"] = run["provenance"]["device"].split(":")[0]
+    options["backbone"] = run["backbone"]["name"]
     return options
 
 

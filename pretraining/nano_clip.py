@@ -225,6 +225,7 @@ def save(dual: DualEncoder, names: Names, nano_vit: dict[str, object], folder: P
     description = {
         "name": "nano-clip",
         "description": f"images of nano-vit and names of characters in one space, {text / 1e6:.1f} M more parameters",
+        "images": nano_vit["name"],
         "architecture": nano_vit["architecture"],
         "text": TEXT,
         "mean": nano_vit["mean"],

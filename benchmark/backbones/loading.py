@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,8 @@ def describe(name: str) -> dict[str, Any]:
 
     Returns:
         ``name``, ``source`` (``bundled``, ``timm`` or ``open_clip``), ``sha256`` (None where only the
-        loaded file tells) and, for bundled ones, ``architecture``, ``mean``, ``std``, ``description``, ``licence``.
+        loaded file tells) and, for bundled ones, ``architecture``, ``mean``, ``std``, ``description``, ``licence`` and, where
+        its image tower is another bundled one, that one's name as ``images``.
 
     Raises:
         UsageError: Neither a bundled name nor one with ``timm:`` or ``open_clip:`` in front.
@@ -132,6 +134,24 @@ def describe(name: str) -> dict[str, Any]:
         return {**known, "name": name, "source": "bundled", "sha256": str(known["sha256"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataMissing(f"{path}: not a backbone description: {error!r}", hint="reinstall adaptbench") from error
+
+
+@cache
+def image_towers() -> Mapping[str, tuple[str, str]]:
+    """Bundled dual encoders whose image tower is, weight for weight, another bundled backbone.
+
+    Returns:
+        For the hash of their weights, name and hash of the weights of that backbone.
+
+    Raises:
+        DataMissing: A description in the package is damaged.
+    """
+    found = {}
+    for name in bundled():
+        about = describe(name)
+        if "images" in about:
+            found[str(about["sha256"])] = str(about["images"]), str(describe(about["images"])["sha256"])
+    return found
 
 
 def load(name: str, *, weights: Path | None = None, offline: bool = False, image_size: int | None = None) -> Backbone:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from benchmark import cli, records
-from benchmark.leaderboard import Table, leaderboard, render_text
+from benchmark.backbones import loading
+from benchmark.leaderboard import HEADLINE, Table, leaderboard, render_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TEMPLATE = records.read(GOLDEN / "records" / "v1.json")
@@ -102,6 +103,27 @@ def test_controls_that_are_missing_show() -> None:
         assert found[name]["seeds"].text == "missing"
         assert found[name]["final_avg_acc"].text == "–"
     assert found["mine"]["gain"].text == "–"
+
+
+def test_backbones_that_see_through_the_same_weights_share_a_table() -> None:
+    towers = {name: loading.describe(name)["sha256"] for name in ("nano-vit", "nano-clip")}
+
+    def on(backbone: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        changes = {"backbone__name": backbone, "backbone__sha256": towers[backbone]}
+        return [run(part["method"]["name"], part["seeds"]["seed"], part["metrics"][HEADLINE], **changes) for part in found]
+
+    named = [run("names", seed, 0.5) for seed in range(3)]
+    table = only(on("nano-vit", basic()) + on("nano-clip", named))
+    assert table.title.endswith("nano-vit")
+    assert rows(table)["names"]["gain"].text == "-11.00"  # from a control on the other backbone
+    assert ("", "Backbones, which see images through the same weights: names on nano-clip; the others on nano-vit.") in (
+        table.footnotes
+    )
+    both = rows(only(on("nano-vit", basic()) + on("nano-clip", basic())))
+    assert {"mine (backbone=nano-clip)", "mine (backbone=nano-vit)"} < both.keys()
+    assert only(on("nano-clip", named)).title.endswith("nano-clip")
+    altered = [run("names", 0, 0.5, backbone__name="nano-clip", backbone__sha256="0" * 64)]
+    assert len(leaderboard(on("nano-vit", basic()) + altered)) == 2
 
 
 def test_missing_seeds_and_unfinished_runs_show() -> None:

@@ -61,6 +61,7 @@ def test_it_sees_as_nano_vit_and_adds_at_most_two_million_parameters(
     for name, value in nano.model.state_dict().items():
         assert torch.equal(backbone.model.state_dict()[name], value), name
     assert (backbone.mean, backbone.std, backbone.image_size) == (nano.mean, nano.std, nano.image_size)
+    assert loading.image_towers() == {backbone.sha256: ("nano-vit", nano.sha256)}  # one table holds rows on either
     added = sum(parameter.numel() for parameter in dual.parameters()) - nano.parameters
     assert 0 < added <= 2_000_000
     assert not any(parameter.requires_grad for parameter in dual.parameters())

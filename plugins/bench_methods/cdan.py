@@ -177,7 +177,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "epochs": 3, "lr": 0.1, "hidden": 256},
                 "mini": {"batch_size": 32, "epochs": 2, "lr": 0.01, "hidden": 256},
             },
-            rule="nano, lr: results/search.py, best on held-out source images; mini: a guess",
+            rule="nano and mini, lr: results/search.py, best on held-out source images",
             toy={"iterations": 7, "hidden": 32, "bottleneck": 16, "randomized_dim": 32},
             sources={
                 "entropy": "paper, section 3.3 (CDAN+E)",

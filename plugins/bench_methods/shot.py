@@ -286,7 +286,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "source_epochs": 2, "epochs": 1, "interval": 1, "lr": 0.1},
                 "mini": {"batch_size": 32, "source_epochs": 1, "epochs": 1, "interval": 1, "lr": 0.01},
             },
-            rule="nano, lr: results/search.py, best on held-out source images; mini: a guess",
+            rule="nano and mini, lr: results/search.py, best on held-out source images",
             toy={"source_epochs": 1, "interval": 2, "bottleneck": 16},
             sources={
                 "source_epochs": "tim-learn/SHOT readme.md: Office-Home, partial and open sets; image_source.py has 20",

@@ -60,9 +60,9 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             tracks={
                 "nano": {"batch_size": 32, "epochs": 3, "lr": 0.1},
-                "mini": {"batch_size": 32, "epochs": 2, "lr": 0.01},
+                "mini": {"batch_size": 32, "epochs": 2, "lr": 0.03},
             },
-            rule="nano, lr: results/search.py, best on held-out source images; mini: a guess",
+            rule="nano and mini, lr: results/search.py, best on held-out source images",
             toy={"iterations": 5},
             sources={
                 "bottleneck": "thuml/Transfer-Learning-Library at c4aa59eb, dann.py: that of dann and cdan",

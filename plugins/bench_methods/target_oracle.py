@@ -50,7 +50,7 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             tracks={
                 "nano": {"batch_size": 32, "epochs": 3, "lr": 0.1},
-                "mini": {"batch_size": 32, "epochs": 2, "lr": 0.01},
+                "mini": {"batch_size": 32, "epochs": 2, "lr": 0.03},
             },
             rule="carried over from source-only, not searched: there is no honest way to search an upper bound",
             toy={"iterations": 5},

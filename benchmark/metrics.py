@@ -348,6 +348,7 @@ def continual_metrics(
     further: Sequence[str] = (),
     baseline: Sequence[float | None] | npt.ArrayLike | None = None,
     predictions: Predictions | None = None,
+    transfers: bool = True,
 ) -> dict[str, Any]:
     """Computes everything that a record stores under ``metrics``.
 
@@ -363,6 +364,8 @@ def continual_metrics(
         predictions: Single predictions; those after the last experience on the test sets of the
             experiences give ``mean_class_acc``, ``macro_f1`` and calibration, and with logits ``nll``
             and ``brier``.
+        transfers: Whether the test sets are those of the scenario. Held-out training images are no target,
+            no new classes and no other data set: without `transfer_metrics`.
 
     Returns:
         Names to a number, a list of numbers, or None where undefined; the same keys whenever the
@@ -402,7 +405,8 @@ def continual_metrics(
         values["fwt_upper"] = fwt_upper(acc)
         values["domain_acc"] = acc[-1]
         values["worst_domain_acc"] = acc[-1].min()
-    values.update(transfer_metrics(family, final_avg_acc(acc), dict(zip(further, whole[-1, own:], strict=True))))
+    if transfers:
+        values.update(transfer_metrics(family, final_avg_acc(acc), dict(zip(further, whole[-1, own:], strict=True))))
     if predictions is not None:
         values.update(prediction_metrics.summary(predictions.after(len(acc) - 1).on(range(own))))
     return {name: null(value) for name, value in values.items()}

@@ -52,6 +52,7 @@ def build(
                 further=[test.name for test in stream.further],
                 baseline=done["baseline"],
                 predictions=found,
+                transfers=not plan.request.validate,
             )
     return {
         "schema": SCHEMA,

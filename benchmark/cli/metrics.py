@@ -86,14 +86,17 @@ def _recompute(path: Path, record: dict[str, Any]) -> tuple[Any, dict[str, Any],
     from benchmark import metrics, predictions
 
     recorded = np.array(record["accuracy"], dtype=np.float64)
-    family, baseline = record["scenario"]["family"], record["baseline"]
     further = [test["name"] for test in record["scenario"]["tests"] if test["further"]]
+    about: dict[str, Any] = {
+        "family": record["scenario"]["family"],
+        "further": further,
+        "baseline": record["baseline"],
+        "transfers": record["evaluated_on"] == "test",
+    }
     own = recorded.shape[1] - len(further)
     file = path.with_name(record["predictions"]["file"]) if record["predictions"] else None
     if file is None or not file.is_file():
-        values = metrics.continual_metrics(
-            recorded, record["counts"], family=family, further=further, baseline=baseline
-        )
+        values = metrics.continual_metrics(recorded, record["counts"], **about)
         # What only single predictions can tell cannot be recomputed and is not called different.
         warning = f"{file or 'the predictions file'} is not there: recomputed from the accuracy matrix of the record"
         return metrics.as_matrix(recorded[:, :own]), values, "accuracy matrix", [warning]
@@ -104,9 +107,7 @@ def _recompute(path: Path, record: dict[str, Any]) -> tuple[Any, dict[str, Any],
     matrix, counts = metrics.accuracy_matrix(table, times=len(recorded), sets=recorded.shape[1])
     if not np.allclose(matrix, recorded, rtol=0, atol=TOLERANCE, equal_nan=True):
         warnings.append("the accuracy matrix of the record differs from that of the predictions")
-    values = metrics.continual_metrics(
-        matrix, counts, family=family, further=further, baseline=baseline, predictions=table
-    )
+    values = metrics.continual_metrics(matrix, counts, **about, predictions=table)
     return metrics.as_matrix(matrix[:, :own]), values, "predictions", warnings
 
 

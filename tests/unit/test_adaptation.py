@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark import engine, predictions, records, streams
+from benchmark import engine, predictions, records, streams, summary
 from benchmark.api import Batch, Context, Experience, ExperienceView, ImageSet, LoopMethod, Scenario
+from benchmark.cli import main
 from benchmark.errors import PluginError, UndeclaredUse, UsageError
 from benchmark.interruption import Interrupted
 from benchmark.metrics import transfer_metrics
@@ -516,6 +517,21 @@ def test_validation_keeps_the_target_and_never_touches_test_images() -> None:
     dg = streams.validation(toy_scenario(family="dg", train=10), 1).experiences[0].test
     assert dg.domains is not None
     assert dg.domains.bincount().tolist() == [4, 4]  # a fifth per class and domain
+
+
+@pytest.mark.parametrize("validate", [0, 1])
+def test_held_out_source_images_are_not_called_a_target(
+    validate: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = prepare_toy(family="uda", train=10, validate=validate)
+    path = engine.execute(prepared, tmp_path, hooks=manager([]), quiet=True)
+    record = records.read(path)
+    assert ("target_acc" in record["metrics"]) == (not validate)
+    text = summary.render(record, path, colour=False)
+    assert ("target accuracy" in text) == (not validate)
+    assert ("final average accuracy" in text) == bool(validate)
+    assert main(["metrics", str(path)]) == 0  # recomputes the same metrics
+    assert ("target_acc" in capsys.readouterr().out) == (not validate)
 
 
 def test_a_joint_run_knows_the_domains() -> None:

@@ -10,7 +10,6 @@ import torch
 from bench_methods.dualprompt import DualPrompt, DualPromptConfig, bench_register_methods, port_reshape, uses
 from benchmark.api import Scenario
 from benchmark.backbones.prompted_vit import cls_feature
-from benchmark.config import Layer, resolve
 from benchmark.errors import UsageError
 from benchmark.testing.by_hand import batch_of, context_of, learn, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario
@@ -43,17 +42,6 @@ def test_trainable_parameters_follow_the_formula() -> None:
     assert full(DualPromptConfig(e_length=20), 200) == 1_098_440
 
 
-def test_the_backbone_is_bit_identical_after_training_in_every_recipe() -> None:
-    scenario = toy_scenario()
-    for recipe in ({}, *SPEC.recipes.values()):
-        method = make(scenario, **{**recipe, **SMALL})
-        before = {name: value.clone() for name, value in method.backbone.state_dict().items()}
-        learn(method, scenario, 0)
-        assert all(torch.equal(value, before[name]) for name, value in method.backbone.state_dict().items())
-        assert all(p.grad is None and not p.requires_grad for p in method.backbone.parameters())
-        assert not method.train().backbone.training
-
-
 @pytest.mark.parametrize(
     ("changes", "alone"),
     [({}, True), ({"key_sets": "per-layer"}, True), ({"selection": "batchwise"}, False), ({"layout": "port"}, False)],
@@ -82,18 +70,6 @@ def test_groups_vote_for_themselves() -> None:
         chosen = [method.eval().run(part).chosen for part in (images, *torch.split(images, 4))]
     index = [part.selection for part in chosen if part is not None and part.selection is not None]
     assert torch.equal(index[0], torch.cat(index[1:]))
-
-
-def test_without_prompts_it_is_a_masked_head_on_the_class_token() -> None:
-    scenario = toy_scenario()
-    method = make(scenario, prompts="off")
-    learn(method, scenario, 0)
-    learn(method, scenario, 1)
-    images = batch_of(method, scenario, 0).images
-    with torch.no_grad():
-        torch.testing.assert_close(method.predict(images), method.head(cls_feature(method.backbone, images)))
-    assert {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None} == {"head"}
-    assert method.context.uses == {"boundaries"}
 
 
 def test_a_task_trains_its_own_slot_and_starts_from_the_one_before() -> None:
@@ -240,27 +216,6 @@ def test_the_sum_of_the_coda_repository() -> None:
     assert float(terms["loss"]) == pytest.approx(float(terms["loss_ce"]) + 0.5 * float(wanted), rel=1e-5)
 
 
-def test_rows_of_other_tasks_stay_still_under_the_mask() -> None:
-    scenario = toy_scenario()
-    for mask, still in (("current", True), ("none", False)):
-        method = make(scenario, train_mask=mask)
-        learn(method, scenario, 0)
-        old = method.head.weight.detach().clone()
-        learn(method, scenario, 1)
-        assert torch.equal(method.head.weight[:2], old) == still
-
-
-def test_the_optimizer_is_new_for_each_experience() -> None:
-    scenario = toy_scenario()
-    method = make(scenario)
-    learn(method, scenario, 0)
-    first = method.optimizer
-    method.begin_experience(view_of(method, scenario, 1))
-    assert method.optimizer is not None
-    assert method.optimizer is not first
-    assert not method.optimizer.state
-
-
 def test_what_each_recipe_uses() -> None:
 
     def used(recipe: str) -> frozenset[str]:
@@ -290,30 +245,3 @@ def test_learning_rates_that_reach_adam() -> None:
             "coda-repo": 0.001,
         }
     )
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"top_k": "3", "pool_size": "2"}, r"method\.dualprompt\.top_k: 3 is larger than pool_size \(2\); use 1\.\.2"),
-        ({"top_k": "0"}, r"top_k: 0 is too small; use 1 or more"),
-        ({"e_length": "0"}, r"e_length: 0 is too small"),
-        ({"pull": "-0.5"}, r"pull: -0\.5 is negative; use 0 or more"),
-        ({"g_length": "-1"}, r"g_length: -1 is negative"),
-        ({"clip": "-1"}, r"clip: -1\.0 is negative"),
-        ({"lr": "0"}, r"lr: 0\.0 is not positive"),
-        ({"layout": "wrong"}, r"method\.dualprompt\.layout: 'wrong' is not allowed"),
-        ({"key_sets": "per-layer", "selection": "batchwise"}, r"key_sets: per-layer keys go with"),
-        ({"g_layers": "0,x"}, r"g_layers: 'x' is not a whole number"),
-    ],
-)
-def test_bad_values_are_explained_with_the_full_key(values: dict[str, object], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        resolve(DualPromptConfig, [Layer("--set", values)], key="method.dualprompt")
-
-
-def test_a_published_recipe_is_the_same_on_every_track() -> None:
-    changed = {name for values in SPEC.tracks.values() for name in values}
-    for name, values in SPEC.recipes.items():
-        if name not in ("batchwise", "port-bug"):  # ours: the default, but for one thing
-            assert changed <= values.keys(), name

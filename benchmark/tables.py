@@ -14,6 +14,7 @@ from typing import Literal
 Scalar = str | int | float | bool | None
 MISSING = "–"
 _WIDTH = 110  # of the text below a table
+_GAP = 2  # blanks that tabulate leaves between columns, and before a heading
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,18 @@ class Table:
     runs: tuple[Mapping[str, Scalar], ...] = field(default=())
 
 
-def render_text(tables: list[Table]) -> str:
-    """Renders tables for a terminal; bold is a trailing ``*``, as colour may be missing."""
-    return "\n\n".join(_text(table) for table in tables) + "\n" if tables else ""
+def render_text(tables: list[Table], *, width: int | None = None) -> str:
+    """Renders tables for a terminal; bold is a trailing ``*``, as colour may be missing.
+
+    Args:
+        tables: What to render.
+        width: Characters in a line. Columns for which there is no room follow below, behind the first column once
+            more. None: rows are never folded.
+    """
+    return "\n\n".join(_text(table, width) for table in tables) + "\n" if tables else ""
 
 
-def _text(table: Table) -> str:
+def _text(table: Table, width: int | None) -> str:
     from tabulate import tabulate
 
     def show(cell: Cell) -> str:
@@ -101,15 +108,32 @@ def _text(table: Table) -> str:
             body.append([""] * len(table.columns))
         previous = row.group
         body.append([show(cell) for cell in row.cells])
-    grid = tabulate(
-        body,
-        headers=[one_line(column.title) for column in table.columns],
-        colalign=[column.align for column in table.columns] if body else None,
-        disable_numparse=True,
-    )
+    headers = [one_line(column.title) for column in table.columns]
+    grids = []
+    widths = [max([_GAP + len(title), *map(len, cells)]) for title, *cells in zip(headers, *body, strict=True)]
+    for places in _folds(widths, width):
+        aligned = [table.columns[place].align for place in places]
+        lines = [[row[place] for place in places] for row in body]
+        titles = [headers[place] for place in places]
+        grids.append(tabulate(lines, titles, colalign=aligned if body else None, disable_numparse=True))
     notes = [f"[{mark}] {one_line(text)}" if mark else one_line(text) for mark, text in table.footnotes]
-    below = [line for text in (one_line(table.caption), *notes) for line in textwrap.wrap(text, _WIDTH)]
-    return "\n".join([one_line(table.title), "", grid, "", *below])
+    room = min(width or _WIDTH, _WIDTH)
+    below = [line for text in (one_line(table.caption), *notes) for line in textwrap.wrap(text, room)]
+    return "\n".join([one_line(table.title), "", "\n\n".join(grids), "", *below])
+
+
+def _folds(widths: list[int], room: int | None) -> list[list[int]]:
+    """Which columns stand beside one another, each time behind the first."""
+    if room is None or not widths:
+        return [list(range(len(widths)))]
+    folds, used = [[0]], widths[0]
+    for place, width in enumerate(widths[1:], start=1):
+        if len(folds[-1]) > 1 and used + _GAP + width > room:
+            folds.append([0])
+            used = widths[0]
+        folds[-1].append(place)
+        used += _GAP + width
+    return folds
 
 
 def one_line(text: str) -> str:

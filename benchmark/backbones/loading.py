@@ -112,8 +112,8 @@ def describe(name: str) -> dict[str, Any]:
 
     Returns:
         ``name``, ``source`` (``bundled``, ``timm`` or ``open_clip``), ``sha256`` (None where only the
-        loaded file tells) and, for bundled ones, ``architecture``, ``mean``, ``std``, ``description``, ``licence`` and, where
-        its image tower is another bundled one, that one's name as ``images``.
+        loaded file tells) and, for bundled ones, ``architecture``, ``mean``, ``std``, ``description``, ``licence``
+        and, where the image tower is another bundled backbone, that one's name as ``images``.
 
     Raises:
         UsageError: Neither a bundled name nor one with ``timm:`` or ``open_clip:`` in front.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmark.errors import EXIT_OK, UsageError
     from benchmark.files import replace_file
 
-    render = _renderer("json" if args.json else args.format or "table")
+    render = _renderer("json" if args.json else args.format or "table", to_file=args.output is not None)
     found, problems = records.read_all(args.results)
     for problem in problems:
         print(f"warning: {problem.message}; skipped", file=sys.stderr)
@@ -71,13 +73,14 @@ def _split(values: Sequence[str]) -> list[str]:
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
-def _renderer(name: str) -> Callable[[list[Table]], str]:
+def _renderer(name: str, *, to_file: bool) -> Callable[[list[Table]], str]:
     from benchmark import registry
     from benchmark.errors import did_you_mean
     from benchmark.tables import render_text
 
     if name == "table":
-        return render_text
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not to_file else None
+        return functools.partial(render_text, width=width)
     known = registry.names("exporters")
     if name not in known:
         raise did_you_mean("format", name, ["table", *known])

@@ -110,15 +110,14 @@ def test_backbones_that_see_through_the_same_weights_share_a_table() -> None:
 
     def on(backbone: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         changes = {"backbone__name": backbone, "backbone__sha256": towers[backbone]}
-        return [run(part["method"]["name"], part["seeds"]["seed"], part["metrics"][HEADLINE], **changes) for part in found]
+        return [run(one["method"]["name"], one["seeds"]["seed"], one["metrics"][HEADLINE], **changes) for one in found]
 
     named = [run("names", seed, 0.5) for seed in range(3)]
     table = only(on("nano-vit", basic()) + on("nano-clip", named))
     assert table.title.endswith("nano-vit")
     assert rows(table)["names"]["gain"].text == "-11.00"  # from a control on the other backbone
-    assert ("", "Backbones, which see images through the same weights: names on nano-clip; the others on nano-vit.") in (
-        table.footnotes
-    )
+    said = "Backbones, which see images through the same weights: names on nano-clip; the others on nano-vit."
+    assert ("", said) in table.footnotes
     both = rows(only(on("nano-vit", basic()) + on("nano-clip", basic())))
     assert {"mine (backbone=nano-clip)", "mine (backbone=nano-vit)"} < both.keys()
     assert only(on("nano-clip", named)).title.endswith("nano-clip")
@@ -245,6 +244,23 @@ def test_text(update_golden: bool) -> None:
         path.write_text(text)
     assert text == path.read_text()
     assert render_text([]) == ""
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 1000])
+def test_text_is_folded_to_the_terminal(width: int) -> None:
+    (table,) = leaderboard(basic())
+    whole, folded = (render_text([table], width=room) for room in (None, width))
+    assert max(map(len, folded.splitlines()[1:])) <= width
+    assert (folded == whole) == (max(map(len, whole.splitlines())) <= width)
+    assert (folded.count("everything") > 1) == (folded != whole)
+    for row in table.rows:
+        assert all(cell.text in folded for cell in row.cells)
+
+
+def test_a_column_wider_than_the_terminal_stands_alone() -> None:
+    (table,) = leaderboard(basic())
+    text = render_text([table], width=5)
+    assert text.count("everything") == len(table.columns) - 1
 
 
 # --- Commands ---------------------------------------------------------------------------------

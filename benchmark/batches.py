@@ -90,6 +90,11 @@ class Feed:
             return len(self._target)
         return len(self._source)
 
+    def adapted(self, epoch: int) -> bool:
+        """Whether the model after an epoch is one that the method stands for: the target was read, if it ever is."""
+        reads = [part != "source" for part in self._reads]
+        return any(reads[: epoch + 1]) or not any(reads)
+
     def batch(self, epoch: int, step: int) -> Batch:
         """The batch of one step."""
         reads = self._reads[epoch]

@@ -323,7 +323,8 @@ class _Run:
                 sums = {}
                 if selection.images is not None and feed.epochs > 1:
                     pause = time.perf_counter()
-                    selection.consider(method, epoch, self._score(method, index, selection.images))
+                    score = self._score(method, index, selection.images)
+                    selection.consider(method, epoch, score, candidate=feed.adapted(epoch))
                     started += time.perf_counter() - pause  # selecting is not training
         selection.put_back(method)
         return losses, before + time.perf_counter() - started

@@ -29,9 +29,16 @@ class Selection:
         self.scores: list[float] = []
         self._kept: Any = None
 
-    def consider(self, method: Method, epoch: int, score: float) -> None:
-        """Keeps the method's state when it scores higher than every epoch before."""
-        if not self.scores or score > max(self.scores):
+    def consider(self, method: Method, epoch: int, score: float, *, candidate: bool = True) -> None:
+        """Keeps the method's state when it scores higher than every candidate before.
+
+        Args:
+            method: As it is after the epoch.
+            epoch: From 0; every epoch is considered.
+            score: Its accuracy.
+            candidate: Whether it may be kept.
+        """
+        if candidate and (self.chosen is None or score > self.scores[self.chosen]):
             self.chosen = epoch
             self._kept = _copy(checkpoint.snapshot(method))
         self.scores.append(score)

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -427,6 +427,23 @@ def test_the_best_epoch_is_put_back(tmp_path: Path, rule: str) -> None:
     assert record["run_id"] != last["run_id"]
     held = 2 if rule == "source-validation" else 0  # a tenth of ten images of each of two classes
     assert record["scenario"]["experiences"][0]["train"] == 20 - held
+
+
+def test_what_has_yet_to_read_the_target_is_no_candidate(tmp_path: Path) -> None:
+    """SHOT's source model is best on the source, and is not SHOT."""
+
+    class Later(Worsens):
+        def reads(self, epoch: int) -> Literal["both", "source", "target"]:
+            return "both" if epoch else "source"
+
+    settings = {"engine.select": "source-validation", "epochs": "3"}
+    uses = frozenset({"boundaries", "unlabelled"})
+    record = execute(prepare_toy(build=Later, family="uda", train=10, settings=settings, uses=uses), tmp_path)
+    (scores,) = record["selection"]["scores"]
+    assert scores[0] > max(scores[1:])
+    assert record["selection"]["chosen"] == [1]
+    without = execute(prepare_toy(build=Later, family="dg", train=10, settings=settings, uses=uses), tmp_path)
+    assert without["selection"]["chosen"] == [0]  # there is no target to read
 
 
 def test_selection_survives_a_stop(tmp_path: Path) -> None:

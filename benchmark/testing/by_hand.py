@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -31,6 +33,14 @@ def backbone_of(
 ) -> Backbone:
     """A given model as a backbone, by default of images that are not normalised."""
     return Backbone(name="given", model=model, mean=mean, std=std, sha256="0" * 64, classifier=classifier)
+
+
+@cache
+def vit_base() -> VisionTransformer:
+    """ViT-B/16 for 224 px on the device ``meta``, to count parameters with; copy it before you change it."""
+    with torch.random.fork_rng(devices=[]):  # built elsewhere and moved: an old timm cannot be built there
+        vit = VisionTransformer(img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12, num_classes=0)
+    return vit.to("meta")
 
 
 def context_of(

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -21,7 +20,7 @@ from bench_methods import adapter, bias, finetune, linear_probe, lora, mlp_k, pa
 from bench_methods._classifier import Classifier
 from benchmark.api import Batch
 from benchmark.specs import MethodSpec
-from benchmark.testing.by_hand import backbone_of, begin, context_of
+from benchmark.testing.by_hand import backbone_of, begin, context_of, vit_base
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
 from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import toy_scenario
@@ -170,12 +169,6 @@ def test_train_logits_of_the_official_code() -> None:
 
 
 # Names and counts on the full-size model, without a single weight being drawn.
-
-
-@cache
-def vit_base() -> VisionTransformer:
-    with torch.device("meta"):
-        return VisionTransformer(img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12, num_classes=0)
 
 
 def on_meta(module: ModuleType, classes: int = 100, **options: Any) -> Classifier:

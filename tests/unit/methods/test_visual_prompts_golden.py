@@ -7,7 +7,6 @@ see the ``reference`` field of each json. ``pytest -s`` prints the deviations.
 from __future__ import annotations
 
 import copy
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +21,7 @@ from bench_methods.vpt import VPT
 from benchmark.api import Batch
 from benchmark.backbones import visual_prompts
 from benchmark.specs import MethodSpec
-from benchmark.testing.by_hand import backbone_of, begin, context_of
+from benchmark.testing.by_hand import backbone_of, begin, context_of, vit_base
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
 from benchmark.testing.recorded import LIMITS, Recorded
 from benchmark.testing.toys import toy_scenario
@@ -238,12 +237,6 @@ def test_every_ablation_gives_the_official_features(switch: str, dtype: Any, mon
 
 
 # Counts on the full-size model, without a single weight being drawn.
-
-
-@cache
-def vit_base() -> VisionTransformer:
-    with torch.device("meta"):
-        return VisionTransformer(img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12, num_classes=0)
 
 
 def on_meta(name: str, classes: int, **options: Any) -> Classifier:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 
 import torch
@@ -20,7 +21,7 @@ from torch import nn
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Scenario
 from benchmark.backbones.loading import Backbone
 from benchmark.specs import MethodSpec
-from benchmark.testing.toys import tiny_backbone
+from benchmark.testing.toys import tiny_backbone, toy_scenario
 from benchmark.transforms import InputPipeline
 
 
@@ -36,8 +37,7 @@ def backbone_of(
 
 
 @cache
-def vit_base() -> VisionTransformer:
-    """ViT-B/16 for 224 px on the device ``meta``, to count parameters with; copy it before you change it."""
+def _vit_base() -> VisionTransformer:
     with torch.random.fork_rng(devices=[]):  # built elsewhere and moved: an old timm cannot be built there
         vit = VisionTransformer(img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12, num_classes=0)
     return vit.to("meta")
@@ -73,6 +73,20 @@ def context_of(
         uses=spec.uses_of(config),
         method=spec.name,
     )
+
+
+def on_meta(spec: MethodSpec, **options: object) -> Method:
+    """A method on ViT-B/16 for 224 px, without a single weight: for names and counts of its parameters.
+
+    Args:
+        spec: Of the method.
+        options: Of its configuration.
+    """
+    config = spec.config(**options)
+    scenario = toy_scenario(experiences=1, classes=2, train=1, test=1)
+    backbone = backbone_of(copy.deepcopy(_vit_base()))
+    with torch.device("meta"):
+        return spec.build(config, context_of(spec, config, scenario, backbone=backbone, device="meta"))
 
 
 def view_of(method: Method, scenario: Scenario, index: int) -> ExperienceView:

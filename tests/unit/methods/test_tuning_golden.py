@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -20,7 +19,7 @@ from bench_methods import adapter, bias, finetune, linear_probe, lora, mlp_k, pa
 from bench_methods._classifier import Classifier
 from benchmark.api import Batch
 from benchmark.specs import MethodSpec
-from benchmark.testing.by_hand import backbone_of, begin, context_of, vit_base
+from benchmark.testing.by_hand import backbone_of, begin, context_of, on_meta
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
 from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import toy_scenario
@@ -171,15 +170,11 @@ def test_train_logits_of_the_official_code() -> None:
 # Names and counts on the full-size model, without a single weight being drawn.
 
 
-def on_meta(module: ModuleType, classes: int = 100, **options: Any) -> Classifier:
-    """A method on ViT-B/16 without weights, with a head of ``classes`` rows."""
-    spec = spec_of(module)
-    config = spec.config(**options)
-    scenario = toy_scenario(experiences=1, classes=2, train=1, test=1)
-    backbone = backbone_of(copy.deepcopy(vit_base()))
+def full_size(module: ModuleType, classes: int = 100, **options: Any) -> Classifier:
+    """A method on ViT-B/16 with a head of ``classes`` rows."""
+    method = on_meta(spec_of(module), **options)
+    assert isinstance(method, Classifier)
     with torch.device("meta"):
-        method = spec.build(config, context_of(spec, config, scenario, backbone=backbone, device="meta"))
-        assert isinstance(method, Classifier)
         method.head.grow(classes)
     return method
 
@@ -202,7 +197,7 @@ SELECTIONS: list[tuple[str, ModuleType, dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "module", "options"), SELECTIONS, ids=[row[0] for row in SELECTIONS])
 def test_names_and_counts_of_what_trains(kind: str, module: ModuleType, options: dict[str, Any]) -> None:
     case = Case(GOLDEN / "parameter_selection", "names", torch.float64)
-    method = on_meta(module, **options)
+    method = full_size(module, **options)
     names = {ours(name).replace("head.last_layer.", "head.") for name in case.meta["trainable"][kind]}
     assert set(trainable(method)) == names
     without_head, head, total = (int(number) for number in case.arrays[f"count.{kind}"])
@@ -235,7 +230,7 @@ COUNTS: list[tuple[str, ModuleType, dict[str, Any], int, float | None]] = [
 def test_published_parameter_counts(
     name: str, module: ModuleType, options: dict[str, Any], count: int, percent: float | None
 ) -> None:
-    method = on_meta(module, **options)
+    method = full_size(module, **options)
     found = sum(trainable(method).values())
     assert found == count + 76_900
     if percent is not None:

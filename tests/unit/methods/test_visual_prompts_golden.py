@@ -6,7 +6,6 @@ see the ``reference`` field of each json. ``pytest -s`` prints the deviations.
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +20,7 @@ from bench_methods.vpt import VPT
 from benchmark.api import Batch
 from benchmark.backbones import visual_prompts
 from benchmark.specs import MethodSpec
-from benchmark.testing.by_hand import backbone_of, begin, context_of, vit_base
+from benchmark.testing.by_hand import backbone_of, begin, context_of, on_meta
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
 from benchmark.testing.recorded import LIMITS, Recorded
 from benchmark.testing.toys import toy_scenario
@@ -239,15 +238,11 @@ def test_every_ablation_gives_the_official_features(switch: str, dtype: Any, mon
 # Counts on the full-size model, without a single weight being drawn.
 
 
-def on_meta(name: str, classes: int, **options: Any) -> Classifier:
-    """A method on ViT-B/16 without weights, with a head of ``classes`` rows."""
-    spec = SPECS[name]
-    config = spec.config(**options)
-    scenario = toy_scenario(experiences=1, classes=2, train=1, test=1)
+def full_size(name: str, classes: int, **options: Any) -> Classifier:
+    """A method on ViT-B/16 with a head of ``classes`` rows."""
+    method = on_meta(SPECS[name], **options)
+    assert isinstance(method, Classifier)
     with torch.device("meta"):
-        backbone = backbone_of(copy.deepcopy(vit_base()))
-        method = spec.build(config, context_of(spec, config, scenario, backbone=backbone, device="meta"))
-        assert isinstance(method, Classifier)
         method.head.grow(classes)
     return method
 
@@ -304,7 +299,7 @@ COUNTS: list[tuple[str, str, int, dict[str, Any], int, float | None]] = [
 def test_published_parameter_counts(
     plugin: str, classes: int, options: dict[str, Any], count: int, percent: float | None
 ) -> None:
-    method = on_meta(plugin, classes, **options)
+    method = full_size(plugin, classes, **options)
     found = sum(p.numel() for p in method.parameters() if p.requires_grad)
     total = sum(p.numel() for p in method.parameters())
     assert found == count

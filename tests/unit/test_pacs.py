@@ -18,7 +18,8 @@ from bench_scenarios.pacs_dg import PacsDgConfig
 from bench_scenarios.pacs_uda import PacsUdaConfig
 from benchmark import splits
 from benchmark.api import ScenarioRequest
-from benchmark.errors import DataMissing
+from benchmark.cli import main
+from benchmark.errors import EXIT_DATA, DataMissing
 
 PER_CLASS = {"art_painting": 5, "cartoon": 6, "photo": 7, "sketch": 8}
 
@@ -158,6 +159,14 @@ def test_missing_data_say_what_is_expected(tmp_path: Path) -> None:
         _pacs.load(_pacs.PacsConfig(), request_in(tmp_path))
     assert "DomainBed" in caught.value.message
     assert "{photo,art_painting,cartoon,sketch}/<class>/*.jpg" in str(caught.value.hint)
+
+
+def test_that_data_are_missing_is_said_once_for_all_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "--scenario", "pacs-uda", "--method", "nearest-mean", "--out", str(tmp_path / "runs")]
+    assert main([*words, "--data-root", str(tmp_path)]) == EXIT_DATA
+    said = capsys.readouterr().err
+    assert said.count("error: PACS: not found") == 1
+    assert said.rstrip().endswith("12 of 12 runs failed")
 
 
 def test_incomplete_data_say_what_is_missing(root: Path) -> None:

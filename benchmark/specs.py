@@ -9,23 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from benchmark.families import FAMILIES, Family
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmark.api import Context, Method, Scenario
-    from benchmark.leaderboard import Table
+    from benchmark.tables import Table
 
-Family = Literal["class-il", "domain-il", "task-il", "uda", "dg", "few-shot", "base-to-new", "cross-dataset"]
-FAMILIES: tuple[Family, ...] = (
-    "class-il",
-    "domain-il",
-    "task-il",
-    "uda",
-    "dg",
-    "few-shot",
-    "base-to-new",
-    "cross-dataset",
-)
+__all__ = ["FAMILIES", "USES", "ExporterSpec", "Family", "MethodSpec", "RunFinished", "ScenarioSpec"]
 
 # What a method may declare that it uses. The engine withholds the rest (`benchmark.api`), the
 # record keeps the list, and the leaderboard prints it as a footnote.
@@ -111,9 +103,9 @@ class ScenarioSpec:
             the data root (`benchmark.api.ScenarioRequest`).
         config: Frozen dataclass of the scenario's options.
         summary: One line for ``bench info``.
-        family: One of `FAMILIES`.
+        family: One of `benchmark.families.FAMILIES`.
         tracks: Input preset per track it is offered on, the default track first,
-            ``{"mini": "cifar32", "paper": "unit224"}`` (`benchmark.transforms.PRESETS`).
+            ``{"mini": "cifar32", "paper": "unit224"}`` (`benchmark.inputs.images.PRESETS`).
         variant: Option that ``name/VARIANT`` sets, e.g. ``split`` for ``split-cifar100/20x5``.
         variants: The variants that belong together in one table, e.g. the twelve ordered pairs of
             domains: ``bench run --scenario name`` (or ``name/all``) runs every one of them. Empty: the

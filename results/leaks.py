@@ -31,12 +31,13 @@ import pluggy
 import torch
 from torch import Tensor
 
-from benchmark import data, engine, evaluation, hookspecs, plan, preparation
+from benchmark import data, hookspecs
 from benchmark.api import ImageSet, Method
 from benchmark.files import replace_file
 from benchmark.hookspecs import hookimpl
-from benchmark.plan import RunRequest
-from benchmark.preparation import Prepared
+from benchmark.run import engine, evaluation, plan, preparation
+from benchmark.run.plan import RunRequest
+from benchmark.run.preparation import Prepared
 
 HERE = Path(__file__).parent
 METHODS = (

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmark import records, registry
 from benchmark.files import replace_file
 from benchmark.leaderboard import HEADLINE, Table, leaderboard
-from benchmark.statistics import summarize
+from benchmark.metrics.statistics import summarize
 
 HERE = Path(__file__).parent
 MEASURED = HERE.parent / "benchmark" / "published" / "measured.csv"

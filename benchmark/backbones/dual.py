@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -44,8 +44,6 @@ from benchmark.errors import UsageError
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
-
-    from benchmark.backbones.loading import Backbone
 
 CHUNK = 256  # texts encoded at once
 
@@ -226,8 +224,20 @@ def spoken(name: str) -> str:
     return name.replace("_", " ")
 
 
-def dual_of(backbone: Backbone) -> DualEncoder:
-    """The dual encoder of a backbone; `Backbone.model` is a part of it.
+class HasDual(Protocol):
+    """As much of a backbone as `dual_of` reads."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def dual(self) -> DualEncoder | None:
+        """The dual encoder that its image tower is a part of."""
+
+
+def dual_of(backbone: HasDual) -> DualEncoder:
+    """The dual encoder of a backbone, whose image tower is a part of it.
 
     Raises:
         UsageError: The backbone has no text tower.

@@ -85,7 +85,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
 def _method(args: argparse.Namespace, loaded: Loaded) -> int:
     from typing import cast
 
-    from benchmark import published
+    from benchmark.leaderboard import published
     from benchmark.specs import MethodSpec
 
     spec = cast("MethodSpec", loaded.spec)
@@ -172,9 +172,9 @@ def _scenario(args: argparse.Namespace, loaded: Loaded) -> int:
     if not args.show_images:
         _print(args, facts)
         return 0
-    from benchmark import plan, preparation
+    from benchmark.cli.contact_sheet import draw
     from benchmark.config import Layer, parse_assignments
-    from benchmark.contact_sheet import draw
+    from benchmark.run import plan, preparation
 
     settings = {key.removeprefix("scenario."): value for key, value in parse_assignments(args.set).items()}
     options, _ = plan.resolve_scenario(spec, args.name.partition("/")[2], [Layer("--set", settings)])

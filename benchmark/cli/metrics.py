@@ -33,8 +33,9 @@ def run(args: argparse.Namespace) -> int:
         UsageError: No such run, or it was not completed.
         DataMissing: The record or its predictions are damaged.
     """
-    from benchmark import metrics, provenance, records
+    from benchmark import metrics, records
     from benchmark.errors import EXIT_FAILED, EXIT_OK, UsageError
+    from benchmark.run import provenance
 
     path = Path(args.run)
     if not path.is_file():
@@ -83,7 +84,8 @@ def _recompute(path: Path, record: dict[str, Any]) -> tuple[Any, dict[str, Any],
 
     import numpy as np
 
-    from benchmark import metrics, predictions
+    from benchmark import metrics
+    from benchmark.records import predictions
 
     recorded = np.array(record["accuracy"], dtype=np.float64)
     further = [test["name"] for test in record["scenario"]["tests"] if test["further"]]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.errors import BenchError, UsageError
 
 if TYPE_CHECKING:
-    from benchmark.plan import Plan, RunRequest
+    from benchmark.run.plan import Plan, RunRequest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,8 @@ def _count(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Runs, or resumes, everything that was asked for."""
-    from benchmark import config, interruption, plan, provenance
+    from benchmark import config
+    from benchmark.run import interruption, plan, provenance
 
     table: dict[str, Any] = config.read_toml(args.config) if args.config else {}
     picked, origin = _pick(args, table)
@@ -142,7 +143,7 @@ def _requests(
     args: argparse.Namespace, table: dict[str, Any], picked: dict[str, Any], origin: dict[str, str]
 ) -> list[RunRequest]:
     from benchmark import config
-    from benchmark.plan import RunRequest
+    from benchmark.run.plan import RunRequest
 
     settings = config.parse_assignments(args.set)
     return [
@@ -278,8 +279,10 @@ def _print_dry_run(listing: list[list[tuple[str, Any, str]]], *, as_json: bool) 
 
 
 def _execute(args: argparse.Namespace, plans: list[Plan], picked: dict[str, Any]) -> int:
-    from benchmark import data, engine, interruption, preparation, registry, summary
+    from benchmark import data, registry
+    from benchmark.cli import summary
     from benchmark.records import read
+    from benchmark.run import engine, interruption, preparation
 
     places = {"data_root": args.data_root, "cache": data.cache_root(), "download": _download(args)}
     out = Path(picked["out"])

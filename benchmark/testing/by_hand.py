@@ -19,10 +19,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Scenario
-from benchmark.backbones.loading import Backbone
+from benchmark.backbones.backbone import Backbone
+from benchmark.inputs.images import InputPipeline
 from benchmark.specs import MethodSpec
 from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
 
 
 def backbone_of(

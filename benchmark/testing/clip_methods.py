@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from benchmark.api import Context, ExperienceView, Method
+from benchmark.inputs.images import InputPipeline
 from benchmark.specs import MethodSpec
 from benchmark.testing.closed_form import ARCHITECTURE, tiny_clip, tiny_clip_state
 from benchmark.testing.toys import toy_scenario
-from benchmark.transforms import InputPipeline
 
 CLASSES = ("dog", "sea_turtle", "aircraft_carrier")
 

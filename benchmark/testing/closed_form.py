@@ -19,7 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from benchmark.backbones import _open_clip
-from benchmark.backbones.loading import Backbone
+from benchmark.backbones.backbone import Backbone
 
 ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 32,

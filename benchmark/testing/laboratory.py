@@ -20,14 +20,16 @@ import pluggy
 import torch
 
 from benchmark import config as configs
-from benchmark import data, engine, hookspecs, predictions, preparation, records, registry
+from benchmark import data, hookspecs, records, registry
 from benchmark.api import Batch, Context, ExperienceView, Method, Scenario
 from benchmark.errors import did_you_mean
-from benchmark.interruption import Interrupted
-from benchmark.plan import EngineConfig, Plan, RunRequest
-from benchmark.predictions import Predictions
-from benchmark.preparation import Prepared
+from benchmark.records import predictions
+from benchmark.records.predictions import Predictions
 from benchmark.registry import Entry, Loaded
+from benchmark.run import engine, preparation
+from benchmark.run.interruption import Interrupted
+from benchmark.run.plan import EngineConfig, Plan, RunRequest
+from benchmark.run.preparation import Prepared
 from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
 from benchmark.testing import toys
 from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyContext, Watcher
@@ -131,7 +133,7 @@ class MethodSubject:
         config: Any = None,
         every_step: bool = False,
     ) -> Prepared:
-        """What `benchmark.preparation.prepare` makes, with a tiny backbone instead of loaded weights."""
+        """What `benchmark.run.preparation.prepare` makes, with a tiny backbone instead of loaded weights."""
         recipe = self.recipe if recipe is None else recipe
         config = self.small(recipe) if config is None else config
         backbone = toys.tiny_backbone(text=self.spec.text)
@@ -273,7 +275,7 @@ class ScenarioSubject:
     @cached_property
     def options(self) -> Any:
         """Its default options, with the variant."""
-        from benchmark.plan import resolve_scenario
+        from benchmark.run.plan import resolve_scenario
 
         return resolve_scenario(self.spec, self.variant, [])[0]
 

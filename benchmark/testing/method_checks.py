@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark import checkpoint, records
 from benchmark import config as configs
+from benchmark import records
 from benchmark.api import Experience, ExperienceView, ImageSet, LoopMethod, Scenario
 from benchmark.errors import PluginError
+from benchmark.run import checkpoint
 from benchmark.testing import laboratory, observation
 from benchmark.testing.laboratory import TOLERANCE, MethodSubject, Outcome, Stop
 from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyView

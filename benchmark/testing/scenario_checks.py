@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark import checkpoint, splits
 from benchmark import config as configs
+from benchmark import splits
 from benchmark.api import ImageSet, Scenario
-from benchmark.plan import resolve_scenario
-from benchmark.specs import FAMILIES
+from benchmark.families import FAMILIES
+from benchmark.inputs.images import PRESETS
+from benchmark.run import checkpoint
+from benchmark.run.plan import resolve_scenario
 from benchmark.tables import Cell, Column, Row, Scalar, Table
 from benchmark.testing.laboratory import ExporterSubject, ScenarioSubject
 from benchmark.testing.observation import CheckFailed, CheckSkipped
 from benchmark.tracks import TRACKS
-from benchmark.transforms import PRESETS
 
 SAMPLES = 32  # images compared per subset, spread evenly
 
@@ -227,8 +228,10 @@ def surroundings(subject: ScenarioSubject) -> None:
 
 def avalanche(subject: ScenarioSubject) -> None:
     """The Avalanche benchmark has the same samples (imports avalanche: 10 s)."""
+    from benchmark.avalanche import to_benchmark
+
     scenario = subject.scenario
-    twin = scenario.to_avalanche()
+    twin = to_benchmark(scenario)
     parts = scenario.experiences
     sets: dict[str, list[ImageSet]] = {
         "train": [part.train for part in parts],

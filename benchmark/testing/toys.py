@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from benchmark import plan, preparation, splits
+from benchmark import splits
 from benchmark.api import (
     Batch,
     Context,
@@ -31,13 +31,15 @@ from benchmark.api import (
     ScenarioRequest,
     TestSet,
 )
+from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.dual import DualEncoder, ViTTower
-from benchmark.backbones.loading import Backbone
 from benchmark.backbones.text import TextTower, WordTokenizer
-from benchmark.plan import RunRequest
-from benchmark.preparation import Prepared
+from benchmark.families import Family
 from benchmark.registry import Entry, Loaded
-from benchmark.specs import Family, MethodSpec, ScenarioSpec
+from benchmark.run import plan, preparation
+from benchmark.run.plan import RunRequest
+from benchmark.run.preparation import Prepared
+from benchmark.specs import MethodSpec, ScenarioSpec
 
 SIZE = 32
 
@@ -276,7 +278,7 @@ def prepare_toy(
     text: bool = False,
     **scenario: Any,
 ) -> Prepared:
-    """A run of the toy method, or a subclass of it, on the toy stream, ready for `benchmark.engine`.
+    """A run of the toy method, or a subclass of it, on the toy stream, ready for `benchmark.run.engine`.
 
     Args:
         build: The method's class.

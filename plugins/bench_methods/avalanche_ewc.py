@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmark import hookimpl
-from benchmark.avalanche_adapter import AvalancheConfig, AvalancheMethod
+from benchmark.avalanche.strategies import AvalancheConfig, AvalancheMethod
 from benchmark.specs import MethodSpec
 
 

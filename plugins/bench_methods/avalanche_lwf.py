@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmark import hookimpl
 from benchmark.api import ExperienceView
-from benchmark.avalanche_adapter import AvalancheConfig, AvalancheMethod
+from benchmark.avalanche.strategies import AvalancheConfig, AvalancheMethod
 from benchmark.backbones.heads import mask_logits
 from benchmark.specs import MethodSpec
 

@@ -1,7 +1,7 @@
 """Avalanche's ``Naive``: plain training on each experience in turn, nothing done against forgetting.
 
 Official code: ContinualAI/avalanche 0.6.0, ``avalanche/training/supervised/strategy_wrappers.py``.
-The shortest example of `benchmark.avalanche_adapter`: everything specific is in ``strategy``.
+The shortest example of `benchmark.avalanche.strategies`: everything specific is in ``strategy``.
 
 Differences from `finetune`: the loop, the data loading and the shuffling are Avalanche's. Expected:
 the same accuracy as `finetune` with the same options, up to the noise of another shuffle.
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmark import hookimpl
-from benchmark.avalanche_adapter import AvalancheConfig, AvalancheMethod
+from benchmark.avalanche.strategies import AvalancheConfig, AvalancheMethod
 from benchmark.specs import MethodSpec
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark import hookimpl
-from benchmark.avalanche_adapter import AvalancheConfig, AvalancheMethod, pack_groups, unpack_groups
+from benchmark.avalanche.strategies import AvalancheConfig, AvalancheMethod, pack_groups, unpack_groups
 from benchmark.specs import MethodSpec
 
 

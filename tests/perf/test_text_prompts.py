@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from bench_methods.coop import CoOp, bench_register_methods
 from benchmark.api import Batch, Context, ExperienceView, ImageSet
 from benchmark.backbones import _open_clip
-from benchmark.backbones.loading import Backbone
-from benchmark.batches import Feed
+from benchmark.backbones.backbone import Backbone
+from benchmark.inputs.images import InputPipeline
+from benchmark.run.feed import Feed
 from benchmark.scenario import Experience, Scenario
-from benchmark.transforms import InputPipeline
 
 pytestmark = [pytest.mark.perf, pytest.mark.usefixtures("one_thread")]
 

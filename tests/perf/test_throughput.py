@@ -23,11 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark import engine, hookspecs, plan, preparation, records, registry
+from benchmark import hookspecs, records, registry
 from benchmark.api import Batch, ExperienceView
 from benchmark.backbones import blocks
-from benchmark.plan import RunRequest
 from benchmark.registry import Entry, Loaded
+from benchmark.run import engine, plan, preparation
+from benchmark.run.plan import RunRequest
 from benchmark.testing import toys
 
 pytestmark = pytest.mark.perf

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark import engine, predictions, records, streams, summary
+from benchmark import records
 from benchmark.api import Batch, Context, Experience, ExperienceView, ImageSet, LoopMethod, Scenario
-from benchmark.cli import main
+from benchmark.cli import main, summary
 from benchmark.errors import PluginError, UndeclaredUse, UsageError
-from benchmark.interruption import Interrupted
 from benchmark.metrics import transfer_metrics
+from benchmark.records import predictions
+from benchmark.run import engine, streams
+from benchmark.run.interruption import Interrupted
 from benchmark.testing import toys
 from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import ToyMethod, prepare_toy, toy_scenario

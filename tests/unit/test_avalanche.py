@@ -21,10 +21,9 @@ from torch import Tensor
 
 from bench_methods import avalanche_derpp, avalanche_ewc, avalanche_lwf, avalanche_naive, avalanche_replay
 from bench_scenarios import glyph_domains, split_glyphs
-from benchmark import checkpoint
 from benchmark.api import Context, Experience, ExperienceView, ImageSet, Scenario, ScenarioRequest
 from benchmark.avalanche import import_quietly, to_benchmark
-from benchmark.avalanche_adapter import (
+from benchmark.avalanche.strategies import (
     AvalancheConfig,
     AvalancheMethod,
     InputStage,
@@ -34,8 +33,9 @@ from benchmark.avalanche_adapter import (
     unpack_groups,
 )
 from benchmark.errors import PluginError
+from benchmark.inputs.images import InputPipeline
+from benchmark.run import checkpoint
 from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -94,11 +94,6 @@ def test_a_scenario_equals_its_avalanche_benchmark_sample_for_sample(
             assert torch.equal(data.eval()[0][0], pixels[0])
 
 
-def test_the_method_of_the_scenario_gives_the_same() -> None:
-    benchmark = toy_scenario().to_avalanche()
-    assert [experience.classes_in_this_experience for experience in benchmark.train_stream] == [{0, 1}, {2, 3}]
-
-
 def test_target_images_come_without_labels() -> None:
     scenario = toy_scenario()
     first = scenario.experiences[0]
@@ -120,7 +115,7 @@ def test_building_leaves_the_global_generators_alone() -> None:
 
 def test_avalanche_is_imported_only_when_asked_for() -> None:
     code = (
-        "import sys, benchmark.avalanche, benchmark.avalanche_adapter, bench_methods.avalanche_derpp as m\n"
+        "import sys, benchmark.avalanche, benchmark.avalanche.strategies, bench_methods.avalanche_derpp as m\n"
         "m.bench_register_methods()\n"
         "assert not [name for name in sys.modules if name.split('.')[0] == 'avalanche']"
     )

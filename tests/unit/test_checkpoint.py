@@ -13,8 +13,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmark import checkpoint
 from benchmark.errors import DataMissing
+from benchmark.run import checkpoint
 
 leaves = st.one_of(
     st.none(),

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from benchmark import provenance
 from benchmark.cli import main
 from benchmark.cli.run import parse_seeds
 from benchmark.errors import EXIT_OK, EXIT_USAGE
+from benchmark.run import provenance
 
 RUN = ("run", "--scenario", "split-glyphs", "--method", "finetune")
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark import costs
 from benchmark.api import Method
+from benchmark.run import costs
 
 
 class Viewed(nn.Module):

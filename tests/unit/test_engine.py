@@ -12,14 +12,15 @@ import pluggy
 import pytest
 import torch
 
-from benchmark import checkpoint, engine, hookspecs, preparation, records, streams
+from benchmark import hookspecs, records
 from benchmark.api import Batch, Transform
-from benchmark.engine import derive
 from benchmark.errors import DataMissing, PluginError, RunBusy, RunFailed, UndeclaredUse, UsageError
-from benchmark.interruption import Interrupted
+from benchmark.inputs.images import InputPipeline
+from benchmark.run import checkpoint, engine, preparation, streams
+from benchmark.run.engine import derive
+from benchmark.run.interruption import Interrupted
 from benchmark.testing import toys
 from benchmark.testing.toys import ToyMethod, prepare_toy
-from benchmark.transforms import InputPipeline
 
 
 def manager(*plugins: object) -> pluggy.PluginManager:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmark import records, summary
-from benchmark.cli import main
+from benchmark import records
+from benchmark.cli import main, summary
 from benchmark.cli.run import expand
 from benchmark.errors import EXIT_OK, EXIT_USAGE, UsageError
 

@@ -12,14 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark import costs, engine, predictions
 from benchmark.api import Batch, Context, ExperienceView, FeatureConfig, FeatureMethod, Transform
 from benchmark.backbones.prompted_vit import cls_feature
-from benchmark.batches import Feed, derive
-from benchmark.interruption import Interrupted
+from benchmark.inputs.images import PRESETS, InputPipeline
+from benchmark.records import predictions
+from benchmark.run import costs, engine
+from benchmark.run.feed import Feed
+from benchmark.run.interruption import Interrupted
+from benchmark.run.seeds import derive
 from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import prepare_toy, tiny_backbone, toy_scenario
-from benchmark.transforms import PRESETS, InputPipeline
 
 BOTH = frozenset({"boundaries", "unlabelled"})
 PIPELINES = {

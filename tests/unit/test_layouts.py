@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from benchmark import records, registry
-from benchmark.layouts import FAMILIES
 from benchmark.leaderboard import Table, leaderboard, render_text
+from benchmark.leaderboard.boards import FAMILIES
 from benchmark.specs import FAMILIES as ALL_FAMILIES
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -341,7 +341,8 @@ class TestMetricsCommand:
 
         import numpy as np
 
-        from benchmark import metrics, predictions
+        from benchmark import metrics
+        from benchmark.records import predictions
 
         parts = []
         sets = np.repeat(np.arange(3), 50)

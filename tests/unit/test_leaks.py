@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from benchmark.preparation import Prepared
+from benchmark.run.preparation import Prepared
 from benchmark.testing.toys import TOY_METHOD, ToyMethod, prepare_toy
 
 PROGRAM = Path(__file__).parents[2] / "results" / "leaks.py"

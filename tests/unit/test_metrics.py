@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmark import metrics, prediction_metrics, predictions
+from benchmark import metrics
+from benchmark.metrics import single as prediction_metrics
+from benchmark.records import predictions
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics"
 VECTORS = json.loads((GOLDEN / "vectors.json").read_text())

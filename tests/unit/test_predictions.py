@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark import predictions
 from benchmark.errors import DataMissing, RunFailed
-from benchmark.predictions import Predictions
+from benchmark.records import predictions
+from benchmark.records.predictions import Predictions
 
 
 def make(rows: int, classes: int, experience: int = 0, logits: bool = True, seed: int = 0) -> Predictions:

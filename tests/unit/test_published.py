@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import published, registry
+from benchmark import registry
+from benchmark.leaderboard import published
 
 RESULTS = Path(__file__).parents[2] / "results"
 

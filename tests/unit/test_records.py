@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark import leaderboard, record_schema, records
+from benchmark import leaderboard, records
 from benchmark.errors import DataMissing, RunFailed, UsageError
+from benchmark.records import schema as record_schema
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "records"
 VALIDATOR = jsonschema.Draft202012Validator(record_schema.json_schema())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.statistics import Summary, holm, paired_t, summarize, t_quantile
+from benchmark.metrics.statistics import Summary, holm, paired_t, summarize, t_quantile
 
 VECTORS = json.loads((Path(__file__).parents[1] / "golden" / "metrics" / "vectors.json").read_text())
 X, Y = VECTORS["seeds"]["x"], VECTORS["paired"]["y"]

@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark import checkpoint, costs, engine, plan, preparation, records
+from benchmark import records
 from benchmark.api import Batch, Context, ExperienceView, Method
 from benchmark.backbones.dual import dual_of
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.errors import UsageError
-from benchmark.plan import RunRequest
 from benchmark.registry import Entry, Loaded
+from benchmark.run import checkpoint, costs, engine, plan, preparation
+from benchmark.run.plan import RunRequest
 from benchmark.testing import MethodContract, toys
 from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import TOY_METHOD, TOY_SCENARIO, ToyMethod, ToyMethodConfig

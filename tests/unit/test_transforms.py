@@ -7,8 +7,8 @@ import torch
 import torchvision.transforms.functional as TF
 from torchvision.transforms import InterpolationMode
 
-from benchmark import transforms
-from benchmark.transforms import PRESETS, InputPipeline
+from benchmark.inputs import images as transforms
+from benchmark.inputs.images import PRESETS, InputPipeline
 
 
 def pipeline(preset: str, size: int = 32, *, augment: bool = True) -> InputPipeline:

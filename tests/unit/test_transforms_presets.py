@@ -6,8 +6,8 @@ import pytest
 import torch
 from torchvision.transforms import functional as reference
 
-from benchmark import transforms
-from benchmark.transforms import PRESETS, InputPipeline
+from benchmark.inputs import images as transforms
+from benchmark.inputs.images import PRESETS, InputPipeline
 
 
 @pytest.fixture

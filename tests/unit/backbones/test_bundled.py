@@ -10,7 +10,7 @@ from torch import Tensor
 from bench_scenarios import glyph_world as world
 from benchmark.backbones import loading
 from benchmark.backbones.prompted_vit import cls_feature
-from benchmark.transforms import InputPipeline
+from benchmark.inputs.images import InputPipeline
 
 
 @pytest.mark.parametrize(("name", "most"), [("nano-vit", 2_000_000), ("mini-vit", 6_000_000)])

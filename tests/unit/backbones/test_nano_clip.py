@@ -15,14 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench_scenarios import glyph_world
-from benchmark import engine, plan, predictions, preparation, registry
+from benchmark import registry
 from benchmark.backbones import loading
 from benchmark.backbones.dual import DualEncoder, dual_of
 from benchmark.backbones.text import WordTokenizer
 from benchmark.cli import main
 from benchmark.errors import DataMissing, UsageError
-from benchmark.plan import RunRequest
+from benchmark.records import predictions
 from benchmark.registry import Entry, Loaded
+from benchmark.run import engine, plan, preparation
+from benchmark.run.plan import RunRequest
 from benchmark.testing import toys
 from benchmark.testing.laboratory import manager
 

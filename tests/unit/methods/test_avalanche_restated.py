@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench_methods import avalanche_derpp, avalanche_ewc, avalanche_lwf, avalanche_replay
-from benchmark import checkpoint
 from benchmark.api import ExperienceView, ImageSet, Scenario
-from benchmark.avalanche_adapter import AvalancheMethod
+from benchmark.avalanche.strategies import AvalancheMethod
+from benchmark.inputs.images import InputPipeline
+from benchmark.run import checkpoint
 from benchmark.testing.by_hand import context_of, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -24,13 +24,14 @@ from bench_methods.clip_linear import (
     hold_out,
     uses,
 )
-from benchmark import checkpoint, costs, engine, preparation, records
+from benchmark import records
 from benchmark.api import Context, ExperienceView, ImageSet, Scenario
 from benchmark.backbones.dual import dual_of
 from benchmark.backbones.logistic import fit_logistic
+from benchmark.inputs.images import InputPipeline
+from benchmark.run import checkpoint, costs, engine, preparation
 from benchmark.testing import toys
 from benchmark.testing.laboratory import manager
-from benchmark.transforms import InputPipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,13 +12,14 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from bench_methods.clip_zero_shot import TEMPLATES, ClipZeroShot, ClipZeroShotConfig, bench_register_methods, expand
-from benchmark import checkpoint, engine, records
+from benchmark import records
 from benchmark.api import Context, ExperienceView
 from benchmark.errors import UsageError
+from benchmark.inputs.images import InputPipeline
+from benchmark.run import checkpoint, engine
 from benchmark.testing import toys
 from benchmark.testing.closed_form import image_batch, tiny_clip
 from benchmark.testing.laboratory import manager
-from benchmark.transforms import InputPipeline
 
 NAMES = ("dog", "sea_turtle", "aircraft_carrier")
 SCENARIO = dataclasses.replace(toys.toy_scenario(experiences=1, classes=3, train=1, test=1), class_names=NAMES)

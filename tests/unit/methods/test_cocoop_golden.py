@@ -16,15 +16,15 @@ from torch import Tensor
 
 from bench_methods.cocoop import CoCoOp, CoCoOpConfig, bench_register_methods
 from benchmark.api import Batch, Context
+from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.dual import DualEncoder, ViTTower
-from benchmark.backbones.loading import Backbone
 from benchmark.backbones.text import TextTower, WordTokenizer
 from benchmark.errors import UsageError
+from benchmark.inputs.images import InputPipeline
 from benchmark.optimizers import delayed_cosine
 from benchmark.testing.clip_methods import CLASSES, clip_method, full_texts
 from benchmark.testing.closed_form import fill, image_batch
 from benchmark.testing.toys import toy_scenario
-from benchmark.transforms import InputPipeline
 
 SPEC = bench_register_methods()[0]
 LABELS = torch.tensor([2, 0])

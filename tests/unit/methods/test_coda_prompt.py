@@ -20,9 +20,9 @@ from bench_methods.coda_prompt import (
     gram_schmidt,
     uses,
 )
-from benchmark import checkpoint
 from benchmark.api import Scenario
 from benchmark.errors import UsageError
+from benchmark.run import checkpoint
 from benchmark.testing.by_hand import batch_of, context_of, learn, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario
 

@@ -13,14 +13,15 @@ from torch import Tensor
 from bench_methods import cocoop, coop
 from bench_methods._context_learner import ContextLearner
 from benchmark import config as configs
-from benchmark import engine, records
+from benchmark import records
 from benchmark.api import Batch, Context, ExperienceView
 from benchmark.backbones.dual import DualEncoder
 from benchmark.backbones.heads import mask_logits
+from benchmark.inputs.images import InputPipeline
+from benchmark.run import engine
 from benchmark.specs import MethodSpec
 from benchmark.testing import laboratory, toys
 from benchmark.testing.laboratory import manager
-from benchmark.transforms import InputPipeline
 
 SPECS = [*coop.bench_register_methods(), *cocoop.bench_register_methods()]
 both = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)

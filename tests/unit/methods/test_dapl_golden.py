@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench_methods.dapl import DAPL, DAPLConfig, bench_register_methods, supports
-from benchmark import costs
 from benchmark.api import Batch, Context, ExperienceView, ImageSet, Scenario
-from benchmark.backbones.loading import Backbone
+from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.text import TextTower
 from benchmark.backbones.text_prompts import domain_placeholders
 from benchmark.errors import UsageError
+from benchmark.inputs.images import InputPipeline
+from benchmark.run import costs
 from benchmark.testing import toys
 from benchmark.testing.clip_methods import full_texts
 from benchmark.testing.closed_form import fill, image_batch, tiny_clip
-from benchmark.transforms import InputPipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

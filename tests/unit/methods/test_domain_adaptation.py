@@ -24,10 +24,10 @@ from bench_methods.deep_coral import coral
 from benchmark import config as configs
 from benchmark.api import Batch, Scenario
 from benchmark.errors import UsageError
-from benchmark.preparation import refusal
+from benchmark.inputs.images import InputPipeline
+from benchmark.run.preparation import refusal
 from benchmark.testing import by_hand
 from benchmark.testing.toys import toy_scenario
-from benchmark.transforms import InputPipeline
 
 PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 EPS = 1e-5  # of BatchNorm

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from bench_methods import aper, ranpac
 from bench_methods._first_session import FirstSession, FirstSessionConfig
 from benchmark.api import Batch
+from benchmark.inputs.images import InputPipeline
 from benchmark.testing import checks
 from benchmark.testing.by_hand import context_of, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario
-from benchmark.transforms import InputPipeline
 
 SCENARIO = toy_scenario(experiences=2, classes=3, train=4, test=2)  # 12 images a task: 3 batches of 5, 5 and 2
 SMALL = {"epochs": 3, "batch_size": 5, "lr": 0.1, "bottleneck": 6, "prompts": 2, "adapter_dropout": 0.0}

@@ -14,9 +14,9 @@ from bench_methods.icarl import ICaRL, ICaRLConfig, bench_register_methods, herd
 from benchmark.api import Batch
 from benchmark.backbones.heads import ClassHead
 from benchmark.errors import UsageError
+from benchmark.inputs.images import InputPipeline
 from benchmark.testing.by_hand import context_of, view_of
 from benchmark.testing.toys import toy_scenario
-from benchmark.transforms import InputPipeline
 
 (SPEC,) = bench_register_methods()
 SCENARIO = toy_scenario(experiences=3, classes=2, train=6, test=2)

@@ -10,7 +10,7 @@ import torch
 
 from bench_methods.nearest_mean import NearestMean, NearestMeanConfig, bench_register_methods
 from benchmark.api import Batch
-from benchmark.backbones.loading import Backbone
+from benchmark.backbones.backbone import Backbone
 from benchmark.testing.by_hand import backbone_of, context_of, view_of
 from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import tiny_backbone, toy_scenario

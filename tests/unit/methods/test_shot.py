@@ -17,14 +17,14 @@ from torch.nn.utils.parametrizations import weight_norm
 from bench_methods import shot
 from bench_methods.shot import Shot, WeightNormHead, information_maximisation, pseudo_labels
 from benchmark import config as configs
-from benchmark import engine
 from benchmark.api import Batch, Scenario
 from benchmark.errors import UsageError
-from benchmark.preparation import refusal
+from benchmark.inputs.images import InputPipeline
+from benchmark.run import engine
+from benchmark.run.preparation import refusal
 from benchmark.testing import by_hand
 from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import prepare_toy, toy_scenario
-from benchmark.transforms import InputPipeline
 
 PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 USES = frozenset({"boundaries", "unlabelled"})

@@ -13,11 +13,11 @@ from bench_methods import nearest_mean, visual_prompting, visual_prompting_clip
 from bench_methods._pixel_prompting import PixelConfig, PixelPrompting
 from bench_methods.visual_prompting import VisualPrompting, VisualPromptingConfig
 from bench_methods.visual_prompting_clip import VisualPromptingClip, VisualPromptingClipConfig
-from benchmark import checkpoint
 from benchmark.api import Batch, ExperienceView
 from benchmark.backbones.label_mapping import LabelMapping, at_random, frequent, in_order
 from benchmark.backbones.pixel_prompts import AdditiveProgram, ExpansiveProgram, FramePrompt, PatchPrompt
 from benchmark.errors import UsageError
+from benchmark.run import checkpoint
 from benchmark.specs import MethodSpec
 from benchmark.testing.by_hand import context_of, view_of
 from benchmark.testing.toys import toy_scenario

@@ -18,10 +18,10 @@ from bench_methods.visual_prompting import VisualPrompting, VisualPromptingConfi
 from benchmark.api import Batch
 from benchmark.backbones.label_mapping import LabelMapping, count_matrix, frequent
 from benchmark.backbones.pixel_prompts import AdditiveProgram, ExpansiveProgram, PatchPrompt
+from benchmark.inputs.images import NORMALIZATIONS, InputPipeline
 from benchmark.testing.by_hand import backbone_of, begin, context_of
 from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import toy_scenario
-from benchmark.transforms import NORMALIZATIONS, InputPipeline
 
 (SPEC,) = bench_register_methods()
 GOLDEN = Path(__file__).parents[2] / "golden" / "visual_prompting"

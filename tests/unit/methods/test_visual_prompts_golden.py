@@ -19,12 +19,12 @@ from bench_methods._classifier import Classifier
 from bench_methods.vpt import VPT
 from benchmark.api import Batch
 from benchmark.backbones import visual_prompts
+from benchmark.inputs.images import NORMALIZATIONS
 from benchmark.specs import MethodSpec
 from benchmark.testing.by_hand import backbone_of, begin, context_of, on_meta
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
 from benchmark.testing.recorded import LIMITS, Recorded
 from benchmark.testing.toys import toy_scenario
-from benchmark.transforms import NORMALIZATIONS
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 SPECS: dict[str, MethodSpec] = {

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark import checkpoint
 from benchmark.api import Batch, ExperienceView, FeatureMethod, LoopMethod, Method, Scenario
-from benchmark.streams import first_images
+from benchmark.run import checkpoint
+from benchmark.run.streams import first_images
 
 
 def unique(tensors: Iterable[Tensor]) -> list[Tensor]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmark.statistics import Summary, holm, paired_t, summarize
+from benchmark.metrics.statistics import Summary, holm, paired_t, summarize
 from benchmark.tables import MISSING, Cell, Scalar
 
 Record = Mapping[str, Any]

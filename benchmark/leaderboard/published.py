@@ -13,7 +13,7 @@ import csv
 from functools import cache
 from pathlib import Path
 
-FIGURES = Path(__file__).parent / "published" / "figures.csv"
+FIGURES = Path(__file__).parents[1] / "published" / "figures.csv"
 MEASURED = FIGURES.with_name("measured.csv")
 
 

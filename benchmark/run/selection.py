@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmark import checkpoint
 from benchmark.api import ImageSet, Method
+from benchmark.run import checkpoint
 
 
 class Selection:

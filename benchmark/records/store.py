@@ -1,7 +1,7 @@
 """Records: one JSON file per run, written once, read for ever.
 
 ``<out>/<scenario with '/' as '-'>/<method>[@recipe]/<run id>.json``. The layout is
-`benchmark.record_schema`. Older schemas are upgraded on reading, one step at a time; a newer one
+`benchmark.records.schema`. Older schemas are upgraded on reading, one step at a time; a newer one
 is refused.
 """
 
@@ -21,12 +21,12 @@ import orjson
 
 from benchmark.errors import DataMissing, RunFailed, UsageError
 from benchmark.files import replace_file
-from benchmark.record_schema import check
+from benchmark.records.schema import check
 
 SCHEMA = 2
 IDENTITY = 1
-"""The last schema that changed what a run is; part of its identity (`benchmark.plan.Plan.run_id`). Schema 2 only says
-more about a run, so a run that was recorded under schema 1 is not done again."""
+"""The last schema that changed what a run is; part of its identity (`benchmark.run.plan.Plan.run_id`). Schema 2 only
+says more about a run, so a run that was recorded under schema 1 is not done again."""
 TABLES_FORMAT = "adaptbench-tables"
 """Value of ``format`` in JSON files that hold tables, which may lie among records."""
 

@@ -79,7 +79,7 @@ def table(experience: int, found: Any) -> Predictions:
     Args:
         experience: Training experience after which they were made.
         found: Anything with the attributes of `Predictions` besides ``experience``, as arrays or
-            CPU tensors (`benchmark.evaluation.Predictions`).
+            CPU tensors (`benchmark.run.evaluation.Predictions`).
 
     Raises:
         ValueError: If the columns differ in length.

@@ -23,20 +23,22 @@ import pluggy
 import torch
 from tqdm import tqdm
 
-from benchmark import checkpoint, costs, evaluation, metrics, predictions, recording, records
+from benchmark import metrics, records
 from benchmark.api import Experience, ExperienceView, ImageSet, LoopMethod, Method, Transform
-from benchmark.batches import Feed, derive
 from benchmark.errors import BenchError, DataMissing, PluginError, RunBusy, RunFailed
 from benchmark.files import cannot_write, replace_file
-from benchmark.interruption import Interrupted, Stop
-from benchmark.preparation import Prepared
-from benchmark.selection import Selection
+from benchmark.records import predictions
+from benchmark.run import checkpoint, costs, evaluation, recording
+from benchmark.run.feed import Feed
+from benchmark.run.interruption import Interrupted, Stop
+from benchmark.run.preparation import Prepared
+from benchmark.run.seeds import derive
+from benchmark.run.selection import Selection
 from benchmark.specs import RunFinished
 
 BOUNDARY = "boundary.safetensors"
 MIDDLE = "middle.safetensors"
-FORCED = "forced"
-"""Empty file beside the checkpoints of a repetition: until it is done, the record is that of an earlier execution."""
+FORCED = "forced"  # empty file beside the checkpoints of a repetition: until it is done, the record is an earlier one's
 COSTS = (
     "params_total",
     "params_trainable",
@@ -55,7 +57,7 @@ def execute(
     """Runs one prepared run to its record, or resumes it.
 
     Args:
-        prepared: Scenario, method, backbone and identity (`benchmark.preparation.prepare`).
+        prepared: Scenario, method, backbone and identity (`benchmark.run.preparation.prepare`).
         out: Results folder; the record goes to ``out/<scenario>/<method>/<run id>.json``.
         hooks: Life-cycle plugins.
         quiet: No progress bars.

@@ -43,7 +43,7 @@ from benchmark.avalanche import import_quietly, to_dataset
 from benchmark.backbones.heads import ClassHead
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.errors import PluginError
-from benchmark.transforms import InputPipeline
+from benchmark.inputs.images import InputPipeline
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,8 +1,8 @@
 """From records to tables: a pure function, so that the same records give the same bytes.
 
 One table per scenario (name, version, options), track, and weights that see the images; where the variants
-of a scenario belong together (`benchmark.layouts`) they are columns of one. Rows are configurations,
-averaged over seeds (`benchmark.rows`).
+of a scenario belong together (`benchmark.leaderboard.boards`) they are columns of one. Rows are configurations,
+averaged over seeds (`benchmark.leaderboard.rows`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmark import layouts, rows
 from benchmark.backbones import loading
-from benchmark.footnotes import Footnotes, row_facts, table_facts
-from benchmark.records import without_garbage_collection
-from benchmark.rows import Entry, Record
+from benchmark.leaderboard import boards, rows
+from benchmark.leaderboard.footnotes import Footnotes, row_facts, table_facts
+from benchmark.leaderboard.rows import Entry, Record
+from benchmark.records.store import without_garbage_collection
 from benchmark.tables import MISSING, Cell, Column, Row, Table, render_text
 
 __all__ = ["HEADLINE", "Cell", "Column", "Row", "Table", "leaderboard", "render_text"]
@@ -70,7 +70,7 @@ def _tables(unique: Sequence[Record], methods: Sequence[str]) -> list[Table]:
             title = _title(runs)
             if titles[title] > 1:
                 title += _title_details(runs[0])
-            make = layouts.table if _kind(runs[0]) in layouts.FAMILIES else _table
+            make = boards.table if _kind(runs[0]) in boards.FAMILIES else _table
             tables.append(make(title, tested, len(runs) - len(tested), controls.get(_peers(runs[0]), {}), methods))
     return tables
 
@@ -92,7 +92,7 @@ def _image_tower(run: Record) -> tuple[str, str]:
 def _kind(run: Record) -> str:
     """Streams of experiences are one kind, the other families are apart."""
     family: str = run["scenario"]["family"]
-    return family if family in layouts.FAMILIES else "stream"
+    return family if family in boards.FAMILIES else "stream"
 
 
 def _unique(records: Iterable[Record]) -> list[Record]:
@@ -113,14 +113,14 @@ def _table_key(run: Record) -> tuple[Any, ...]:
 def _name(run: Record) -> str:
     """The scenario's name; without the variant where variants are columns."""
     name: str = run["scenario"]["name"]
-    return name if layouts.variant_of(run) is None else name.partition("/")[0]
+    return name if boards.variant_of(run) is None else name.partition("/")[0]
 
 
 def _options(run: Record) -> dict[str, Any]:
     """Options of the scenario that set tables apart."""
     scenario = run["scenario"]
     options: dict[str, Any] = scenario["options"]
-    if layouts.variant_of(run) is None:
+    if boards.variant_of(run) is None:
         return options
     return {name: value for name, value in options.items() if name != scenario["variant_option"]}
 

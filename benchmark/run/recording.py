@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from benchmark import config as configs
-from benchmark import metrics, provenance
-from benchmark.predictions import Predictions
-from benchmark.preparation import Prepared
+from benchmark import metrics
 from benchmark.records import SCHEMA
+from benchmark.records.predictions import Predictions
+from benchmark.run import provenance
+from benchmark.run.preparation import Prepared
 
 
 def build(
@@ -31,7 +32,7 @@ def build(
     Args:
         prepared: The run.
         status: ``completed``, ``interrupted`` or ``failed``.
-        done: What the engine kept: losses, times, counts (`benchmark.engine`).
+        done: What the engine kept: losses, times, counts (`benchmark.run.engine`).
         found: Predictions after every finished experience, or None when there are none yet.
         predictions_file: Where they were written.
         cost: Parameters and FLOPs; what is not known yet is None.

@@ -10,7 +10,7 @@ l2p-pytorch and LAMDA-PILOT store the transpose). Three shapes occur:
 
 Cells that were not evaluated are NaN. A metric that needs such a cell, or that has no meaning for
 the shape, is NaN here and null in records; nothing skips a NaN. Metrics of single predictions
-(calibration, mean class accuracy, ...) are in `benchmark.prediction_metrics`.
+(calibration, mean class accuracy, ...) are in `benchmark.metrics.single`.
 
 Sources: Lopez-Paz & Ranzato 2017 (GEM); Chaudhry et al. 2018 (Riemannian Walk); Díaz-Rodríguez et
 al. 2018; De Lange et al. 2023; code of l2p-pytorch, LAMDA-PILOT, Mammoth, CODA-Prompt and Avalanche.
@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmark import prediction_metrics
+from benchmark.metrics import single
 
 if TYPE_CHECKING:
-    from benchmark.predictions import Predictions
-    from benchmark.specs import Family
+    from benchmark.families import Family
+    from benchmark.records.predictions import Predictions
 
 Array = npt.NDArray[np.float64]
 NAN = float("nan")
@@ -316,7 +316,7 @@ def transfer_metrics(family: Family, acc: float, further: Mapping[str, float]) -
         return {"target_acc": acc, "source_acc": further.get("source", NAN)}
     if family == "base-to-new":
         new = further.get("new", NAN)
-        return {"base_acc": acc, "new_acc": new, "harmonic_mean": prediction_metrics.harmonic_mean(acc, new)}
+        return {"base_acc": acc, "new_acc": new, "harmonic_mean": single.harmonic_mean(acc, new)}
     if family == "cross-dataset":
         others = list(further.values())
         return {
@@ -408,5 +408,5 @@ def continual_metrics(
     if transfers:
         values.update(transfer_metrics(family, final_avg_acc(acc), dict(zip(further, whole[-1, own:], strict=True))))
     if predictions is not None:
-        values.update(prediction_metrics.summary(predictions.after(len(acc) - 1).on(range(own))))
+        values.update(single.summary(predictions.after(len(acc) - 1).on(range(own))))
     return {name: null(value) for name, value in values.items()}

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from benchmark.predictions import Predictions
+    from benchmark.records.predictions import Predictions
 
 Array = npt.NDArray[np.float64]
 NAN = float("nan")

@@ -10,18 +10,18 @@ from typing import Any, cast
 
 import torch
 
-from benchmark import provenance, streams
 from benchmark.api import Context, LoopMethod, Scenario, ScenarioRequest
 from benchmark.backbones import loading
+from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.dual import dual_of
-from benchmark.backbones.loading import Backbone
-from benchmark.batches import derive
 from benchmark.errors import PluginError, UsageError
-from benchmark.plan import Plan
+from benchmark.inputs.images import NORMALIZATIONS, PRESETS, InputPipeline
 from benchmark.registry import Loaded
+from benchmark.run import provenance, streams
+from benchmark.run.plan import Plan
+from benchmark.run.seeds import derive
+from benchmark.run.streams import Stream
 from benchmark.specs import MethodSpec, ScenarioSpec
-from benchmark.streams import Stream
-from benchmark.transforms import NORMALIZATIONS, PRESETS, InputPipeline
 
 
 @dataclass(frozen=True, kw_only=True)

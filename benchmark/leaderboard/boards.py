@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark import rows
-from benchmark.footnotes import Footnotes, row_facts, table_facts
-from benchmark.prediction_metrics import harmonic_mean
-from benchmark.rows import Entry, Record, Seeds
-from benchmark.statistics import Summary, summarize
+from benchmark.leaderboard import rows
+from benchmark.leaderboard.footnotes import Footnotes, row_facts, table_facts
+from benchmark.leaderboard.rows import Entry, Record, Seeds
+from benchmark.metrics.single import harmonic_mean
+from benchmark.metrics.statistics import Summary, summarize
 from benchmark.tables import MISSING, Cell, Column, Row, Table
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmark.api import ImageSet, Method
 from benchmark.errors import PluginError, RunFailed
-from benchmark.transforms import InputPipeline
+from benchmark.inputs.images import InputPipeline
 
 PROBES = 4
 PROBE_TOLERANCE = 1e-3  # batched and single matrix products differ by about 1e-5; a leak by far more

@@ -10,7 +10,6 @@ experience where that is possible; its views, too, follow from the data seed, so
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -19,16 +18,11 @@ from torch import Tensor
 
 from benchmark.api import Batch, Experience, FeatureMethod, ImageSet, Method, Transform
 from benchmark.errors import PluginError
-from benchmark.transforms import InputPipeline
+from benchmark.inputs.images import InputPipeline
+from benchmark.run.seeds import derive
 
 READS = ("both", "source", "target")
 ENCODED_AT_ONCE = 256  # images
-
-
-def derive(seed: int, *place: int | str) -> int:
-    """A seed for one place of a run, independent of all others (SHA-256 of the parts)."""
-    text = ":".join(map(str, (seed, *place)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 class Feed:

@@ -1,0 +1,130 @@
+"""The laws of the house, over the whole import graph of the core (ADR 10).
+
+Every import counts, also those inside functions and for annotations alone; only what is *reached* through others
+(law 1) leaves annotations out, since they import nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .graph import CORE, circles, graph, reach
+
+ROOT = Path(__file__).parents[2]
+EDGES = graph()
+RUNTIME = graph(annotations=False)
+
+
+def inside(name: str, *parts: str) -> bool:
+    """Whether a module is one of these parts of the core, or lies in one."""
+    return any(name == f"benchmark.{part}" or name.startswith(f"benchmark.{part}.") for part in parts)
+
+
+PENDING = {"benchmark.leaderboard", "benchmark.leaderboard.tabulate"}
+"""Break law 1 until records carry the hash of their image tower."""
+
+
+def ours(names: set[str]) -> set[str]:
+    return {name for name in names if name.split(".")[0] == "benchmark"}
+
+
+def tables_need_no_model(name: str, imported: set[str]) -> set[str]:
+    """1. What a table needs stands in the record: records, metrics, leaderboard, tables, specs never reach torch."""
+    if not inside(name, "records", "metrics", "leaderboard", "tables", "specs") or name in PENDING:
+        return set()
+    return {found for found in reach(RUNTIME, name) if found == "torch" or inside(found, "run", "backbones")}
+
+
+def authors_front_knows_no_engine(name: str, imported: set[str]) -> set[str]:
+    """2. What authors implement knows neither the engine nor what is made of its records."""
+    if not inside(name, "api", "views", "specs", "scenario", "samples", "families", "errors"):
+        return set()
+    return {found for found in imported if inside(found, "run", "records", "leaderboard", "cli")}
+
+
+def only_users_of_runs_import_run(name: str, imported: set[str]) -> set[str]:
+    """3. Only the command line, the contract and run itself import run."""
+    if inside(name, "run", "cli", "testing"):
+        return set()
+    return {found for found in imported if inside(found, "run")}
+
+
+def run_knows_no_table_and_no_terminal(name: str, imported: set[str]) -> set[str]:
+    """3. run never imports the command line or the leaderboard."""
+    return {found for found in imported if inside(found, "cli", "leaderboard")} if inside(name, "run") else set()
+
+
+def models_and_inputs_stand_alone(name: str, imported: set[str]) -> set[str]:
+    """4. backbones and inputs import errors alone."""
+    for part in ("backbones", "inputs"):
+        if inside(name, part):
+            return {found for found in ours(imported) if not inside(found, part, "errors")}
+    return set()
+
+
+def metrics_are_functions(name: str, imported: set[str]) -> set[str]:
+    """5. metrics import records.predictions and families, nothing else of ours."""
+    if not inside(name, "metrics"):
+        return set()
+    return {found for found in ours(imported) if not inside(found, "metrics", "records.predictions", "families")}
+
+
+def avalanche_is_at_the_edge(name: str, imported: set[str]) -> set[str]:
+    """8. The core never imports avalanche; the contract compares scenarios with it."""
+    if inside(name, "avalanche", "testing"):
+        return set()
+    return {found for found in imported if inside(found, "avalanche") or found == "avalanche"}
+
+
+LAWS: list[Callable[[str, set[str]], set[str]]] = [
+    tables_need_no_model,
+    authors_front_knows_no_engine,
+    only_users_of_runs_import_run,
+    run_knows_no_table_and_no_terminal,
+    models_and_inputs_stand_alone,
+    metrics_are_functions,
+    avalanche_is_at_the_edge,
+]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_law(law: Callable[[str, set[str]], set[str]]) -> None:
+    broken = {name: sorted(found) for name, imported in EDGES.items() if (found := law(name, imported))}
+    assert not broken, law.__doc__
+
+
+def test_there_are_no_circles() -> None:
+    """6. Annotations and imports inside functions counted."""
+    assert circles(EDGES) == []
+
+
+def test_run_never_prints() -> None:
+    """3. What a run has to say goes into its record, its errors and its progress bar."""
+    for path in sorted((CORE / "run").rglob("*.py")):
+        printed = [
+            node.lineno
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        ]
+        assert not printed, f"{path}: prints in lines {printed}"
+
+
+def test_the_graph_sees_every_kind_of_import(tmp_path: Path) -> None:
+    from .graph import imports
+
+    file = tmp_path / "module.py"
+    file.write_text(
+        "from __future__ import annotations\n"
+        "from typing import TYPE_CHECKING\n"
+        "import benchmark.run.plan\n"
+        "if TYPE_CHECKING:\n    from benchmark.run import engine\n"
+        "def f():\n    from benchmark.records.store import read\n    import torch.nn\n"
+    )
+    known = dict.fromkeys(EDGES)
+    every = set(imports(file, "benchmark.new", known))
+    assert {"benchmark.run.plan", "benchmark.run.engine", "benchmark.records.store", "torch"} <= every
+    assert "benchmark.run.engine" not in set(imports(file, "benchmark.new", known, annotations=False))

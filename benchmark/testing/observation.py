@@ -153,6 +153,6 @@ class SpyView(ExperienceView):
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("_") and not name.startswith("__"):
             reader = sys._getframe(1).f_globals.get("__name__", "")
-            if reader not in ("benchmark.api", "benchmark.run.engine", __name__):
+            if reader not in ("benchmark.api", "benchmark.views", "benchmark.run.engine", __name__):
                 type(self).refused.append(f"the private attribute `{name}` of its view (in {reader})")
         return super().__getattribute__(name)

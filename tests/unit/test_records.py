@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from benchmark import leaderboard, records
 from benchmark.errors import DataMissing, RunFailed, UsageError
 from benchmark.records import schema as record_schema
+from benchmark.records import store
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "records"
 VALIDATOR = jsonschema.Draft202012Validator(record_schema.json_schema())
@@ -253,8 +254,8 @@ def test_old_records_are_upgraded_step_by_step(
     def upgrade_2_to_3(old: dict[str, Any]) -> dict[str, Any]:
         return {**old, "schema": 3, "track": old["track"] + "-3"}
 
-    monkeypatch.setattr(records, "SCHEMA", 3)
-    monkeypatch.setattr(records, "_UPGRADES", {1: upgrade_1_to_2, 2: upgrade_2_to_3})
+    monkeypatch.setattr(store, "SCHEMA", 3)
+    monkeypatch.setattr(store, "_UPGRADES", {1: upgrade_1_to_2, 2: upgrade_2_to_3})
     path = tmp_path / "run.json"
     path.write_text(json.dumps({**record, "schema": 1}))
     before = path.read_bytes()
@@ -321,7 +322,7 @@ def test_ten_thousand_records_in_three_seconds(tmp_path: Path, record: dict[str,
         record["scenario"]["name"] = f"scenario-{number // 200}"
         path = tmp_path / record["scenario"]["name"] / record["method"]["name"] / f"{number:016x}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(records._dumps(record))
+        path.write_text(store._dumps(record))
     best, wall = float("inf"), 0.0
     for _ in range(3):
         # Processor time: what the wall clock shows unless other programs use the machine too.

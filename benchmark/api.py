@@ -6,9 +6,9 @@ engine (`benchmark.run.engine`) owns the loop, the evaluation, the checkpoints a
 
 What the learner may not see is not handed to it: the engine gives a method an `ExperienceView`
 and a `Context` that raise `UndeclaredUse` for everything outside the method's ``uses``. A view holds
-copies of what it may show and no way back to the scenario, so test and target labels are not among
-the objects that a method can reach. (It is no sandbox: code that walks the interpreter's frames
-sees everything.)
+what it may show and no way back to the scenario, so test and target labels are not among
+the objects that a method can reach. (It is no sandbox: code that walks the interpreter's frames, or reads
+private names of this package, sees everything.)
 
 **Adaptation.** A labelled source and an unlabelled target are one `Experience`: ``train`` and
 ``target``. A method that declares ``unlabelled`` finds target images in every training batch:
@@ -51,7 +51,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.samples import ImageSet, ImageSource
+from benchmark.samples import ImageSet, ImageSource, Kind, Raw, Samples, Source, Text
 from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 from benchmark.views import Context, ExperienceView
 
@@ -66,12 +66,17 @@ __all__ = [
     "FeatureMethod",
     "ImageSet",
     "ImageSource",
+    "Kind",
     "LoopMethod",
     "Method",
     "MethodConfig",
+    "Raw",
+    "Samples",
     "Scenario",
     "ScenarioRequest",
+    "Source",
     "TestSet",
+    "Text",
     "Transform",
 ]
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from benchmark.families import Family
 from benchmark.samples import ImageSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +26,8 @@ class Experience:
         test: Test images of this experience.
         classes: Labels that may occur in it, after remapping.
         domain: Name of the domain of its test images, or None.
-        target: Unlabelled target images (labels are all -1), or None. They have a source of their
-            own (`ImageSet.without_labels`), and so has ``train`` (`ImageSet.alone`): neither leads to
+        target: Unlabelled target images (labels are all -1), or None. They hide their
+            source (`Samples.without_labels`), and so does ``train`` (`Samples.alone`): neither leads to
             test images or to the other.
         target_labels: Their labels, int64 ``(M,)``, for the evaluator and for upper bounds; no view
             shows them. None where target and test images are the same.

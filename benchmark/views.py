@@ -1,7 +1,7 @@
 """The firewall: what a method may see of an experience and of its run (promised in `benchmark.api`).
 
-Everything outside a method's ``uses`` raises `UndeclaredUse`. A view holds copies of what it may show and no way back
-to the scenario.
+Everything outside a method's ``uses`` raises `UndeclaredUse`. A view holds what it may show and no way back to the
+scenario.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class ExperienceView:
     def __init__(self, scenario: Scenario, index: int, uses: frozenset[str], method: str) -> None:
         experience = scenario.experiences[index]
         seen = scenario.seen_classes(index)
-        train = experience.train
-        if train.domains is not None and "domains" not in uses:
+        train = experience.train.alone()
+        if "domains" not in uses:
             train = ImageSet(train.source, train.rows, train.labels, train.ids)
         self._index = index
         self._uses = uses

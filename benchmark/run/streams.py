@@ -130,7 +130,7 @@ def anonymous(stream: Stream, seed: int) -> Stream:
     """The stream as a method may be shown it: target images in random order, with ids that only count.
 
     Their order and ids often tell the class (sorted folders, ids that encode it), and their source
-    could lead to other images; the pixels are copied.
+    could lead to other images.
 
     Args:
         stream: Any stream.
@@ -139,8 +139,8 @@ def anonymous(stream: Stream, seed: int) -> Stream:
 
     def hide(target: ImageSet, place: int) -> ImageSet:
         order = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed + place))
-        numbers = torch.arange(len(target))
-        return ImageSet(target.images(order), numbers, torch.full_like(numbers, -1))
+        shown = target.subset(order).without_labels()
+        return ImageSet(shown.source, shown.rows, shown.labels)
 
     parts = tuple(
         part if part.target is None else dataclasses.replace(part, target=hide(part.target, place), target_labels=None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from benchmark import records
 from benchmark.api import Experience, ExperienceView, ImageSet, LoopMethod, Scenario
 from benchmark.errors import PluginError
 from benchmark.run import checkpoint
+from benchmark.samples import Window
 from benchmark.testing import laboratory, observation
 from benchmark.testing.laboratory import TOLERANCE, MethodSubject, Outcome, Stop
 from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyView
@@ -279,9 +281,9 @@ def no_images_kept(subject: MethodSubject) -> None:
     looks = [raw.float(), raw.float() / 255, run.prepared.pipeline.eval(raw)]
     known = [look.flatten(1) for look in looks]
     for where, thing in _held(run.method):
-        if isinstance(thing, (ImageSet, Scenario, Experience)):
+        if isinstance(thing, (ImageSet, Window, Scenario, Experience)):
             raise CheckFailed(
-                f"`{where}` keeps a {type(thing).__name__} of training images", hint="declare `memory`, or let it go"
+                f"`{where}` keeps training images ({type(thing).__name__})", hint="declare `memory`, or let it go"
             )
         if not isinstance(thing, Tensor) or thing.numel() % raw[0].numel() or not thing.numel():
             continue
@@ -431,7 +433,7 @@ def _held(method: nn.Module) -> Iterator[tuple[str, Any]]:
         if id(thing) in visited or id(thing) in skipped or depth > 8:
             continue
         visited.add(id(thing))
-        if isinstance(thing, (Tensor, ImageSet, Scenario, Experience)):
+        if isinstance(thing, (Tensor, ImageSet, Window, Scenario, Experience)):
             yield where, thing
         elif isinstance(thing, np.ndarray) and thing.dtype != object:
             yield where, torch.from_numpy(thing)
@@ -439,6 +441,10 @@ def _held(method: nn.Module) -> Iterator[tuple[str, Any]]:
             stack += [(f"{where}.{key}", value, depth + 1) for key, value in thing.items()]
         elif isinstance(thing, (list, tuple, set)):
             stack += [(f"{where}[{place}]", value, depth + 1) for place, value in enumerate(thing)]
+        elif isinstance(thing, types.MethodType):
+            stack.append((where, thing.__self__, depth + 1))
+        elif isinstance(thing, types.FunctionType):
+            stack += [(where, cell.cell_contents, depth + 1) for cell in thing.__closure__ or ()]
         elif isinstance(thing, nn.Module) or _is_plain_object(thing):
             stack.append((where, vars(thing), depth + 1))
 

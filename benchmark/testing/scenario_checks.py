@@ -180,9 +180,9 @@ def target(subject: ScenarioSubject) -> None:
     if scenario.family not in ("uda", "dg"):
         raise CheckSkipped("it has no target domain")
     for part in scenario.experiences:
-        if part.train.source.shape[0] != len(part.train):
+        if len(part.train.source) != len(part.train):
             raise CheckFailed(
-                "the source of the training images holds other images", hint="copy them with `ImageSet.alone`"
+                "the source of the training images holds other images", hint="hide them with `ImageSet.alone`"
             )
         if scenario.family == "uda" and part.target is None:
             raise CheckFailed("there are no target images")
@@ -190,7 +190,7 @@ def target(subject: ScenarioSubject) -> None:
             continue
         if (part.target.labels != -1).any():
             raise CheckFailed("target images have labels other than -1", hint="use `ImageSet.without_labels`")
-        if part.target.source.shape[0] != len(part.target):
+        if len(part.target.source) != len(part.target):
             raise CheckFailed(
                 "the source of the target images holds other images", hint="use `ImageSet.without_labels`"
             )

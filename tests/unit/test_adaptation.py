@@ -195,9 +195,9 @@ class Burglar(ToyMethod):
         assert target is not None
         loot["labels"] = target.labels
         loot["ids"], loot["rows"] = target.ids, target.rows
-        loot["pixels"] = target.source[torch.arange(target.source.shape[0])]
+        loot["pixels"] = target.source[torch.arange(len(target.source))]
         loot["subset"] = target.subset(torch.arange(3)).labels
-        loot["train source"] = experience.train.source[torch.arange(experience.train.source.shape[0])]
+        loot["train source"] = experience.train.source[torch.arange(len(experience.train.source))]
         loot["view"] = list(_reachable(experience))
         loot["context"] = list(_reachable(self.context))
 

@@ -69,6 +69,25 @@ class KeepsTheSet(ToyMethod):
         self.data = {"old": [experience.train]}
 
 
+class KeepsTheSource(ToyMethod):
+    def begin_experience(self, experience: ExperienceView) -> None:
+        super().begin_experience(experience)
+        self.data = experience.train.source
+
+
+class KeepsTheReader(ToyMethod):
+    def begin_experience(self, experience: ExperienceView) -> None:
+        super().begin_experience(experience)
+        self.data = experience.train.images
+
+
+class KeepsAFunction(ToyMethod):
+    def begin_experience(self, experience: ExperienceView) -> None:
+        super().begin_experience(experience)
+        train = experience.train
+        self.data = lambda: train
+
+
 class Forgets(ToyMethod):
     """Counts steps in an attribute that no checkpoint holds."""
 
@@ -201,7 +220,10 @@ class PeeksAhead(ToyMethod):
         (ReadsPrivately, "undeclared", "private attribute `_index`"),
         (ReadsPrivately, "task-id", "numbered from 7 differs"),
         (KeepsImages, "no-images-kept", r"`self\.kept` holds a training image"),
-        (KeepsTheSet, "no-images-kept", r"`self\.data\.old\[0\]` keeps a ImageSet"),
+        (KeepsTheSet, "no-images-kept", r"`self\.data\.old\[0\]` keeps training images \(Samples\)"),
+        (KeepsTheSource, "no-images-kept", r"`self\.data` keeps training images \(Window\)"),
+        (KeepsTheReader, "no-images-kept", r"`self\.data` keeps training images \(Samples\)"),
+        (KeepsAFunction, "no-images-kept", r"`self\.data` keeps training images \(Samples\)"),
         (Forgets, "resume", "stopped .* differs in"),
         (DrawsInPredict, "evaluation", "draws random numbers"),
         (Reseeds, "other-seed", "seeds 0 and 1 give the same"),

@@ -217,8 +217,8 @@ def test_transductive_pairs(root: Path) -> None:
     assert part.target_labels is None
     assert scenario.tests == ()
     assert "split" not in scenario.notes
-    assert part.train.source.shape[0] == 49  # nothing but the source domain can be reached
-    assert part.target.source.shape[0] == 42
+    assert len(part.train.source) == 49  # nothing but the source domain can be reached
+    assert len(part.target.source) == 42
 
 
 def test_inductive_pairs(root: Path) -> None:
@@ -246,7 +246,7 @@ def test_leave_one_domain_out(root: Path) -> None:
     whole = _pacs.load(_pacs.PacsConfig(), request_in(root))
     assert not set(part.train.ids.tolist()) & set(whole.rows["cartoon"].tolist())
     assert torch.equal(part.train.images(torch.tensor([0])), torch.from_numpy(whole.images[part.train.ids[:1].numpy()]))
-    assert part.train.source.shape[0] == len(part.train)
+    assert len(part.train.source) == len(part.train)
     smaller = pacs_dg.build(PacsDgConfig(held_out="cartoon", target_part="in80"), request_in(root))
     assert len(smaller.experiences[0].test) == 35
     with pytest.raises(ValueError, match="held_out: 'oil' is not a domain"):

@@ -1,37 +1,29 @@
 """Where data live, how they are fetched, and what is said when they are missing.
 
-Knows folders, checksums and caches; particular data sets describe themselves with `DataSet`.
-Nothing is fetched at import. torch is not needed here.
+Knows folders and checksums; particular data sets describe themselves with `DataSet`, and their files are read by
+`benchmark.readers`. Nothing is fetched at import. torch is not needed here.
 
 Environment: ``BENCH_DATA``, ``BENCH_CACHE`` (folders), ``BENCH_OFFLINE=1`` (never fetch anything).
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import http.client
-import json
 import os
 import queue
 import re
 import sys
-import tempfile
 import threading
 import urllib.error
 import urllib.request
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from benchmark.errors import DataMissing
-
-Array = npt.NDArray[Any]
 
 SMALL = 200_000_000
 """Bytes. Sets up to this size are fetched on first use, larger ones only with ``--download``."""
@@ -73,7 +65,7 @@ def data_root(given: Path | None = None) -> Path:
     if named is None:
         return user_folder("data")
     named = named.expanduser()
-    if not named.is_dir():
+    if not os.path.isdir(named):
         option = "--data-root" if given else "BENCH_DATA"
         raise DataMissing(f"{option} {named}: no such folder", hint="create it, or name the folder that holds the data")
     return named
@@ -87,7 +79,7 @@ def cache_root(given: Path | None = None) -> Path:
 
 def find(names: Sequence[str], root: Path) -> Path | None:
     """The first of the folders ``names`` that exists below ``root``."""
-    return next((root / name for name in names if (root / name).is_dir()), None)
+    return next((root / name for name in names if os.path.isdir(root / name)), None)
 
 
 # --- descriptions -------------------------------------------------------------------------------
@@ -139,6 +131,20 @@ class DataSet:
             hint=f"{fetch_it}accepted in {folder}{os.sep}: {accepted}; "
             "another data root: --data-root DIR or BENCH_DATA",
         )
+
+    @contextmanager
+    def reading(self, root: Path) -> Iterator[None]:
+        """Completes the errors of readers inside it: the name of the data set, and what is accepted where.
+
+        Raises:
+            DataMissing: In place of one without a hint.
+        """
+        try:
+            yield
+        except DataMissing as error:
+            if error.hint:
+                raise
+            raise self.missing(root, error.message) from error
 
 
 def mebibytes(size: int) -> str:
@@ -315,86 +321,3 @@ def file_md5(path: Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-# --- derived arrays -----------------------------------------------------------------------------
-
-
-def file_key(paths: Sequence[Path], base: Path, *extra: str) -> str:
-    """Hash of what tells source files apart without reading them: names, sizes, times, first bytes.
-
-    Args:
-        paths: Source files. The first 64 KiB of at most the first 16 are read.
-        base: Names are relative to it.
-        extra: Anything else that the derived arrays depend on.
-    """
-    digest = hashlib.sha256(json.dumps(extra).encode())
-    for number, path in enumerate(paths):
-        state = path.stat()
-        digest.update(f"{path.relative_to(base).as_posix()} {state.st_size} {state.st_mtime_ns}\n".encode())
-        if number < 16:
-            with path.open("rb") as file:
-                digest.update(file.read(1 << 16))
-    return digest.hexdigest()[:24]
-
-
-def cached_arrays(
-    folder: Path, build: Callable[[], tuple[dict[str, Array], dict[str, str]]]
-) -> tuple[dict[str, Array], dict[str, str]]:
-    """Arrays and notes of ``build``, kept as ``.npy`` files with a manifest of their SHA-256.
-
-    Missing or damaged files are built again; a folder that cannot be written gives a warning only.
-
-    Args:
-        folder: Of this set of arrays alone; its name holds everything they depend on (`file_key`).
-        build: Makes the arrays by name, and notes.
-    """
-    manifest = folder / "manifest.json"
-    if manifest.is_file():
-        try:
-            return _read_arrays(folder, json.loads(manifest.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            notice(f"{folder} is damaged ({error}); it is made again")
-    arrays, notes = build()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        entries = {}
-        for name, array in arrays.items():
-            kept = np.ascontiguousarray(array)
-            _replace(folder / f"{name}.npy", functools.partial(np.save, arr=kept, allow_pickle=False))
-            entries[name] = {
-                "shape": list(kept.shape),
-                "dtype": str(kept.dtype),
-                "sha256": hashlib.sha256(kept.data).hexdigest(),
-            }
-        # Last: without a manifest that fits, the arrays do not count.
-        text = json.dumps({"arrays": entries, "notes": notes}, indent=1).encode()
-        _replace(manifest, lambda file: file.write(text))
-    except OSError as error:
-        warnings.warn(f"decoded images are not cached: {folder} cannot be written ({error})", stacklevel=2)
-    return arrays, notes
-
-
-def _read_arrays(folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, str]]:
-    arrays = {}
-    for name, entry in manifest["arrays"].items():
-        array = np.load(folder / f"{name}.npy", allow_pickle=False)
-        found = [list(array.shape), str(array.dtype), hashlib.sha256(array.data).hexdigest()]
-        if found != [entry["shape"], entry["dtype"], entry["sha256"]]:
-            raise ValueError(f"{name}.npy is not what its manifest says")
-        arrays[name] = array
-    return arrays, {str(key): str(value) for key, value in manifest["notes"].items()}
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes beside ``path`` and renames, so that no reader ever sees half a file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from benchmark.errors import RunFailed
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Writes a file atomically: a temporary file beside it, fsync, ``os.replace``.
 
     Args:
         path: Target; its folder is made when missing.
-        content: Whole content.
+        content: Whole content, or what writes it into the open file.
 
     Raises:
         RunFailed: The disk is full, or the folder cannot be written.
@@ -25,7 +27,7 @@ def replace_file(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only the owner can read

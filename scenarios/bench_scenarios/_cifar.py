@@ -4,8 +4,7 @@ Layouts, tried in this order; the one that was read is in the scenario's notes:
 
 * ``native``: the archive of the authors' page, packed or unpacked. Its files are pickles, which can
   run code when loaded; they are unpickled only after their MD5 agreed with the published one.
-* ``tree``: ``{train,test}/<class>/<image>``; label = alphabetical rank of the folder (folders named
-  by numbers are ranked as numbers).
+* ``tree``: ``{train,test}/<class>/<image>``; labels by the names of the folders (`benchmark.readers.class_folders`).
 * ``parquet``: ``{train,test}.parquet`` with encoded images (``img`` or ``image``) and labels.
 
 Sample ids are positions in the layout that was read: raw index, rank of (class, file), row.
@@ -16,26 +15,21 @@ than one.
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
-import pickle
-import tarfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from benchmark import data, splits
-from benchmark.data import Array
+from benchmark import data, readers, splits
 from benchmark.errors import DataMissing
+from benchmark.readers import Array, Arrays
 
 if TYPE_CHECKING:
     from benchmark.api import ImageSet, Scenario, ScenarioRequest
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 SPLITS = ("train", "test")
 
 _READER = "1"  # part of every cache key; rises when the decoded arrays change
@@ -157,18 +151,18 @@ def image_sets(
 
     from benchmark.api import ImageSet
 
-    arrays, notes = load(cifar, data.data_root(request.data_root), request)
+    kept = load(cifar, data.data_root(request.data_root), request)
     whole = {}
     for split in SPLITS:
-        images, labels = (torch.from_numpy(arrays[f"{split}_{part}"]) for part in ("images", "labels"))
+        images, labels = (torch.from_numpy(kept.arrays[f"{split}_{part}"]) for part in ("images", "labels"))
         rows = torch.arange(len(images))
         if counts[split]:
             rows = torch.from_numpy(splits.first_per_class(labels, counts[split]))
         whole[split] = ImageSet(images, rows, labels[rows])
-    return whole, notes
+    return whole, kept.notes
 
 
-def load(cifar: Cifar, root: Path, request: ScenarioRequest) -> tuple[dict[str, Array], dict[str, str]]:
+def load(cifar: Cifar, root: Path, request: ScenarioRequest) -> Arrays:
     """Reads images and labels, from the cache if they were decoded before.
 
     Returns:
@@ -179,34 +173,40 @@ def load(cifar: Cifar, root: Path, request: ScenarioRequest) -> tuple[dict[str, 
     Raises:
         DataMissing: See `build`.
     """
-    found = _find(cifar, root)
-    if found is None:
-        archive = data.fetch(cifar.dataset, root, mode=request.download)
-        found = ([archive], archive.parent, lambda: _read_archive(cifar, archive))
-    files, base, read = found
-    key = data.file_key(files, base, _READER, cifar.name)
+    with cifar.dataset.reading(root):
+        found = _find(cifar, root)
+        if found is None:
+            archive = data.fetch(cifar.dataset, root, mode=request.download)
+            found = _Found([archive], archive.parent, functools.partial(_read_archive, cifar, archive))
+        key = readers.file_key(found.files, found.base, _READER, cifar.name)
 
-    def checked() -> tuple[dict[str, Array], dict[str, str]]:
-        try:
-            arrays, notes = read()
-        except DataMissing as error:
-            raise cifar.dataset.missing(root, error.message) from error
-        _check(cifar, root, arrays)
-        return arrays, notes
+        def checked() -> tuple[dict[str, Array], dict[str, str]]:
+            arrays, notes = found.read()
+            _check(cifar, arrays)
+            return arrays, notes
 
-    arrays, notes = data.cached_arrays(request.cache / f"{cifar.name}-{key}", checked)
-    _check(cifar, root, arrays)
-    if "lossy" in notes:
+        kept = readers.cached_arrays(request.cache / f"{cifar.name}-{key}", checked)
+        _check(cifar, kept.arrays)
+    if "lossy" in kept.notes:
         warnings.warn(
-            f"{cifar.dataset.title}: this copy is re-encoded as {notes['lossy']}, the original is lossless; "
+            f"{cifar.dataset.title}: this copy is re-encoded as {kept.notes['lossy']}, the original is lossless; "
             "its results are marked and do not compare with published figures",
             stacklevel=2,
         )
-    return arrays, notes
+    return kept
 
 
-def _find(cifar: Cifar, root: Path) -> tuple[list[Path], Path, Read] | None:
-    """The files of the first complete layout, a folder above them, and their reader.
+@dataclass(frozen=True)
+class _Found:
+    """The files of a layout, a folder above them, and their reader."""
+
+    files: list[Path]
+    base: Path
+    read: Read
+
+
+def _find(cifar: Cifar, root: Path) -> _Found | None:
+    """The first complete layout.
 
     Raises:
         DataMissing: Only an incomplete layout is there; fetching would hide the mistake.
@@ -216,34 +216,33 @@ def _find(cifar: Cifar, root: Path) -> tuple[list[Path], Path, Read] | None:
     # torchvision's users have the unpacked archive right below their data root.
     for native in [base / cifar.native for base in (folder, root) if base is not None]:
         files = [native / name for split in SPLITS for name in cifar.files[split]]
-        absent = [file for file in files if not file.is_file()]
+        absent = [file for file in files if not readers.is_file(file)]
         if not absent:
-            return files, native, functools.partial(_read_folder, cifar, native)
-        if native.is_dir():
-            incomplete.append(f"{absent[0]} is missing")
+            return _Found(files, native, functools.partial(_read_folder, cifar, native))
+        if readers.is_folder(native):
+            incomplete.append(f"{readers.shown(absent[0])} is missing")
     if folder is not None:
         if cifar.dataset.download is not None:
             archive = folder / cifar.dataset.download.file
-            if archive.is_file():
-                return [archive], folder, lambda: _read_archive(cifar, archive)
+            if readers.is_file(archive):
+                return _Found([archive], folder, functools.partial(_read_archive, cifar, archive))
         trees = {split: folder / split for split in SPLITS}
+        absent = [place for place in trees.values() if not readers.is_folder(place)]
+        if not absent:
+            classes = readers.class_folders(trees, cifar.class_names)
+            files = [file for split in SPLITS for one in sorted(classes[split]) for file in readers.image_files(one)]
+            return _Found(files, folder, functools.partial(_read_tree, cifar, classes))
         tables = {split: folder / f"{split}.parquet" for split in SPLITS}
-        for places, there, read in (
-            (trees, Path.is_dir, lambda: _read_tree(cifar, trees)),
-            (tables, Path.is_file, lambda: _read_parquet(cifar, tables)),
-        ):
-            absent = [place for place in places.values() if not there(place)]
-            if not absent:
-                files = _images(trees.values()) if places is trees else list(tables.values())
-                return files, folder, read
-            if len(absent) < len(places):
-                incomplete.append(f"{absent[0]} is missing")
+        missing = [place for place in tables.values() if not readers.is_file(place)]
+        if not missing:
+            return _Found(list(tables.values()), folder, functools.partial(_read_parquet, cifar, tables))
+        incomplete += [f"{readers.shown(gone[0])} is missing" for gone in (absent, missing) if len(gone) < len(SPLITS)]
     if incomplete:
-        raise cifar.dataset.missing(root, "; ".join(incomplete))
+        raise DataMissing("; ".join(incomplete))
     return None
 
 
-def _check(cifar: Cifar, root: Path, arrays: Mapping[str, Array]) -> None:
+def _check(cifar: Cifar, arrays: Mapping[str, Array]) -> None:
     """Compares counts, sizes and labels with what the data set must have."""
     classes = len(cifar.class_names)
     for split, expected in zip(SPLITS, cifar.counts, strict=True):
@@ -251,6 +250,8 @@ def _check(cifar: Cifar, root: Path, arrays: Mapping[str, Array]) -> None:
         problem = ""
         if len(images) != expected:
             problem = f"the {split} set holds {len(images):,} images instead of {expected:,}"
+        elif len(labels) != expected:
+            problem = f"the {split} set holds {len(labels):,} labels instead of {expected:,}"
         elif images.shape[1:] != (3, cifar.image_size, cifar.image_size):
             problem = f"{split} images are {images.shape[3]}x{images.shape[2]} instead of {cifar.image_size} pixels"
         elif labels.min() < 0 or labels.max() >= classes:
@@ -258,167 +259,63 @@ def _check(cifar: Cifar, root: Path, arrays: Mapping[str, Array]) -> None:
         elif len(np.unique(labels)) != classes:
             problem = f"the {split} set has images of {len(np.unique(labels))} classes instead of {classes}"
         if problem:
-            raise cifar.dataset.missing(root, problem)
+            raise DataMissing(problem)
 
 
-# --- native -------------------------------------------------------------------------------------
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that can make numpy arrays and plain values, nothing else."""
-
-    # Asked of numpy itself, because the function moves between its versions.
-    _rebuild = np.empty(0).__reduce__()[0]
-    _allowed = {"_reconstruct": _rebuild, "ndarray": np.ndarray, "dtype": np.dtype}  # noqa: RUF012 - private
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in self._allowed:
-            return self._allowed[name]
-        if (module, name) == ("_codecs", "encode"):
-            return lambda text, encoding: text.encode(encoding)
-        raise pickle.UnpicklingError(f"{module}.{name} does not belong into a data file")
-
-
-def _read_native(cifar: Cifar, open_file: Callable[[str], Any], where: str) -> tuple[dict[str, Array], dict[str, str]]:
+def _read_native(cifar: Cifar, content: Callable[[str], bytes], where: str) -> tuple[dict[str, Array], dict[str, str]]:
+    """Reads the pickles of the archive."""
     arrays: dict[str, Array] = {}
     for split in SPLITS:
         images, labels = [], []
         for name, md5 in cifar.files[split].items():
-            with open_file(name) as file:
-                found = _md5_of(file)
-                if found != md5:
-                    raise DataMissing(f"{where}: {name} is damaged: its MD5 is {found} instead of {md5}")
-                file.seek(0)
-                try:
-                    # Python 2 wrote these files: texts arrive as bytes, which also saves a copy.
-                    content = _ArraysOnly(file, encoding="bytes").load()
-                    pixels = np.asarray(content[b"data"])
-                    side = round((pixels.shape[1] / 3) ** 0.5)
-                    images.append(pixels.astype(np.uint8, copy=False).reshape(-1, 3, side, side))
-                    labels.append(np.asarray(content[cifar.native_label.encode()], np.int64))
-                except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, IndexError) as error:
-                    raise DataMissing(f"{where}: {name} cannot be read: {error}") from error
+            found = readers.read_pickle(content(name), f"{where}: {name}", md5=md5)
+            try:
+                pixels = np.asarray(found[b"data"])
+                side = round((pixels.shape[1] / 3) ** 0.5)
+                images.append(pixels.astype(np.uint8, copy=False).reshape(-1, 3, side, side))
+                labels.append(np.asarray(found[cifar.native_label.encode()], np.int64))
+            except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
+                raise DataMissing(f"{where}: {name} cannot be read: {error}") from error
         arrays[f"{split}_images"] = images[0] if len(images) == 1 else np.concatenate(images)
         arrays[f"{split}_labels"] = np.concatenate(labels)
     return arrays, {"layout": "native"}
 
 
 def _read_folder(cifar: Cifar, folder: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    return _read_native(cifar, lambda name: (folder / name).open("rb"), f"{folder}")
+    return _read_native(cifar, lambda name: readers.read_bytes(folder / name), readers.shown(folder))
 
 
 def _read_archive(cifar: Cifar, archive: Path) -> tuple[dict[str, Array], dict[str, str]]:
     """Reads the native files inside the packed archive; nothing is unpacked to disk."""
     download = cifar.dataset.download
-    found = data.file_md5(archive)
-    if download is not None and found != download.md5:
-        raise DataMissing(f"{archive} is damaged: its MD5 is {found} instead of {download.md5}; delete it")
-
-    def member(name: str) -> io.BytesIO:
-        try:
-            with tarfile.open(archive) as tar:
-                content = tar.extractfile(f"{cifar.native}/{name}")
-                if content is None:
-                    raise DataMissing(f"{archive}: {cifar.native}/{name} is not a file")
-                return io.BytesIO(content.read())
-        except (tarfile.TarError, KeyError, OSError, EOFError) as error:
-            raise DataMissing(f"{archive}: {cifar.native}/{name} cannot be read: {error}") from error
-
-    return _read_native(cifar, member, f"{archive}")
+    if download is not None and (found := data.file_md5(archive)) != download.md5:
+        where = readers.shown(archive)
+        raise DataMissing(f"{where} is damaged: its MD5 is {found} instead of {download.md5}; delete it")
+    return _read_native(
+        cifar, lambda name: readers.read_member(archive, f"{cifar.native}/{name}"), readers.shown(archive)
+    )
 
 
-def _md5_of(file: Any) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+def _read_tree(cifar: Cifar, classes: Mapping[str, Sequence[Path]]) -> tuple[dict[str, Array], dict[str, str]]:
+    def read(split: str) -> tuple[readers.Decoded, Array]:
+        return readers.read_tree(classes[split], what=f"{cifar.dataset.title} {split}")
 
-
-# --- encoded images -----------------------------------------------------------------------------
-
-
-def _images(folders: Iterable[Path]) -> list[Path]:
-    """Image files two levels down, in the order of (class, file) by code point."""
-    found = [path for folder in folders for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES]
-    return sorted(path for path in found if not path.name.startswith("."))
-
-
-def _read_tree(cifar: Cifar, trees: Mapping[str, Path]) -> tuple[dict[str, Array], dict[str, str]]:
-    arrays: dict[str, Array] = {}
-    codecs: set[str] = set()
-    for split, folder in trees.items():
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        if len(names) != len(cifar.class_names):
-            raise DataMissing(f"{folder} has {len(names)} class folders instead of {len(cifar.class_names)}")
-        if all(name.isdecimal() for name in names):
-            names.sort(key=int)
-        files = _images([folder])
-        label = {name: rank for rank, name in enumerate(names)}
-        arrays[f"{split}_labels"] = np.array([label[path.parent.name] for path in files], np.int64)
-        blobs = ((f"{path}", path.read_bytes()) for path in files)
-        arrays[f"{split}_images"] = _decode(blobs, len(files), f"{cifar.dataset.title} {split}", codecs)
-    return arrays, _notes("tree", codecs)
+    return _encoded("tree", {split: read(split) for split in SPLITS})
 
 
 def _read_parquet(cifar: Cifar, tables: Mapping[str, Path]) -> tuple[dict[str, Array], dict[str, str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    def read(split: str) -> tuple[readers.Decoded, Array]:
+        return readers.read_parquet(tables[split], cifar.label_columns, what=f"{cifar.dataset.title} {split}")
 
+    return _encoded("parquet", {split: read(split) for split in SPLITS})
+
+
+def _encoded(
+    layout: str, found: Mapping[str, tuple[readers.Decoded, Array]]
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """Arrays and notes of data that came as encoded images."""
     arrays: dict[str, Array] = {}
-    codecs: set[str] = set()
-    for split, path in tables.items():
-        try:
-            # Read in small buffers: a whole column of encoded images would double the memory needed.
-            with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-                columns = file.schema_arrow.names
-                image = next((name for name in ("img", "image") if name in columns), None)
-                label = next((name for name in cifar.label_columns if name in columns), None)
-                if image is None or label is None:
-                    wanted = "`img` or `image`" if image is None else " or ".join(f"`{n}`" for n in cifar.label_columns)
-                    raise DataMissing(f"{path} has no column {wanted}, only {', '.join(columns)}")
-                count = file.metadata.num_rows
-                labels: list[Any] = []
-
-                def blobs() -> Iterator[tuple[str, bytes]]:
-                    row = 0
-                    for batch in file.iter_batches(batch_size=256, columns=[image, label]):  # noqa: B023 - used at once
-                        labels.extend(batch.column(label).to_pylist())  # noqa: B023
-                        for cell in batch.column(image).to_pylist():  # noqa: B023
-                            yield f"{path}, row {row}", cell["bytes"] if isinstance(cell, dict) else cell  # noqa: B023
-                            row += 1
-
-                images = _decode(blobs(), count, f"{cifar.dataset.title} {split}", codecs)
-            arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, np.array(labels, np.int64)
-        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-            raise DataMissing(f"{path} is truncated or damaged: {error}") from error
-    return arrays, _notes("parquet", codecs)
-
-
-def _decode(blobs: Iterable[tuple[str, bytes]], count: int, what: str, codecs: set[str]) -> Array:
-    """Decodes images of one size into uint8 ``(N, 3, H, W)`` and notes their lossy codecs."""
-    from PIL import Image
-    from tqdm import tqdm
-
-    out = np.empty((0, 3, 1, 1), np.uint8)
-    for row, (where, blob) in enumerate(tqdm(blobs, desc=f"decoding {what}", total=count, unit="img", disable=None)):
-        try:
-            with Image.open(io.BytesIO(blob)) as image:
-                pixels = np.asarray(image.convert("RGB"))  # (H, W, 3)
-        except Exception as error:  # PIL raises what its decoders raise
-            raise DataMissing(f"{where} is not a readable image: {error}") from error
-        if row == 0:
-            out = np.empty((count, 3, *pixels.shape[:2]), np.uint8)
-        elif pixels.shape[:2] != out.shape[2:]:
-            raise DataMissing(
-                f"{where} has {pixels.shape[1]}x{pixels.shape[0]} pixels, others {out.shape[3]}x{out.shape[2]}"
-            )
-        out[row] = pixels.transpose(2, 0, 1)
-        if blob[:2] == b"\xff\xd8":
-            codecs.add("JPEG")
-        elif blob[:4] == b"RIFF" and blob[12:16] == b"VP8 ":
-            codecs.add("lossy WebP")
-    return out
-
-
-def _notes(layout: str, codecs: set[str]) -> dict[str, str]:
-    return {"layout": layout, **({"lossy": ", ".join(sorted(codecs))} if codecs else {})}
+    for split, (decoded, labels) in found.items():
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = decoded.images, labels
+    lossy = sorted({codec for decoded, _ in found.values() for codec in decoded.codecs if codec})
+    return arrays, {"layout": layout, **({"lossy": ", ".join(lossy)} if lossy else {})}

@@ -8,17 +8,16 @@ how many images there are.
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import hashlib
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark import data
-from benchmark.data import Array, DataSet, Download
+from benchmark import data, readers
+from benchmark.data import DataSet, Download
 from benchmark.errors import DataMissing
+from benchmark.readers import Array
 
 if TYPE_CHECKING:
     import torch
@@ -41,14 +40,14 @@ class _File:
 
     Attributes:
         name: Without ``.gz``.
-        magic: First number of the file.
+        dimensions: Of its array: 3 for images, 1 for labels.
         md5: Of the original, unpacked.
         packed_md5: Of the original, packed.
         packed_size: In bytes.
     """
 
     name: str
-    magic: int
+    dimensions: int
     md5: str
     packed_md5: str
     packed_size: int
@@ -63,7 +62,7 @@ class _File:
         )
 
 
-_IMAGES, _LABELS = 2051, 2049
+_IMAGES, _LABELS = 3, 1
 FILES: dict[str, tuple[_File, _File]] = {
     "train": (
         _File(
@@ -113,16 +112,12 @@ def load(request: ScenarioRequest) -> tuple[dict[str, Array], dict[str, str]]:
     root = data.data_root(request.data_root)
     arrays: dict[str, Array] = {}
     for split, files in FILES.items():
-        try:
+        with MNIST.reading(root):
             images, labels = (_read(file, root, request.download) for file in files)
-        except DataMissing as error:
-            if error.hint:
-                raise
-            raise MNIST.missing(root, error.message) from error
-        if len(images) != len(labels):
-            raise MNIST.missing(root, f"the {split} set has {len(images):,} images, but {len(labels):,} labels")
-        if labels.max(initial=0) > 9:
-            raise MNIST.missing(root, f"{split} labels are up to {labels.max()} instead of 9")
+            if len(images) != len(labels):
+                raise DataMissing(f"the {split} set has {len(images):,} images, but {len(labels):,} labels")
+            if labels.max(initial=0) > 9:
+                raise DataMissing(f"{split} labels are up to {labels.max()} instead of 9")
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels.astype(np.int64)
     notes = {"layout": "idx"}
     found = {split: len(arrays[f"{split}_labels"]) for split in COUNTS}
@@ -138,35 +133,20 @@ def _read(file: _File, root: Path, mode: str) -> Array:
     path = _find(file, root)
     if path is None:
         path = data.fetch(dataclasses.replace(MNIST, download=file.download), root, mode=mode)
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataMissing(f"{path} cannot be read: {error}") from error
-    dimensions = 3 if file.magic == _IMAGES else 1
-    start = 4 * (1 + dimensions)
-    header = [int.from_bytes(content[place : place + 4], "big") for place in range(0, start, 4)]
-    if header[0] != file.magic:
-        raise DataMissing(f"{path} is not an idx file: it begins with {header[0]} instead of {file.magic}")
-    shape = tuple(header[1:])
-    if shape[1:] not in ((), (SIDE, SIDE)):
-        raise DataMissing(f"{path} holds images of {shape[2]}x{shape[1]} instead of {SIDE}x{SIDE} pixels")
-    if len(content) != start + int(np.prod(shape)):
-        raise DataMissing(f"{path} is truncated: {len(content):,} bytes instead of {start + int(np.prod(shape)):,}")
-    if shape[0] in COUNTS.values():
-        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    found = readers.read_idx(path, file.dimensions)
+    if found.shape[1:] not in ((), (SIDE, SIDE)):
+        high, wide = found.shape[1:]
+        raise DataMissing(f"{readers.shown(path)} holds images of {wide}x{high} instead of {SIDE}x{SIDE} pixels")
+    if len(found) in COUNTS.values():
+        md5 = hashlib.md5(readers.idx_header(found.shape) + found.tobytes(), usedforsecurity=False).hexdigest()
         if md5 != file.md5:
-            raise DataMissing(f"{path} is damaged: its MD5 is {md5} instead of {file.md5}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+            raise DataMissing(f"{readers.shown(path)} is damaged: its MD5 is {md5} instead of {file.md5}")
+    return found
 
 
 def _find(file: _File, root: Path) -> Path | None:
-    for folder in MNIST.folders:
-        for name in (file.name, f"{file.name}.gz"):
-            if (root / folder / name).is_file():
-                return root / folder / name
-    return None
+    places = (root / folder / name for folder in MNIST.folders for name in (file.name, f"{file.name}.gz"))
+    return next((path for path in places if readers.is_file(path)), None)
 
 
 def padded(images: Array) -> torch.Tensor:

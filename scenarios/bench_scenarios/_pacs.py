@@ -10,7 +10,6 @@ are there; otherwise 80/20 per class by `benchmark.splits.train_test`, per domai
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark import data, splits
-from benchmark.data import Array, DataSet
+from benchmark import data, readers, splits
+from benchmark.data import DataSet
+from benchmark.errors import DataMissing
+from benchmark.readers import Array
 
 if TYPE_CHECKING:
     from benchmark.api import ImageSet, ScenarioRequest
@@ -117,134 +118,129 @@ def load(config: PacsConfig, request: ScenarioRequest) -> Pacs:
         DataMissing: The data are absent, incomplete, damaged, or not what they should be.
     """
     root = data.data_root(request.data_root)
-    base = _find(root)
-    files = _files(base, root)
-    key = data.file_key(files, base, _READER, f"size {config.size}")
-    decode = functools.partial(_decode, files, config.size, root)
-    arrays, notes = data.cached_arrays(request.cache / f"pacs-{key}", decode)
-    domain_of = np.array([path.parent.parent.name for path in files])
-    labels = np.array([CLASSES.index(path.parent.name) for path in files], np.int64)
-    rows = {domain: np.flatnonzero(domain_of == domain) for domain in DOMAINS}
-    lists = _lists(base, root)
-    train, test = {}, {}
-    if lists is None:
-        notes["split"] = "80/20 per class and domain, seed 0"
-        for domain in DOMAINS:
-            kept, held = splits.train_test(labels[rows[domain]])
-            train[domain], test[domain] = rows[domain][kept], rows[domain][held]
-    else:
-        notes["split"] = "official lists (90/10)"
+    with PACS.reading(root):
+        base = _find(root)
+        files = _files(base)
+        key = readers.file_key(files, base, _READER, f"size {config.size}")
+        decode = functools.partial(_decode, files, config.size)
+        kept = readers.cached_arrays(request.cache / f"pacs-{key}", decode)
+        lists = _lists(base)
+        domain_of = np.array([path.parent.parent.name for path in files])
+        labels = np.array([CLASSES.index(path.parent.name) for path in files], np.int64)
+        rows = {domain: np.flatnonzero(domain_of == domain) for domain in DOMAINS}
         known = {path.relative_to(base).as_posix(): row for row, path in enumerate(files)}
-        for domain in DOMAINS:
-            train[domain], test[domain] = (_rows_of(path, known, root) for path in lists[domain])
-    return Pacs(arrays["images"], labels, rows, train, test, notes)
+        parts = {
+            domain: _cut(labels, rows[domain]) if lists is None else _listed(lists[domain], domain, known, labels)
+            for domain in DOMAINS
+        }
+    kept.notes["split"] = "80/20 per class and domain, seed 0" if lists is None else "official lists (90/10)"
+    train, test = ({domain: part[place] for domain, part in parts.items()} for place in (0, 1))
+    return Pacs(kept.arrays["images"], labels, rows, train, test, kept.notes)
 
 
 def _find(root: Path) -> Path:
     """The folder with the four domains."""
     folder = data.find(PACS.folders, root)
     if folder is None:
-        raise PACS.missing(root, f"not found below {root}, and it is not fetched by itself; it is at {SOURCE}")
+        raise DataMissing(f"not found below {root}, and it is not fetched by itself; it is at {SOURCE}")
     for base in (folder, folder / "images", folder / "kfold"):
-        present = [domain for domain in DOMAINS if (base / domain).is_dir()]
+        present = [domain for domain in DOMAINS if readers.is_folder(base / domain)]
         if len(present) == len(DOMAINS):
             return base
         if present:
             absent = next(domain for domain in DOMAINS if domain not in present)
-            raise PACS.missing(root, f"{base / absent} is missing")
-    raise PACS.missing(root, f"{folder} has none of the folders {', '.join(DOMAINS)}")
+            raise DataMissing(f"{readers.shown(base / absent)} is missing")
+    raise DataMissing(f"{readers.shown(folder)} has none of the folders {', '.join(DOMAINS)}")
 
 
-def _files(base: Path, root: Path) -> list[Path]:
+def _files(base: Path) -> list[Path]:
     """All images in the order of (domain, class, file name) by code point."""
     found = []
     for domain in sorted(DOMAINS):
-        names = sorted(path.name for path in (base / domain).iterdir() if path.is_dir())
+        names = [path.name for path in readers.listing(base / domain) if path.is_dir()]
+        where = readers.shown(base / domain)
         if tuple(names) != CLASSES:
-            raise PACS.missing(root, f"{base / domain} holds {', '.join(names) or 'nothing'}, not {', '.join(CLASSES)}")
-        own = [
-            path
-            for name in names
-            for path in sorted((base / domain / name).iterdir())
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-        ]
+            held = ", ".join(map(readers.shown, names)) or "nothing"
+            raise DataMissing(f"{where} holds {held}, not {', '.join(CLASSES)}")
+        own = [path for name in names for path in readers.image_files(base / domain / name, SUFFIXES)]
         if len(own) != COUNTS[domain]:
-            raise PACS.missing(root, f"{base / domain} holds {len(own):,} images instead of {COUNTS[domain]:,}")
+            raise DataMissing(f"{where} holds {len(own):,} images instead of {COUNTS[domain]:,}")
         found += own
     return found
 
 
-def _decode(files: Sequence[Path], size: int, root: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    from PIL import Image
-    from tqdm import tqdm
-
-    out: Array = np.empty((0, 3, 1, 1), np.uint8)
-    stored: tuple[int, int] | None = None
-    lossy = False
-    for row, path in enumerate(tqdm(files, desc="decoding PACS", unit="img", disable=None)):
-        blob = path.read_bytes()
-        try:
-            with Image.open(io.BytesIO(blob)) as opened:
-                image = opened.convert("RGB")
-        except Exception as error:  # PIL raises what its decoders raise
-            raise PACS.missing(root, f"{path} is not a readable image: {error}") from error
-        if stored is None:
-            stored = image.size
-        if image.size != stored and not size:
-            raise PACS.missing(
-                root,
-                f"{path} has {image.size[0]}x{image.size[1]} pixels, others {stored[0]}x{stored[1]}; "
-                "--set scenario.size=N resizes all",
-            )
-        if size and image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BICUBIC)
-        if row == 0:
-            out = np.empty((len(files), 3, image.size[1], image.size[0]), np.uint8)
-        out[row] = np.asarray(image).transpose(2, 0, 1)
-        # The original sketches are PNG files.
-        lossy = lossy or (path.parent.parent.name == "sketch" and blob[:2] == b"\xff\xd8")
-    wide, high = stored or (0, 0)
+def _decode(files: Sequence[Path], size: int) -> tuple[dict[str, Array], dict[str, str]]:
+    blobs = ((readers.shown(path), readers.read_bytes(path, most=readers.MOST_IMAGE_BYTES)) for path in files)
+    try:
+        found = readers.decode(blobs, len(files), what="PACS", size=size)
+    except DataMissing as error:
+        more = "; --set scenario.size=N resizes all" if " pixels, others " in error.message else ""
+        raise DataMissing(f"{error.message}{more}") from error
+    wide, high = found.stored
     notes = {"layout": "tree", "pixels": f"{wide}x{high}" + (f", resized to {size}x{size}" if size else "")}
     if (wide, high) != (ORIGINAL_SIDE, ORIGINAL_SIDE):
         notes["resized"] = (
             f"this copy has {wide}x{high} pixels, the original {ORIGINAL_SIDE}x{ORIGINAL_SIDE}: "
             "not comparable with published figures"
         )
-    if lossy:
+    # The original sketches are PNG files.
+    if any(codec for path, codec in zip(files, found.codecs, strict=True) if path.parent.parent.name == "sketch"):
         notes["lossy"] = "JPEG sketches, the original ones are PNG"
-    return {"images": out}, notes
+    return {"images": found.images}, notes
 
 
-def _lists(base: Path, root: Path) -> dict[str, tuple[Path, Path]] | None:
+def _lists(base: Path) -> dict[str, tuple[Path, Path]] | None:
     """The official lists of every domain, or None when there are none."""
     for folder in (base, base / "splits", base.parent / "splits", base.parent):
         found = {
             domain: (folder / f"{domain}_train_kfold.txt", folder / f"{domain}_crossval_kfold.txt")
             for domain in DOMAINS
         }
-        there = [path.is_file() for pair in found.values() for path in pair]
+        there = [readers.is_file(path) for pair in found.values() for path in pair]
         if all(there):
             return found
         if any(there):
             absent = next(path for pair in found.values() for path in pair if not path.is_file())
-            raise PACS.missing(root, f"{absent} is missing, but other official lists are there")
+            raise DataMissing(f"{readers.shown(absent)} is missing, but other official lists are there")
     return None
 
 
-def _rows_of(path: Path, known: Mapping[str, int], root: Path) -> Array:
-    """Rows of a list of ``relative/path label`` lines; labels are checked, and start at 1."""
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        name, _, label = line.strip().rpartition(" ")
-        row = known.get(name)
-        if not name:
-            continue
-        if row is None:
-            raise PACS.missing(root, f"{path}, line {number}: there is no image {name}")
-        if label != str(CLASSES.index(name.split("/")[1]) + 1):
-            raise PACS.missing(root, f"{path}, line {number}: {name} has label {label}")
-        rows.append(row)
-    return np.array(sorted(rows), np.int64)
+def _cut(labels: Array, rows: Array) -> tuple[Array, Array]:
+    """Training and test rows of a domain without lists."""
+    kept, held = splits.train_test(labels[rows])
+    return rows[kept], rows[held]
+
+
+def _listed(lists: tuple[Path, Path], domain: str, known: Mapping[str, int], labels: Array) -> tuple[Array, Array]:
+    """Training and test rows of a domain from its two lists, in which labels start at 1.
+
+    Raises:
+        DataMissing: A list names an image that is not there or of another domain, or has a wrong label; or the two
+            do not name each image of the domain once.
+    """
+    met: dict[int, str] = {}
+    parts = []
+    for path in lists:
+        rows = []
+        for name, (label, line) in readers.read_list(path).items():
+            where = f"{readers.shown(path)}, line {line}"
+            row = known.get(name)
+            if row is None:
+                raise DataMissing(f"{where}: there is no image {name}")
+            if not name.startswith(f"{domain}/"):
+                raise DataMissing(f"{where}: {name} is no image of {domain}")
+            if label != labels[row] + 1:
+                raise DataMissing(f"{where}: {name} has label {label}")
+            if row in met:
+                raise DataMissing(f"{where}: {name} is a training and a test image, it is in {met[row]} too")
+            rows.append(row)
+        met.update(dict.fromkeys(rows, readers.shown(path)))
+        parts.append(np.array(sorted(rows), np.int64))
+    absent = [name for name, row in known.items() if name.startswith(f"{domain}/") and row not in met]
+    if absent:
+        both = " and ".join(readers.shown(path) for path in lists)
+        raise DataMissing(f"{both} name {len(met):,} of {COUNTS[domain]:,} images; {absent[0]} is in neither")
+    return parts[0], parts[1]
 
 
 def check_domain(field: str, domain: str) -> None:

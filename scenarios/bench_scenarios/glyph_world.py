@@ -21,10 +21,7 @@ import functools
 import hashlib
 import json
 import math
-import os
-import tempfile
 import unicodedata
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +29,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from benchmark import readers
 
 VERSION = 1
 """Raised whenever any image changes; part of every cache file's name."""
@@ -367,66 +366,15 @@ def load(
         np.broadcast_to(np.asarray(values, np.int64).reshape(view), shape).reshape(-1)
         for values, view in ((domains, (-1, 1, 1)), (classes, (1, -1, 1)), (range(per_class), (1, 1, -1)))
     )
-    file = None if cache is None else _cache_file(cache, which, classes, per_class, domains, seed, split)
-    images = None if file is None else _read(file, len(labels))
-    if images is None:
-        images = render(labels, indices, styles, seed=seed, split=split, which=which).numpy()
-        if file is not None:
-            _write(file, images)
+
+    def drawn() -> tuple[dict[str, readers.Array], dict[str, str]]:
+        return {"images": render(labels, indices, styles, seed=seed, split=split, which=which).numpy()}, {}
+
+    if cache is None:
+        images = drawn()[0]["images"]
+    else:
+        chosen = [[int(number) for number in part] for part in (classes, domains)]
+        asked = [VERSION, _shipped(which)[3], *chosen, per_class, seed, split]
+        key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:24]
+        images = readers.cached_arrays(cache / f"glyphs-{key}", drawn).arrays["images"]
     return torch.from_numpy(images), torch.from_numpy(labels.copy()), torch.from_numpy(styles.copy())
-
-
-def _cache_file(
-    cache: Path, which: str, classes: Sequence[int], per_class: int, domains: Sequence[int], seed: int, split: int
-) -> Path:
-    """The file of a data set; its name holds everything the images depend on."""
-    asked = [
-        VERSION,
-        _shipped(which)[3],
-        [int(c) for c in classes],
-        int(per_class),
-        [int(d) for d in domains],
-        int(seed),
-        int(split),
-    ]
-    return cache / f"glyphs-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:24]}.npy"
-
-
-def _read(path: Path, count: int) -> Bytes | None:
-    """The images of a cache file, or None if it is missing, unfinished or damaged."""
-    try:
-        images = np.load(path, allow_pickle=False)
-        digest = path.with_suffix(".sha256").read_text(encoding="ascii").strip()
-    except (OSError, ValueError, EOFError):
-        return None
-    good = (
-        images.shape == (count, 3, SIZE, SIZE)
-        and images.dtype == np.uint8
-        and hashlib.sha256(images.data).hexdigest() == digest
-    )
-    return images if good else None
-
-
-def _write(path: Path, images: Bytes) -> None:
-    """Puts images and their SHA-256 into the cache, each by a rename, so that no reader ever sees half a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for target in (path, path.with_suffix(".sha256")):
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=target.name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    if target is path:
-                        np.save(file, images)
-                    else:
-                        file.write(hashlib.sha256(images.data).hexdigest().encode() + b"\n")
-                os.replace(name, target)
-            except BaseException:
-                os.unlink(name)
-                raise
-    except OSError as problem:
-        _warn_once(str(path.parent), str(problem))
-
-
-@functools.cache
-def _warn_once(folder: str, problem: str) -> None:
-    warnings.warn(f"glyphs are not cached: {folder} cannot be written ({problem})", stacklevel=4)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from bench_scenarios import _glyphs, _mnist
 from bench_scenarios.split_glyphs import WORLD_SEED
 from benchmark import ScenarioSpec, hookimpl, splits
-from benchmark.data import Array
+from benchmark.readers import Array
 
 if TYPE_CHECKING:
     from benchmark.api import ImageSet, Scenario, ScenarioRequest

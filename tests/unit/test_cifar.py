@@ -219,6 +219,16 @@ def test_re_encoded_copies_are_marked(write: Any, small: Cifar, tmp_path: Path) 
         assert scenario.fingerprint.endswith("-lossy")
 
 
+def test_class_folders_may_be_written_otherwise(small: Cifar, tmp_path: Path) -> None:
+    write_tree(tmp_path)
+    for split, name in (("train", "{1} "), ("test", "{0:02d}_{1}")):
+        for label, known in enumerate(CLASSES):
+            path = tmp_path / "cifar10" / split / known
+            path.rename(path.with_name(name.format(label, known.upper()).strip()))
+    for split, expected in EXPECTED.items():
+        assert by_content(whole(built(small, tmp_path), split)) == expected
+
+
 def test_numbered_class_folders_are_ranked_as_numbers(small: Cifar, tmp_path: Path) -> None:
     write_tree(tmp_path)
     for split in IMAGES:
@@ -228,6 +238,20 @@ def test_numbered_class_folders_are_ranked_as_numbers(small: Cifar, tmp_path: Pa
 
 
 # --- bad input ----------------------------------------------------------------------------------
+
+
+def rename_all(folder: Path, name: Any) -> None:
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / name(str(number)))
+
+
+def replace(path: Path, make: Any) -> None:
+    path.unlink()
+    make(path)
+
+
+def zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
 
 
 def damage(path: Path, keep: float) -> None:
@@ -246,7 +270,22 @@ def damage(path: Path, keep: float) -> None:
         (lambda r: write_parquet(r, column="pic"), lambda f: None, r"train\.parquet has no column `img` or `image`"),
         (write_tree, lambda f: damage(f / "test/cat/0001.png", 0.5), r"0001\.png is not a readable image"),
         (write_tree, lambda f: (f / "train/cat/0009.png").unlink(), "the train set holds 39 images instead of 40"),
-        (write_tree, lambda f: (f / "train/zebra").mkdir(), "train has 11 class folders instead of 10"),
+        (
+            write_tree,
+            lambda f: (f / "train/zebra").mkdir(),
+            "train has 11 class folders instead of 10: .*zebra is none",
+        ),
+        (write_tree, lambda f: (f / "test/airplane").rename(f / "test/plane"), r"plane is none .*be airplane\?"),
+        (write_tree, lambda f: (f / "test/automobile").rename(f / "test/car"), r"car is none .*be automobile\?"),
+        (write_tree, lambda f: rename_all(f / "test", str), r"test.0 is none of the classes"),
+        (write_tree, lambda f: rename_all(f / "test", chr(0xFF10).__add__), r"is none of the classes"),
+        (write_tree, lambda f: (f / "test/cat/9.png").mkdir(), r"9\.png is a folder, not a file"),
+        (write_tree, lambda f: (f / "test/cat/9.png").symlink_to("9.png"), r"9\.png cannot be read"),
+        (write_parquet, lambda f: replace(f / "train.parquet", Path.mkdir), r"train\.parquet is a folder"),
+        (write_parquet, lambda f: replace(f / "train.parquet", os.mkfifo), r"train\.parquet is a FIFO"),
+        (write_parquet, lambda f: replace(f / "test.parquet", zeros), r"test\.parquet is a device"),
+        (write_native, lambda f: replace(f / "cifar-10-batches-py/test_batch", os.mkfifo), "test_batch is a FIFO"),
+        (write_archive, lambda f: replace(f / "cifar-10-python.tar.gz", zeros), r"tar\.gz is a device"),
         (write_tree, lambda f: (f / "test").rename(f / "val"), "test is missing"),
     ],
 )

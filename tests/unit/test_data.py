@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from benchmark import data
@@ -282,76 +280,3 @@ def test_the_users_folders_follow_the_platform(
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     assert data.user_folder("data") == tmp_path / data_folder
     assert data.user_folder("cache") == tmp_path / cache_folder
-
-
-# --- derived arrays -----------------------------------------------------------------------------
-
-
-class Builder:
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self) -> tuple[dict[str, data.Array], dict[str, str]]:
-        self.calls += 1
-        return {"images": np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2), "labels": np.array([1, 0])}, {"a": "b"}
-
-
-def test_arrays_are_built_once(tmp_path: Path) -> None:
-    build = Builder()
-    for _ in range(3):
-        arrays, notes = data.cached_arrays(tmp_path / "key", build)
-        assert arrays["images"].dtype == np.uint8
-        assert arrays["images"].tolist() == np.arange(24).reshape(2, 3, 2, 2).tolist()
-        assert arrays["labels"].tolist() == [1, 0]
-        assert notes == {"a": "b"}
-    assert build.calls == 1
-    assert sorted(path.name for path in (tmp_path / "key").iterdir()) == ["images.npy", "labels.npy", "manifest.json"]
-
-
-@pytest.mark.parametrize("file", ["images.npy", "labels.npy", "manifest.json"])
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "absent", "empty"])
-def test_damaged_arrays_are_built_again(
-    file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    build = Builder()
-    data.cached_arrays(tmp_path, build)
-    path = tmp_path / file
-    content = path.read_bytes()
-    if damage == "absent":
-        path.unlink()
-    else:
-        flipped = content[:-1] + bytes([content[-1] ^ 1])
-        path.write_bytes({"truncated": content[:-5], "flipped": flipped, "empty": b""}[damage])
-    arrays, _ = data.cached_arrays(tmp_path, build)
-    assert build.calls == 2
-    assert arrays["labels"].tolist() == [1, 0]
-    assert path.read_bytes() == content
-    data.cached_arrays(tmp_path, build)
-    assert build.calls == 2
-    if (file, damage) != ("manifest.json", "absent"):
-        assert "is damaged" in capsys.readouterr().err
-
-
-def test_a_cache_that_cannot_be_written_gives_a_warning_only(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.warns(UserWarning, match="not cached"):
-        arrays, _ = data.cached_arrays(tmp_path / "file" / "key", Builder())
-    assert arrays["labels"].tolist() == [1, 0]
-
-
-def test_the_key_knows_names_sizes_times_and_first_bytes(tmp_path: Path) -> None:
-    def key(*extra: str) -> str:
-        return data.file_key([path], tmp_path, *extra)
-
-    path = tmp_path / "a"
-    path.write_bytes(b"one")
-    os.utime(path, ns=(1, 1))
-    first = key()
-    assert key() == first
-    assert key("other reader") != first
-    path.write_bytes(b"two")
-    os.utime(path, ns=(1, 1))
-    assert key() != first
-    path.write_bytes(b"one")
-    os.utime(path, ns=(1, 2))
-    assert key() != first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ def test_wrong_files_are_refused(root: Path, name: str, content: bytes, message:
     with pytest.raises(DataMissing, match=message) as caught:
         _mnist.load(request_in(root))
     assert "{train,t10k}-images-idx3-ubyte[.gz]" in str(caught.value.hint)
+
+
+def test_a_bomb_or_a_fifo_in_place_of_a_file_is_named(root: Path) -> None:
+    path = root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    content = path.read_bytes()
+    path.unlink()
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(content + bytes(1 << 24)))
+    with pytest.raises(DataMissing, match=r"ubyte\.gz holds more than the 58 bytes"):
+        _mnist.load(request_in(root))
+    os.mkfifo(path)
+    with pytest.raises(DataMissing, match="idx1-ubyte is a FIFO, not a file"):
+        _mnist.load(request_in(root))
 
 
 def test_files_of_the_original_size_need_the_original_checksum(root: Path) -> None:

@@ -151,6 +151,25 @@ def test_official_lists_are_used_where_they_are(root: Path) -> None:
         _pacs.load(_pacs.PacsConfig(), request_in(root))
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("train", lambda lines: [*lines, lines[0]], r"line 29: photo/dog/pic_000\.jpg is in line 1 already"),
+        ("crossval", lambda lines: [*lines, "photo/dog/pic_000.jpg 1"], "is a training and a test image"),
+        ("train", lambda lines: [*lines[:-1], lines[-1].split()[0]], r"line 28: .* is not `path label`"),
+        ("train", lambda lines: [], "photo_train_kfold.txt names no image"),
+        ("crossval", lambda lines: lines[1:], r"name 48 of 49 images; photo/dog/pic_004\.jpg is in neither"),
+        ("train", lambda lines: ["cartoon/dog/pic_000.jpg 1", *lines], "line 1: cartoon/dog/.* is no image of photo"),
+    ],
+)
+def test_official_lists_name_every_image_once(root: Path, part: str, change: Any, said: str) -> None:
+    write_lists(root)
+    path = root / "PACS" / f"photo_{part}_kfold.txt"
+    path.write_text("\n".join(change(path.read_text().splitlines())))
+    with pytest.raises(DataMissing, match=said):
+        _pacs.load(_pacs.PacsConfig(), request_in(root))
+
+
 # --- what is missing ----------------------------------------------------------------------------
 
 

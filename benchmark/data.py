@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import DataMissing
+from benchmark.files import switched_on
 
 SMALL = 200_000_000
 """Bytes. Sets up to this size are fetched on first use, larger ones only with ``--download``."""
@@ -169,7 +170,7 @@ def forbidden(size: int, mode: str) -> str | None:
     """
     if mode == "never":
         return "downloads are switched off (--no-download)"
-    if os.environ.get("BENCH_OFFLINE", "0") not in ("", "0"):
+    if switched_on("BENCH_OFFLINE"):
         return "downloads are switched off (BENCH_OFFLINE)"
     if mode == "auto" and size > SMALL:
         return f"{mebibytes(size)} are fetched only with --download"

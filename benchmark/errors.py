@@ -15,8 +15,9 @@ An exception that is not a ``BenchError`` is a bug of ours and shows its traceba
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -24,6 +25,8 @@ EXIT_USAGE = 2
 EXIT_PLUGIN = 3
 EXIT_DATA = 4
 EXIT_INTERRUPTED = 130
+
+MOST_CHARACTERS = 200  # of one value in a message
 
 
 class BenchError(Exception):
@@ -82,6 +85,7 @@ def did_you_mean(kind: str, wrong: str, allowed: Iterable[str], *, more: str | N
         more: The command that lists them.
     """
     names = sorted(allowed)
+    wrong = shorten(wrong)
     close = difflib.get_close_matches(wrong, names, n=3, cutoff=0.5)
     parts = []
     if close:
@@ -92,3 +96,67 @@ def did_you_mean(kind: str, wrong: str, allowed: Iterable[str], *, more: str | N
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         parts.append(f"allowed: {shown}")
     return UsageError(f"unknown {kind} `{wrong}`", hint=" ".join(parts) or None)
+
+
+@contextlib.contextmanager
+def blamed(who: str, *, hint: str | None = None) -> Iterator[None]:
+    """Whatever is raised inside becomes one error that names the plugin whose code runs.
+
+    Expected errors pass, and so does Ctrl-C; `SystemExit` does not: a plugin must not end the program.
+
+    Args:
+        who: Kind, name and distribution of the plugin.
+        hint: What the author should do.
+
+    Raises:
+        PluginError: The code raised.
+    """
+    try:
+        yield
+    except (BenchError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise PluginError(f"{who} failed: {described(error)}", hint=hint) from error
+
+
+def described(error: BaseException) -> str:
+    """An exception in one line: its type, and its text where there is one."""
+    try:
+        text = str(error)
+    except Exception:  # a stranger's `__str__`
+        text = ""
+    return f"{type(error).__name__}: {shorten(plain(text), 500)}" if text else type(error).__name__
+
+
+def shorten(text: str, most: int = MOST_CHARACTERS) -> str:
+    """The text, or its beginning and end with three dots between them."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most * 2 // 3]} ... {text[-(most // 3) :]} ({len(text)} characters)"
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its `repr`, never long, and never an error of its own."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of more digits than Python prints, or a stranger's `__repr__`
+        text = f"a value of type {type(value).__name__} that cannot be printed"
+    return shorten(plain(text))
+
+
+def plain(text: str) -> str:
+    r"""The text on one line, with everything that could steer a terminal as a visible escape.
+
+    White space becomes a blank; control characters, bidirectional and other invisible marks, and lone surrogates
+    become ``\x1b``, ``\u202e``, ... .
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char
+        if char.isprintable()
+        else " "
+        if char.isspace() and char not in "\x1c\x1d\x1e\x1f\x85"
+        else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )

@@ -1,15 +1,22 @@
-"""Writing files so that nothing is ever half-written."""
+"""Files and folders: written so that nothing is ever half-written, hashed, named by users, checked before work begins.
+
+And the switches of the environment that say how they are to be treated.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from benchmark.errors import RunFailed
+from benchmark.errors import RunFailed, UsageError, plain, shorten
+
+_YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"", "0", "false", "no", "off"})
 
 
 def replace_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -46,6 +53,80 @@ def cannot_write(path: Path, error: OSError) -> RunFailed:
             f"no space left for {path}", hint="free some space and give the same command again: it resumes"
         )
     return RunFailed(f"cannot write {path}: {error.strerror or error}", hint="choose a folder that you can write to")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal, read in pieces.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """A path as users write it: ``~`` and ``~name`` are home folders.
+
+    Raises:
+        UsageError: There is no such user, or it can be no path at all: a name is too long, links form a circle.
+    """
+    if "\0" in os.fspath(text):
+        raise UsageError(f"`{plain(os.fspath(text))}` cannot be a path", hint="take the null character out")
+    try:
+        path = Path(text).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.stat(path)
+    except OSError as error:
+        raise UsageError(f"{shorten(plain(os.fspath(text)))}: {error.strerror}", hint="give another path") from error
+    except RuntimeError as error:
+        raise UsageError(
+            f"{plain(os.fspath(text))}: there is no such home folder", hint="write ./~ for a folder of that name"
+        ) from error
+    return path
+
+
+def check_folder(path: Path, option: str) -> None:
+    """Sees to it, before any work, that files can be written into a folder; makes nothing.
+
+    Args:
+        path: The folder; it may not exist yet.
+        option: What named it, for messages.
+
+    Raises:
+        UsageError: A part of the path is a file, cannot be written or is not UTF-8.
+    """
+    name = f"{option} {shorten(plain(str(path)))}"
+    other = "choose a folder that you can write to"
+    try:
+        str(path).encode()
+        there = next(parent for parent in (path.absolute(), *path.absolute().parents) if os.path.lexists(parent))
+        if not there.is_dir():
+            raise UsageError(f"{name}: {plain(str(there))} is not a folder", hint=other)
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UsageError(f"{name}: {plain(str(there))} cannot be written", hint=other)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{name}: the name is not UTF-8", hint=other) from error
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror or error}", hint=other) from error
+
+
+def switched_on(*variables: str) -> bool:
+    """Whether one of these environment variables says yes: 1, true, yes or on.
+
+    Raises:
+        UsageError: One holds neither that nor 0, false, no, off or nothing.
+    """
+    found = False
+    for variable in variables:
+        value = os.environ.get(variable, "").strip().lower()
+        if value not in _YES | _NO:
+            raise UsageError(f"{variable}={shorten(plain(value))} is neither yes nor no", hint="use 1 or 0")
+        found = found or value in _YES
+    return found
 
 
 def _umask() -> int:

@@ -29,6 +29,7 @@ import pluggy
 
 from benchmark import hookspecs
 from benchmark.errors import PluginError, UsageError, did_you_mean
+from benchmark.files import switched_on
 from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
 
 Kind = Literal["methods", "scenarios", "exporters"]
@@ -224,7 +225,7 @@ def _checked_manager(module: ModuleType, distribution: str) -> pluggy.PluginMana
 def _manager(modules: Iterable[ModuleType]) -> pluggy.PluginManager:
     manager = pluggy.PluginManager("bench")
     manager.add_hookspecs(hookspecs)
-    if os.environ.get("BENCH_TRACE_PLUGINS") == "1":
+    if switched_on("BENCH_TRACE_PLUGINS"):
         manager.trace.root.setwriter(lambda text: print(text, end="", file=sys.stderr))
         manager.enable_tracing()
     for module in modules:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.errors import DataMissing
+from benchmark.files import switched_on
 
 TIMEOUT = 5.0  # seconds until a silent network counts as none
 
@@ -33,10 +34,7 @@ def fetch(name: str, repository: str, files: Sequence[str], *, offline: bool) ->
         cached = try_to_load_from_cache(repository, file)
         if isinstance(cached, str):
             return Path(cached)
-    words = {"1", "true", "yes", "on"}
-    forbidden = offline or any(
-        os.environ.get(variable, "").lower() in words for variable in ("BENCH_OFFLINE", "HF_HUB_OFFLINE")
-    )
+    forbidden = offline or switched_on("BENCH_OFFLINE", "HF_HUB_OFFLINE")
     where = (
         f"fetch {files[0]} of https://huggingface.co/{repository} and give it with --weights FILE, "
         f"or run once with network: it is kept in {HF_HUB_CACHE}"

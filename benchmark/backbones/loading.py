@@ -17,7 +17,6 @@ A dual encoder (`benchmark.backbones.dual`) is a backbone like any other: its im
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.backbones.backbone import Backbone
 from benchmark.errors import DataMissing, UsageError, did_you_mean
+from benchmark.files import sha256
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -181,13 +181,9 @@ def _bundled_dual(about: dict[str, Any], vit: VisionTransformer, path: Path, *, 
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
+        return sha256(path)
     except OSError as error:
         raise DataMissing(
             f"weights {path}: {error.strerror or error}", hint="give the path of a .safetensors or .npz file"
         ) from error
-    return digest.hexdigest()

@@ -5,7 +5,6 @@ Shapes: B batch, S side of the images, D width.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark import files
 from benchmark.backbones import _weights
 from benchmark.errors import DataMissing
 
@@ -75,7 +75,7 @@ def load_alexnet(side: SideNetwork, file: Path | None = None, *, sha256: str = A
     path = file or Path(torch.hub.get_dir()) / "checkpoints" / Path(ALEXNET_URL).name
     hint = f"fetch {ALEXNET_URL}, and give the file or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = files.sha256(path)
     except OSError as error:
         raise DataMissing(f"AlexNet weights {path}: {error.strerror or error}", hint=hint) from error
     if not digest.startswith(sha256):

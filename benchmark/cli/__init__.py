@@ -6,15 +6,30 @@ Stdout is data, everything else goes to stderr. Exit codes: see `EPILOG`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from benchmark.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, BenchError, UsageError, did_you_mean
+from benchmark.cli import terminal
+from benchmark.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    MOST_CHARACTERS,
+    BenchError,
+    PluginError,
+    UsageError,
+    described,
+    did_you_mean,
+    plain,
+    shorten,
+)
+from benchmark.files import switched_on, user_path
 
 COMMANDS: dict[str, str] = {
     "run": "train methods on scenarios and write records",
@@ -26,6 +41,8 @@ COMMANDS: dict[str, str] = {
     "new-plugin": "write the skeleton of a plugin package",
     "doctor": "what is installed, found and missing, and what to do next",
 }
+
+MOST_OF_A_MESSAGE = 1500  # characters; hints hold commands to copy and are never cut
 
 EPILOG = """\
 exit codes: 0 done · 1 a run or check failed · 2 usage or configuration · 3 plugin · 4 data or
@@ -42,15 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     usual, warnings.formatwarning = warnings.formatwarning, _format_warning
     try:
-        return _main(arguments)
-    except BenchError as error:
-        if _debug(arguments):
-            traceback.print_exc()
-        print_error(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        with terminal.encodable():
+            return _answer(arguments)
     except BrokenPipeError:
         # The reader of our output (e.g. `head`) has gone; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,33 +69,52 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.formatwarning = usual
 
 
+def _answer(arguments: list[str]) -> int:
+    try:
+        return _main(arguments)
+    except BenchError as error:
+        if _debug(arguments):
+            traceback.print_exc()
+        print_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        terminal.say("interrupted")
+        return EXIT_INTERRUPTED
+
+
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """What is meant for users is one line, as an error is; what is meant for programmers says where."""
     place = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
-    return f"warning: {place}{message}\n"
+    return f"warning: {plain(place + str(message))}\n"
 
 
 def print_error(error: BenchError) -> None:
     """Prints message and hint to stderr."""
-    print(f"error: {error.message}", file=sys.stderr)
+    terminal.say(f"error: {plain(shorten(error.message, MOST_OF_A_MESSAGE))}")
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        terminal.say(f"hint: {plain(error.hint)}")
 
 
 def _debug(arguments: Sequence[str]) -> bool:
-    return os.environ.get("BENCH_DEBUG") == "1" or "-v" in arguments or "--verbose" in arguments
+    try:
+        return "-v" in arguments or "--verbose" in arguments or switched_on("BENCH_DEBUG")
+    except UsageError:
+        return True
 
 
 class _Parser(argparse.ArgumentParser):
     """Reports what it cannot read as any other wrong input is reported."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}", hint=f"`{self.prog} --help` explains it")
+        raise UsageError(
+            f"{self.prog}: {shorten(message, 2 * MOST_CHARACTERS)}", hint=f"`{self.prog} --help` explains it"
+        )
 
 
 def _main(arguments: list[str]) -> int:
+    _check_unicode(arguments)
     parser = _Parser(
         prog="bench",
         description="Benchmarks for continual learning and domain adaptation.",
@@ -118,16 +147,48 @@ def _main(arguments: list[str]) -> int:
     if args.command is None:
         parser.print_help()
         return EXIT_USAGE
-    if args.plugin:
-        from pathlib import Path
+    with terminal.reserved(), _no_end_by_a_plugin():
+        if args.plugin:
+            from benchmark import registry
 
-        from benchmark import registry
+            for file in args.plugin:
+                registry.add_file(file)
+        return int(_module(args.command).run(args))
 
-        for file in args.plugin:
-            registry.add_file(Path(file))
-    code = _module(args.command).run(args)
-    sys.stdout.flush()  # a broken pipe must show here, not at exit
-    return int(code)
+
+def _check_unicode(arguments: Sequence[str]) -> None:
+    """Names of bytes that are no text can be no part of a record, which keeps the command.
+
+    Raises:
+        UsageError: A word or a variable holds such bytes.
+    """
+    variables = {f"{name}={value}" for name, value in os.environ.items() if name.startswith("BENCH_")}
+    for word in (*arguments, *sorted(variables)):
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"`{shorten(plain(word))}` is not UTF-8", hint="rename the file or folder, or reach it through a link"
+            ) from error
+
+
+@contextlib.contextmanager
+def _no_end_by_a_plugin() -> Iterator[None]:
+    """Nothing of ours raises `SystemExit` or its like while a command runs: who does so is named.
+
+    Raises:
+        PluginError: Something else than an `Exception` or Ctrl-C came out of the command.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        module = [frame.f_globals.get("__name__", "?") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+        raise PluginError(
+            f"`{module}` wanted to end the program: {described(error)}",
+            hint="a plugin raises an error instead, e.g. benchmark.errors.RunFailed; `-v` shows the place",
+        ) from error
 
 
 def _command(arguments: Sequence[str]) -> str | None:
@@ -160,7 +221,9 @@ def _add_common(parser: argparse.ArgumentParser, *, top: bool) -> None:
     quiet: dict[str, Any] = {} if top else {"default": argparse.SUPPRESS}
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only results and errors", **quiet)
     parser.add_argument("-v", "--verbose", action="store_true", help="tracebacks and details", **quiet)
-    parser.add_argument("-p", "--plugin", action="append", metavar="FILE.py", help="load an unpackaged plugin", **quiet)
+    parser.add_argument(
+        "-p", "--plugin", action="append", type=user_path, metavar="FILE.py", help="load an unpackaged plugin", **quiet
+    )
 
 
 def _complete(parser: argparse.ArgumentParser) -> None:

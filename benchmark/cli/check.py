@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.cli import terminal
 from benchmark.errors import EXIT_FAILED, EXIT_OK, UsageError, did_you_mean
+from benchmark.files import user_path
 
 if TYPE_CHECKING:
     from benchmark.testing.checks import Result
@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("name", nargs="+", help="method (with @RECIPE), scenario (with /VARIANT) or exporter")
     parser.add_argument("--only", metavar="CHECK[,...]", help="run these checks only")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="data sets; nothing is downloaded by a check")
+    parser.add_argument(
+        "--data-root", type=user_path, metavar="DIR", help="data sets; nothing is downloaded by a check"
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             only = _only(args.only, list(checks.checks_of(subject)))
             results = []
             if not args.json:
-                print(f"{kind[:-1]} {name}")
+                terminal.show(f"{kind[:-1]} {name}")
             for result in checks.run_checks(subject, only):
                 results.append(result)
                 if not args.json:
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             else:
                 _summary(results)
     if args.json:
-        print(json.dumps(shown, indent=2))
+        terminal.show(json.dumps(shown, indent=2))
     return EXIT_FAILED if failed else EXIT_OK
 
 
@@ -82,15 +84,14 @@ def _only(text: str | None, known: list[str]) -> frozenset[str]:
 
 
 def _line(result: Result) -> None:
-    print(f"  {result.check:<15} {result.result}  {result.seconds:6.2f} s  {result.meaning}", flush=True)
+    terminal.show(f"  {result.check:<15} {result.result}  {result.seconds:6.2f} s  {result.meaning}")
     if result.message:
-        print(f"  {'':<15}       {result.message}")
+        terminal.show(f"  {'':<15}       {result.message}")
     if result.hint:
-        print(f"  {'':<15}       hint: {result.hint}")
+        terminal.show(f"  {'':<15}       hint: {result.hint}")
 
 
 def _summary(results: list[Result]) -> None:
     counts = {word: sum(result.result == word for result in results) for word in ("pass", "fail", "skip")}
     seconds = sum(result.seconds for result in results)
-    print(f"  {counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped in {seconds:.1f} s")
-    sys.stdout.flush()
+    terminal.show(f"  {counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped in {seconds:.1f} s")

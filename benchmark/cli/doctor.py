@@ -7,11 +7,12 @@ import json
 import os
 import platform
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
+from benchmark.cli import terminal
 from benchmark.errors import EXIT_OK, EXIT_PLUGIN, BenchError, DataMissing, PluginError
+from benchmark.files import user_path
 
 PACKAGES = (
     "adaptbench",
@@ -31,8 +32,12 @@ LOW_SPACE = 2_000_000_000  # bytes: the largest set that is fetched by itself, d
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="data sets (default BENCH_DATA or the user's)")
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="results folder (default runs)")
+    parser.add_argument(
+        "--data-root", type=user_path, metavar="DIR", help="data sets (default BENCH_DATA or the user's)"
+    )
+    parser.add_argument(
+        "--out", type=user_path, default=Path("runs"), metavar="DIR", help="results folder (default runs)"
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
@@ -40,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the findings; the exit code is 3 if a plugin is broken."""
     findings = examine(args.data_root, args.out)
     if args.json:
-        print(json.dumps(findings, indent=2))
+        terminal.show(json.dumps(findings, indent=2))
     else:
         _show(findings)
     return EXIT_PLUGIN if findings["broken"] else EXIT_OK
@@ -202,10 +207,10 @@ def _next(findings: dict[str, Any]) -> list[str]:
 
 def _show(findings: dict[str, Any]) -> None:
     def section(title: str, rows: dict[str, Any]) -> None:
-        print(f"{title}:")
+        terminal.show(f"{title}:")
         width = max(map(len, rows), default=0)
         for key, value in rows.items():
-            print(f"  {key:<{width}}  {value}")
+            terminal.show(f"  {key:<{width}}  {value}")
 
     section("versions", findings["versions"])
     plugins = {
@@ -213,7 +218,7 @@ def _show(findings: dict[str, Any]) -> None:
     }
     section("plugins", plugins)
     for item in findings["broken"]:
-        print(f"  broken: {item['plugin']} of {item['distribution']}: {item['problem']}")
+        terminal.show(f"  broken: {item['plugin']} of {item['distribution']}: {item['problem']}")
     section(f"data in {findings['data']['root']}", findings["data"]["scenarios"])
     section("weights", findings["weights"])
     section(
@@ -225,7 +230,6 @@ def _show(findings: dict[str, Any]) -> None:
         },
     )
     section("device", findings["device"])
-    print("what to do next:")
+    terminal.show("what to do next:")
     for line in findings["next"]:
-        print(f"  {line}")
-    sys.stdout.flush()
+        terminal.show(f"  {line}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.cli import terminal
+from benchmark.cli.run import download_of
 from benchmark.errors import UsageError, did_you_mean
+from benchmark.files import check_folder, user_path
 
 if TYPE_CHECKING:
     from benchmark.registry import Loaded
@@ -22,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("name", help="method, scenario (with /VARIANT), exporter or backbone")
     parser.add_argument("--diff", metavar="A,B", help="the fields in which two recipes of a method differ")
-    parser.add_argument("--show-images", type=Path, metavar="FILE.png", help="draw a contact sheet of a scenario")
+    parser.add_argument("--show-images", type=user_path, metavar="FILE.png", help="draw a contact sheet of a scenario")
     parser.add_argument("--track", metavar="TRACK", help="apply this track's values")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="data sets, for --show-images")
+    parser.add_argument("--data-root", type=user_path, metavar="DIR", help="data sets, for --show-images")
     parser.add_argument("--download", action="store_true", help="fetch data sets of any size, for --show-images")
     parser.add_argument("--no-download", action="store_true", help="never fetch anything, for --show-images")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="scenario option")
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints what is known."""
     from benchmark import registry
 
+    download_of(args)  # both of its options are an error, whatever they are given for
     name = args.name.split("@")[0].split("/")[0]
     for kind in registry.KINDS:
         if name in registry.names(kind):
@@ -43,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
         return _backbone(args)
     if args.diff and kind != "methods":
         raise UsageError(f"--diff compares recipes, but `{name}` is one of the {kind}", hint="give a method")
+    if args.show_images:
+        check_folder(args.show_images.parent, "--show-images")
     if args.show_images and kind != "scenarios":
         raise UsageError(f"--show-images draws scenarios, but `{name}` is one of the {kind}", hint="give a scenario")
     loaded = registry.load(kind, name)
@@ -60,17 +64,17 @@ def _where(loaded: Loaded) -> dict[str, Any]:
 
 def _print(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     if args.json:
-        print(json.dumps(facts, indent=2, default=str))
+        terminal.show(json.dumps(facts, indent=2, default=str))
         return
     width = max(len(key) for key in facts)
     for key, value in facts.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            print(f"{key}:")
+            terminal.show(f"{key}:")
             _table(value)
         elif isinstance(value, list):
-            print(f"{key:<{width}}  {', '.join(map(str, value)) or '-'}")
+            terminal.show(f"{key:<{width}}  {', '.join(map(str, value)) or '-'}")
         else:
-            print(f"{key:<{width}}  {value if value not in (None, '') else '-'}")
+            terminal.show(f"{key:<{width}}  {value if value not in (None, '') else '-'}")
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
@@ -79,7 +83,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
     text = tabulate(
         [{key: str(value) for key, value in row.items()} for row in rows], headers="keys", disable_numparse=True
     )
-    print("\n".join("  " + line for line in text.splitlines()))
+    terminal.show("\n".join("  " + line for line in text.splitlines()))
 
 
 def _method(args: argparse.Namespace, loaded: Loaded) -> int:
@@ -140,11 +144,11 @@ def _diff(args: argparse.Namespace, loaded: Loaded) -> int:
     first, second = (dataclasses.asdict(_recipe_config(loaded.spec, name, args.track)) for name in names)
     rows = [{"option": key, names[0]: first[key], names[1]: second[key]} for key in first if first[key] != second[key]]
     if args.json:
-        print(json.dumps(rows, indent=2))
+        terminal.show(json.dumps(rows, indent=2))
     elif rows:
         _table(rows)
     else:
-        print(f"{names[0]} and {names[1]} have the same values")
+        terminal.show(f"{names[0]} and {names[1]} have the same values")
     return 0
 
 
@@ -178,11 +182,10 @@ def _scenario(args: argparse.Namespace, loaded: Loaded) -> int:
 
     settings = {key.removeprefix("scenario."): value for key, value in parse_assignments(args.set).items()}
     options, _ = plan.resolve_scenario(spec, args.name.partition("/")[2], [Layer("--set", settings)])
-    download = "always" if args.download else "never" if args.no_download else "auto"
-    places = {"data_root": args.data_root, "cache": data.cache_root(), "download": download}
+    places = {"data_root": args.data_root, "cache": data.cache_root(), "download": download_of(args)}
     scenario = preparation.make_scenario(loaded, options, places, seed=0)
     draw(scenario, args.show_images)
-    print(f"wrote {args.show_images}", file=sys.stderr)
+    terminal.say(f"wrote {args.show_images}")
     facts |= {
         "fingerprint": scenario.fingerprint,
         "experiences": [
@@ -214,6 +217,6 @@ def _backbone(args: argparse.Namespace) -> int:
     card = loading.WEIGHTS / f"{args.name}.md"
     _print(args, {key: json.dumps(value) if isinstance(value, dict) else value for key, value in facts.items()})
     if card.exists() and not args.json:
-        print()
-        print(card.read_text(encoding="utf-8").rstrip())
+        terminal.show("")
+        terminal.show(card.read_text(encoding="utf-8").rstrip())
     return 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from benchmark.cli import terminal
+from benchmark.files import check_folder, user_path
 
 if TYPE_CHECKING:
     from benchmark.leaderboard import Table
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
-        "--results", type=Path, default=Path("runs"), metavar="DIR", help="folder with records (default: runs)"
+        "--results", type=user_path, default=Path("runs"), metavar="DIR", help="folder with records (default: runs)"
     )
     parser.add_argument(
         "--scenario",
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", default=None, metavar="NAME", help="table (default) or an exporter: `bench list exporters`"
     )
     parser.add_argument("--json", action="store_true", help="the same as --format json")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of stdout")
+    parser.add_argument("-o", "--output", type=user_path, metavar="FILE", help="write to a file instead of stdout")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,10 +48,12 @@ def run(args: argparse.Namespace) -> int:
     from benchmark.errors import EXIT_OK, UsageError
     from benchmark.files import replace_file
 
+    if args.output is not None:
+        check_folder(args.output.parent, "--output")
     render = _renderer("json" if args.json else args.format or "table", to_file=args.output is not None)
     found, problems = records.read_all(args.results)
     for problem in problems:
-        print(f"warning: {problem.message}; skipped", file=sys.stderr)
+        terminal.say(f"warning: {problem.message}; skipped")
     if not found:
         raise UsageError(f"no records in {args.results}", hint="`bench run` makes some; or give --results DIR")
     chosen = _filter(found, _split(args.scenario), _split(args.track))
@@ -58,13 +61,13 @@ def run(args: argparse.Namespace) -> int:
     _check_methods(chosen, methods)
     tables = leaderboard.leaderboard(chosen, methods=methods)
     if not tables:
-        print("warning: all records are of runs on validation data, which no table shows", file=sys.stderr)
+        terminal.say("warning: all records are of runs on validation data, which no table shows")
     text = render(tables)
     if args.output:
         replace_file(args.output, text.encode())
-        print(f"wrote {args.output}", file=sys.stderr)
+        terminal.say(f"wrote {args.output}")
     else:
-        sys.stdout.write(text)
+        terminal.write(text)
     return EXIT_OK
 
 
@@ -75,16 +78,31 @@ def _split(values: Sequence[str]) -> list[str]:
 
 def _renderer(name: str, *, to_file: bool) -> Callable[[list[Table]], str]:
     from benchmark import registry
-    from benchmark.errors import did_you_mean
+    from benchmark.errors import PluginError, blamed, did_you_mean
+    from benchmark.specs import ExporterSpec
     from benchmark.tables import render_text
 
     if name == "table":
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not to_file else None
+        width = terminal.width() if terminal.is_terminal() and not to_file else None
         return functools.partial(render_text, width=width)
     known = registry.names("exporters")
     if name not in known:
         raise did_you_mean("format", name, ["table", *known])
-    return registry.load_exporter(name).export
+    loaded = registry.load("exporters", name)
+    spec, who = cast("ExporterSpec", loaded.spec), f"exporter `{name}` of `{loaded.entry.distribution}`"
+
+    def export(tables: list[Table]) -> str:
+        with blamed(who):
+            text = spec.export(tables)
+        if not isinstance(text, str):
+            raise PluginError(f"{who} returned {type(text).__name__}", hint="`export` must return text")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise PluginError(f"{who} returned text that is not Unicode: {error.reason}") from error
+        return text
+
+    return export
 
 
 def _filter(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from benchmark import registry
+from benchmark.cli import terminal
 
 GROUPS = (*registry.KINDS, "backbones")
 
@@ -36,18 +36,18 @@ def run(args: argparse.Namespace) -> int:
                 clashes.append(f"{group[:-1]} `{name}` is claimed by {owners}: uninstall one of them, or hide the name")
         listing[group] = rows
     for clash in clashes:
-        print(f"warning: {clash}", file=sys.stderr)
+        terminal.say(f"warning: {clash}")
     if args.json:
-        print(json.dumps({title: listing[title] for title in groups}, indent=2))
+        terminal.show(json.dumps({title: listing[title] for title in groups}, indent=2))
         return 0
     for title in groups:
         rows = listing[title]
         if len(groups) > 1:
-            print(f"{title}:")
+            terminal.show(f"{title}:")
         width = max((len(row["name"]) for row in rows), default=0)
         for row in rows:
             indent = "  " if len(groups) > 1 else ""
-            print(f"{indent}{row['name']:<{width}}  {row['distribution']}")
+            terminal.show(f"{indent}{row['name']:<{width}}  {row['distribution']}")
     return 0
 
 

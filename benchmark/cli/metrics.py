@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
+
+from benchmark.cli import terminal
+from benchmark.files import user_path
 
 VARIANTS = ("chaudhry", "clipped", "first-last", "stepwise")
 TOLERANCE = 1e-9  # another numpy may sum in another order
@@ -15,9 +17,13 @@ TOLERANCE = 1e-9  # another numpy may sum in another order
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("run", metavar="RUN", help="path of a record, or the beginning of a run id")
+    parser.add_argument("run", type=user_path, metavar="RUN", help="path of a record, or the beginning of a run id")
     parser.add_argument(
-        "--results", type=Path, default=Path("runs"), metavar="DIR", help="where run ids are looked up (default: runs)"
+        "--results",
+        type=user_path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where run ids are looked up (default: runs)",
     )
     parser.add_argument("--forgetting", choices=VARIANTS, metavar="NAME", help=f"only one of {', '.join(VARIANTS)}")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -37,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
     from benchmark.errors import EXIT_FAILED, EXIT_OK, UsageError
     from benchmark.run import provenance
 
-    path = Path(args.run)
+    path: Path = args.run
     if not path.is_file():
         if path.suffix or len(path.parts) > 1:
             raise UsageError(f"no record at {path}", hint="give the path of a record, or a run id with --results DIR")
-        path = records.find(args.results, args.run)
+        path = records.find(args.results, str(args.run))
     record = records.read(path)
     if record["status"] != "completed":
         raise UsageError(
@@ -55,11 +61,11 @@ def run(args: argparse.Namespace) -> int:
         values = {f"forgetting ({args.forgetting})": metrics.null(variant(matrix))}
         differences = {}
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        terminal.say(f"warning: {warning}")
     for name, (recorded, recomputed) in differences.items():
-        print(f"warning: {name} is {recorded} in the record, but {recomputed} from the {source}", file=sys.stderr)
+        terminal.say(f"warning: {name} is {recorded} in the record, but {recomputed} from the {source}")
     if args.json:
-        print(
+        terminal.show(
             json.dumps(
                 {
                     "run_id": record["run_id"],
@@ -132,10 +138,10 @@ def _equal(a: Any, b: Any) -> bool:
 
 def _print(record: dict[str, Any], source: str, values: dict[str, Any]) -> None:
     label = f"{record['scenario']['name']}  {record['method']['name']}@{record['method']['recipe']}"
-    print(f"{label}  seed {record['seeds']['seed']}  ({record['run_id']}, from the {source})")
+    terminal.show(f"{label}  seed {record['seeds']['seed']}  ({record['run_id']}, from the {source})")
     width = max(map(len, values))
     for name, value in values.items():
-        print(f"{name:<{width}}  {_show(value)}")
+        terminal.show(f"{name:<{width}}  {_show(value)}")
 
 
 def _show(value: Any) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
-from benchmark.errors import UsageError
+from benchmark.cli import terminal
+from benchmark.errors import UsageError, shorten
+from benchmark.files import check_folder, user_path
 
 TEMPLATES = Path(__file__).parent.parent / "templates" / "plugin"
+
+LONGEST = 100  # characters of a name: it becomes part of file names
 
 # Template file -> where it goes in the new package.
 TARGETS: dict[str, str] = {
@@ -26,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="name on the command line: lower-case letters, digits and hyphens")
     parser.add_argument("--kind", choices=("method", "scenario"), default="method", help="default: method")
     parser.add_argument(
-        "--dir", type=Path, default=Path(), metavar="DIR", help="parent of the new folder (default: the current one)"
+        "--dir",
+        type=user_path,
+        default=Path(),
+        metavar="DIR",
+        help="parent of the new folder (default: the current one)",
     )
 
 
@@ -36,17 +43,17 @@ def run(args: argparse.Namespace) -> int:
 
     words = names(args.name, args.kind)
     folder = args.dir / words["DISTRIBUTION"]
+    check_folder(args.dir, "--dir")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already", hint="nothing was overwritten; choose another name or --dir")
     for template, target in TARGETS.items():
         path = folder / fill(target, words)
         text = fill((TEMPLATES / args.kind / template).read_text(encoding="utf-8"), words)
         replace_file(path, text.encode())
-        print(path)
-    print(
+        terminal.show(path)
+    terminal.say(
         f"next: python -m pip install -e {folder} && bench check {args.name}\n"
-        f"then edit {folder / words['PACKAGE'] / '__init__.py'}",
-        file=sys.stderr,
+        f"then edit {folder / words['PACKAGE'] / '__init__.py'}"
     )
     return 0
 
@@ -63,10 +70,10 @@ def names(name: str, kind: str) -> dict[str, str]:
     """
     from benchmark import __version__, registry
 
-    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > LONGEST:
         raise UsageError(
-            f"`{name}` cannot be the name of a plugin",
-            hint="use lower-case letters, digits and single hyphens, e.g. my-method",
+            f"`{shorten(name)}` cannot be the name of a plugin",
+            hint=f"use lower-case letters, digits and single hyphens, {LONGEST} at most, e.g. my-method",
         )
     claims = registry.entries("methods" if kind == "method" else "scenarios").get(name)
     if claims:

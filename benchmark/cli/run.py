@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.cli import terminal
 from benchmark.errors import BenchError, UsageError
+from benchmark.files import check_folder, user_path
 
 if TYPE_CHECKING:
     from benchmark.run.plan import Plan, RunRequest
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="e.g. nano-vit, nano-clip, timm:vit_base_patch16_224.augreg_in21k or open_clip:ViT-B-16/openai",
     )
-    pick.add_argument("--weights", type=Path, metavar="FILE", help="local .safetensors or .npz weights")
+    pick.add_argument("--weights", type=user_path, metavar="FILE", help="local .safetensors or .npz weights")
     options = parser.add_argument_group("options of method, scenario and engine")
     options.add_argument(
         "--set",
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="method option, or l2p.KEY, scenario.KEY, engine.KEY; repeatable",
     )
     options.add_argument(
-        "--config", type=Path, metavar="FILE.toml", help="tables [run], [method.NAME], [scenario.NAME], [engine]"
+        "--config", type=user_path, metavar="FILE.toml", help="tables [run], [method.NAME], [scenario.NAME], [engine]"
     )
     options.add_argument(
         "--validate",
@@ -54,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="choose hyper-parameters: first N experiences, tested on held-out training images",
     )
     places = parser.add_argument_group("where")
-    places.add_argument("--out", type=Path, metavar="DIR", help="results folder (default runs)")
+    places.add_argument("--out", type=user_path, metavar="DIR", help="results folder (default runs)")
     places.add_argument(
-        "--data-root", type=Path, metavar="DIR", help="data sets (default BENCH_DATA or the user's data folder)"
+        "--data-root", type=user_path, metavar="DIR", help="data sets (default BENCH_DATA or the user's data folder)"
     )
     places.add_argument("--download", action="store_true", help="fetch data sets of any size")
     places.add_argument("--no-download", action="store_true", help="never fetch anything (also BENCH_OFFLINE=1)")
@@ -82,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     picked, origin = _pick(args, table)
     requests = _requests(args, table, picked, origin)
     plans = [plan.resolve(request) for request in requests]
+    download_of(args)
+    check_folder(Path(picked["out"]), "--out")
     if args.dry_run:
         _print_dry_run([[*plan.rows(), *_places(args, picked, origin)] for plan in plans], as_json=args.json)
         return 0
@@ -128,6 +131,8 @@ def _pick(args: argparse.Namespace, table: dict[str, Any]) -> tuple[dict[str, An
         if picked[key] is None and key in given:
             picked[key] = config.coerce(given[key], hint, where=f"{args.config}: run.{key}")
             origin[key] = str(args.config)
+            if key in ("out", "weights"):
+                picked[key] = user_path(picked[key])
         elif picked[key] is None:
             picked[key], origin[key] = DEFAULTS.get(key), "default"
     for key in ("scenario", "method"):
@@ -254,11 +259,16 @@ def _places(args: argparse.Namespace, picked: dict[str, Any], origin: dict[str, 
     return [
         ("out", str(picked["out"]), origin["out"]),
         ("data root", str(root), where),
-        ("download", _download(args), given),
+        ("download", download_of(args), given),
     ]
 
 
-def _download(args: argparse.Namespace) -> str:
+def download_of(args: argparse.Namespace) -> str:
+    """What ``--download`` and ``--no-download`` say: ``always``, ``never`` or ``auto``.
+
+    Raises:
+        UsageError: Both were given.
+    """
     if args.download and args.no_download:
         raise UsageError("--download and --no-download exclude each other", hint="give one of them")
     return "always" if args.download else "never" if args.no_download else "auto"
@@ -266,16 +276,18 @@ def _download(args: argparse.Namespace) -> str:
 
 def _print_dry_run(listing: list[list[tuple[str, Any, str]]], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([[{"key": k, "value": v, "origin": o} for k, v, o in rows] for rows in listing], indent=2))
+        terminal.show(
+            json.dumps([[{"key": k, "value": v, "origin": o} for k, v, o in rows] for rows in listing], indent=2)
+        )
         return
     for place, values in enumerate(listing):
         if place:
-            print()
+            terminal.show("")
         rows = [(key, str(value), origin) for key, value, origin in values]
         first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
         second = min(second, 60)
         for key, value, origin in rows:
-            print(f"{key:<{first}}  {value:<{second}}  {origin}")
+            terminal.show(f"{key:<{first}}  {value:<{second}}  {origin}")
 
 
 def _execute(args: argparse.Namespace, plans: list[Plan], picked: dict[str, Any]) -> int:
@@ -284,9 +296,9 @@ def _execute(args: argparse.Namespace, plans: list[Plan], picked: dict[str, Any]
     from benchmark.records import read
     from benchmark.run import engine, interruption, preparation
 
-    places = {"data_root": args.data_root, "cache": data.cache_root(), "download": _download(args)}
+    places = {"data_root": args.data_root, "cache": data.cache_root(), "download": download_of(args)}
     out = Path(picked["out"])
-    hooks = registry.life_cycle(lambda _, error: print(f"warning: {error.message}; left out", file=sys.stderr))
+    hooks = registry.life_cycle(lambda _, error: terminal.say(f"warning: {error.message}; left out"))
     failures: list[BenchError] = []
     shown = []
     scenarios: dict[str, Any] = {}
@@ -299,7 +311,7 @@ def _execute(args: argparse.Namespace, plans: list[Plan], picked: dict[str, Any]
             scenario, seconds = scenarios[key]
             prepared = preparation.prepare(plan, scenario, data_seconds=seconds)
             for warning in prepared.warnings:
-                print(f"warning: {warning}", file=sys.stderr)
+                terminal.say(f"warning: {warning}")
             path = engine.record_path(out, prepared)
             known = not args.force and engine.is_finished(path)
             if known:
@@ -320,17 +332,17 @@ def _execute(args: argparse.Namespace, plans: list[Plan], picked: dict[str, Any]
             continue
         shown.append(summary.brief(record, path))
         if not args.json and not args.quiet:
-            print(summary.render(record, path))
+            terminal.show(summary.render(record, path), coloured=True)
         elif args.quiet and not args.json:
-            print(path)
+            terminal.show(path)
     if args.json:
-        print(json.dumps(shown, indent=2))
+        terminal.show(json.dumps(shown, indent=2))
     if failures:
-        print(f"{len(failures)} of {len(plans)} runs failed", file=sys.stderr)
+        terminal.say(f"{len(failures)} of {len(plans)} runs failed")
         return failures[0].exit_code
     return 0
 
 
 def _say(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
-        print(text, file=sys.stderr)
+        terminal.say(text)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from benchmark.cli import terminal
 
 SHADES = " ░▒▓█"
 # Backgrounds of the 256-colour palette from dark blue to yellow, with a readable foreground.
@@ -51,7 +52,7 @@ def brief(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def render(record: Mapping[str, Any], path: Path, *, colour: bool | None = None) -> str:
     """The summary as text; colours only on a terminal and without ``NO_COLOR``."""
     if colour is None:
-        colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        colour = terminal.is_terminal() and "NO_COLOR" not in os.environ
     method, scenario, timing = record["method"], record["scenario"], record["timing"]
     tested = "" if record["evaluated_on"] == "test" else " (on held-out training images)"
     lines = [

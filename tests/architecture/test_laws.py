@@ -59,10 +59,10 @@ def run_knows_no_table_and_no_terminal(name: str, imported: set[str]) -> set[str
 
 
 def models_and_inputs_stand_alone(name: str, imported: set[str]) -> set[str]:
-    """4. backbones and inputs import errors alone."""
+    """4. backbones and inputs import errors and files alone."""
     for part in ("backbones", "inputs"):
         if inside(name, part):
-            return {found for found in ours(imported) if not inside(found, part, "errors")}
+            return {found for found in ours(imported) if not inside(found, part, "errors", "files")}
     return set()
 
 

@@ -2,9 +2,7 @@
 
 Registration hooks return frozen records (`benchmark.specs`); they are called on one plugin at a
 time by the registry. Life-cycle hooks are called for every plugin of the entry-point group
-``bench`` and for ``-p FILE.py`` plugins, in the order of their names.
-
-A plugin names only the arguments it needs; pluggy passes those.
+``bench`` and for ``-p FILE.py`` plugins, in the order of their names, each with one record (`benchmark.events`).
 """
 
 from __future__ import annotations
@@ -14,8 +12,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from benchmark.api import Method
-    from benchmark.specs import ExporterSpec, MethodSpec, RunFinished, ScenarioSpec
+    from benchmark.events import EpochEnded, ExperienceEnded, ExperienceStarted, RunFailed, RunFinished, RunStarted
+    from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
 
 hookspec = pluggy.HookspecMarker("bench")
 hookimpl = pluggy.HookimplMarker("bench")
@@ -65,41 +63,84 @@ def bench_register_exporters() -> list[ExporterSpec]:  # type: ignore[empty-body
 
 
 @hookspec
-def bench_before_task(run_id: str, experience: int, method: Method) -> None:
+def bench_run_started(event: RunStarted) -> None:
+    """Called when a run begins or is taken up again (group ``bench``).
+
+    Example::
+
+        @hookimpl
+        def bench_run_started(event: RunStarted) -> None:
+            tracker.open(event.run_id, event.method, event.scenario)
+
+    .. versionadded:: 0.1
+    """
+
+
+@hookspec
+def bench_experience_started(event: ExperienceStarted) -> None:
     """Called before the first training step of an experience (group ``bench``).
 
     Example::
 
         @hookimpl
-        def bench_before_task(run_id: str, experience: int) -> None:
-            print(f"{run_id}: experience {experience} begins")
+        def bench_experience_started(event: ExperienceStarted) -> None:
+            print(f"{event.run_id}: experience {event.experience} begins")
 
     .. versionadded:: 0.1
     """
 
 
 @hookspec
-def bench_after_task(run_id: str, experience: int, accuracies: list[float | None]) -> None:
-    """Called after an experience was trained and evaluated (group ``bench``).
+def bench_epoch_ended(event: EpochEnded) -> None:
+    """Called after every pass over the training images of an experience (group ``bench``).
 
-    Args:
-        run_id: Identity of the run.
-        experience: Index of the experience, from 0.
-        accuracies: Row of the accuracy matrix, fractions in [0, 1]; None where not evaluated.
+    Example::
+
+        @hookimpl
+        def bench_epoch_ended(event: EpochEnded) -> None:
+            tracker.log(event.losses, step=event.epoch)
 
     .. versionadded:: 0.1
     """
 
 
 @hookspec
-def bench_run_finished(result: RunFinished) -> None:
+def bench_experience_ended(event: ExperienceEnded) -> None:
+    """Called after an experience was trained, evaluated and written to disk (group ``bench``).
+
+    Example::
+
+        @hookimpl
+        def bench_experience_ended(event: ExperienceEnded) -> None:
+            print(f"after {event.experience}: {event.accuracies}")
+
+    .. versionadded:: 0.1
+    """
+
+
+@hookspec
+def bench_run_finished(event: RunFinished) -> None:
     """Called once the record of a completed run is on disk (group ``bench``).
 
     Example::
 
         @hookimpl
-        def bench_run_finished(result: RunFinished) -> None:
-            upload(result.path)
+        def bench_run_finished(event: RunFinished) -> None:
+            upload(event.path)
+
+    .. versionadded:: 0.1
+    """
+
+
+@hookspec
+def bench_run_failed(event: RunFailed) -> None:
+    """Called when a run ends before its last experience, by an error or by Ctrl-C (group ``bench``).
+
+    Example::
+
+        @hookimpl
+        def bench_run_failed(event: RunFailed) -> None:
+            notify(f"{event.run_id} {event.status}: {event.error}")
 
     .. versionadded:: 0.1
     """

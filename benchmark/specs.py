@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from benchmark.families import FAMILIES, Family
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from benchmark.api import Context, Method, Scenario
     from benchmark.tables import Table
 
-__all__ = ["FAMILIES", "USES", "ExporterSpec", "Family", "MethodSpec", "RunFinished", "ScenarioSpec"]
+__all__ = ["FAMILIES", "USES", "ExporterSpec", "Family", "MethodSpec", "ScenarioSpec"]
 
 # What a method may declare that it uses. The engine withholds the rest (`benchmark.api`), the
 # record keeps the list, and the leaderboard prints it as a footnote.
@@ -145,16 +143,3 @@ class ExporterSpec:
     export: Callable[[list[Table]], str]
     summary: str
     suffix: str = ".txt"
-
-
-@dataclass(frozen=True, slots=True)
-class RunFinished:
-    """What `bench_run_finished` is told.
-
-    Attributes:
-        path: The record's file.
-        record: Its content; do not change it.
-    """
-
-    path: Path
-    record: Mapping[str, Any]

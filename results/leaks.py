@@ -33,6 +33,7 @@ from torch import Tensor
 
 from benchmark import data, hookspecs
 from benchmark.api import ImageSet, Method
+from benchmark.events import ExperienceStarted
 from benchmark.files import replace_file
 from benchmark.hookspecs import hookimpl
 from benchmark.run import engine, evaluation, plan, preparation
@@ -79,9 +80,9 @@ class Keeper:
         self.method: Method | None = None
 
     @hookimpl
-    def bench_before_task(self, method: Method) -> None:
+    def bench_experience_started(self, event: ExperienceStarted) -> None:
         """Remembers the method."""
-        self.method = method
+        self.method = event.method
 
 
 def prepare(label: str, scenario: str, track: str, seed: int) -> Prepared:

@@ -1,12 +1,14 @@
-"""Checkpoints as one safetensors file each: no pickle, written atomically.
+"""Checkpoints as one file each: no pickle, written atomically, verified before anything of it is used.
 
-A checkpoint is a tree of mappings, lists, tuples, numbers, strings, None and tensors. Tensors go into
-the file's tensor section, the rest into its JSON header, so one `os.replace` commits both.
+A checkpoint is a tree of mappings, lists, tuples, numbers, strings, None and tensors, in the safetensors
+format: tensors in its tensor section, the rest in its JSON header, so one `os.replace` commits both. The
+SHA-256 of these bytes follows them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping
@@ -14,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.api import Method
 from benchmark.errors import DataMissing, PluginError
@@ -26,6 +27,8 @@ from benchmark.files import replace_file
 _TENSOR = "__tensor__"
 _TUPLE = "__tuple__"
 _ITEMS = "__items__"
+_DIGEST = hashlib.sha256().digest_size
+_AGAIN = "run again with --force to start from the beginning"
 
 
 def save(path: Path, tree: Mapping[str, Any]) -> None:
@@ -39,26 +42,26 @@ def save(path: Path, tree: Mapping[str, Any]) -> None:
     header = json.dumps(_encode(tree, tensors, "state"))
     # safetensors refuses tensors that share memory, and writes contiguous ones only.
     owned = {key: tensor.detach().to("cpu").contiguous().clone() for key, tensor in tensors.items()}
-    replace_file(path, safetensors.torch.save(owned, metadata={"tree": header}))
+    content = safetensors.torch.save(owned, metadata={"tree": header})
+    replace_file(path, content + hashlib.sha256(content).digest())
 
 
 def load(path: Path) -> dict[str, Any]:
     """Reads what `save` wrote; tensors are on the CPU.
 
     Raises:
-        DataMissing: The file is damaged.
+        DataMissing: The file cannot be read, or a byte of it is not what was written.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["tree"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DataMissing(
-            f"checkpoint {path} is damaged: {error}", hint="run again with --force to start from the beginning"
-        ) from error
-    tree = _decode(header, tensors)
-    if not isinstance(tree, dict):
-        raise DataMissing(f"checkpoint {path} is damaged: not a mapping", hint="run again with --force")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataMissing(f"checkpoint {path} cannot be read: {error.strerror}", hint=_AGAIN) from error
+    content, digest = content[:-_DIGEST], content[-_DIGEST:]
+    if hashlib.sha256(content).digest() != digest:
+        raise DataMissing(f"checkpoint {path} is damaged: its bytes are not those that were written", hint=_AGAIN)
+    length = int.from_bytes(content[:8], "little")  # the format: length of the header, header, tensors
+    header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["tree"])
+    tree: dict[str, Any] = _decode(header, safetensors.torch.load(content))
     return tree
 
 
@@ -133,9 +136,9 @@ def restore(method: Method, state: Mapping[str, Any]) -> None:
             parameters = dict(method.context.backbone.pretrained.named_parameters())
             for name, tensor in state["backbone"].items():
                 parameters[name].copy_(tensor)
-            result = method.load_state_dict(state["method"], strict=False)
-        if result.unexpected_keys:
-            raise ValueError(f"unexpected {', '.join(result.unexpected_keys[:3])}")
+            unexpected = _load(method, state["method"])
+        if unexpected:
+            raise ValueError(f"unexpected {', '.join(unexpected[:3])}")
         if method.optimizer is not None and state["optimizer"] is not None:
             method.optimizer.load_state_dict(state["optimizer"])
         method.load_extra_state(state["extra"])
@@ -144,6 +147,42 @@ def restore(method: Method, state: Mapping[str, Any]) -> None:
             f"method {type(method).__name__} cannot take its checkpoint back: {error}",
             hint="run again with --force to start from the beginning; the contract check `resume` tests this",
         ) from error
+
+
+def _load(method: Method, saved: Mapping[str, Tensor]) -> list[str]:
+    """Loads parameters and buffers, grown ones too; returns the names that the method has no place for.
+
+    A module may resize its own while it loads. What still has another shape than its saved state, or was registered as
+    None, takes the saved shape: a buffer of one row per class is built empty, and grows later.
+    """
+    try:
+        unexpected = method.load_state_dict(saved, strict=False).unexpected_keys
+    except RuntimeError:
+        own = method.state_dict(keep_vars=True)
+        grown = [name for name, tensor in saved.items() if name in own and own[name].shape != tensor.shape]
+        if not grown:
+            raise
+        for name in grown:
+            own[name].data = own[name].new_empty(saved[name].shape)
+        unexpected = method.load_state_dict(saved, strict=False).unexpected_keys
+    return [name for name in unexpected if not _fill(method, name, saved[name])]
+
+
+def _fill(method: Method, name: str, tensor: Tensor) -> bool:
+    """Puts a tensor where the method has registered None under its name."""
+    path, _, leaf = name.rpartition(".")
+    try:
+        module = method.get_submodule(path)
+    except AttributeError:
+        return False
+    owned = tensor.to(method.context.device)
+    if leaf in module._buffers:
+        setattr(module, leaf, owned)
+    elif leaf in module._parameters:
+        setattr(module, leaf, nn.Parameter(owned))
+    else:
+        return False
+    return True
 
 
 def random_state() -> dict[str, Any]:

@@ -74,7 +74,11 @@ def count_flops(method: Method, work: Callable[[Method], object]) -> int:
 
 
 def step_flops(method: Method, batch: Batch) -> int:
-    """FLOP of one training step on a batch; features that the batch was encoded to count, those of a bank do not."""
+    """FLOP of one training step on a batch; features that the batch was encoded to count, those of a bank do not.
+
+    The step runs on a copy of the batch: a method may change its batch in place, and trains on this very one next.
+    """
+    batch = copy.deepcopy(batch)
     encoded = [images for images in (batch.images, batch.target) if images is not None and len(images) > 0]
 
     def step(twin: Method) -> None:

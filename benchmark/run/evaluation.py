@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmark.api import ImageSet, Method
 from benchmark.errors import PluginError, RunFailed
+from benchmark.guard import Guard
 from benchmark.inputs.images import InputPipeline
 
 PROBES = 4
@@ -74,6 +75,7 @@ def evaluate(
     device: torch.device,
     keep_logits: bool = False,
     name: str = "method",
+    guard: Guard | None = None,
 ) -> Predictions:
     """Predicts every image of the test sets once.
 
@@ -91,25 +93,29 @@ def evaluate(
         device: Where to compute.
         keep_logits: Whether to return the logits.
         name: Name of the method for messages.
+        guard: Stands around its functions; default: one that knows its name.
 
     Raises:
-        PluginError: Logits of a wrong shape, a prediction that depends on its batch, or a state
-            that evaluation has changed.
+        PluginError: An exception out of the method, logits of a wrong kind or shape, a prediction that depends
+            on its batch, or a state that evaluation has changed.
         RunFailed: Logits that are not finite.
     """
     named = vocabularies or {}
+    guard = guard or Guard(f"method `{name}`")
     versions = _versions(method)
     was_training = method.training
-    method.eval()
+    with guard("train"):
+        method.eval()
     parts = []
     with torch.no_grad():
         for vocabulary in [None, *named.values()]:
             group = [(index, test) for index, test in tests if named.get(index) is vocabulary]
             if not group:
                 continue
-            judge = _Judge(method, pipeline, device, name, seen, open_head, vocabulary)
+            judge = _Judge(method, guard, pipeline, device, name, seen, open_head, vocabulary)
             parts.append(_predict_group(judge, group, per_image, batch_size, order, seed, keep_logits))
-    method.train(was_training)
+    with guard("train"):
+        method.train(was_training)
     if _versions(method) != versions:
         raise PluginError(
             f"method `{name}` changes its parameters or buffers in `predict`",
@@ -122,9 +128,10 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Judge:
-    """Asks a method for logits and checks their shape."""
+    """Asks a method for logits and checks what they are."""
 
     method: Method
+    guard: Guard
     pipeline: InputPipeline
     device: torch.device
     name: str
@@ -135,11 +142,21 @@ class _Judge:
     def __call__(self, raw: Tensor) -> Tensor:
         """Logits ``(B, K)``, float32 on the CPU, for uint8 images ``(B, 3, H, W)``."""
         images = self.pipeline.eval(raw.to(self.device))
-        if self.vocabulary is None:
-            scores, what, seen, more = self.method.predict(images), "predict", self.seen, self.open_head
-        else:
-            scores = self.method.predict_named(images, self.vocabulary.names)
-            what, seen, more = "predict_named", len(self.vocabulary.names), False
+        seen, more = self.seen, self.open_head
+        what = "predict" if self.vocabulary is None else "predict_named"
+        with self.guard(what):
+            if self.vocabulary is None:
+                scores = self.method.predict(images)
+            else:
+                seen, more = len(self.vocabulary.names), False
+                scores = self.method.predict_named(images, self.vocabulary.names)
+        if not isinstance(scores, Tensor):
+            raise self.guard.refuse(what, scores, hint=f"return logits, a tensor of shape ({len(raw)}, {seen})")
+        if scores.layout != torch.strided or scores.is_complex() or scores.is_quantized:
+            raise PluginError(
+                f"method `{self.name}`: `{what}` returned logits of dtype {scores.dtype}, layout {scores.layout}",
+                hint="return a dense tensor of real numbers",
+            )
         if scores.ndim != 2 or len(scores) != len(raw):
             raise PluginError(
                 f"method `{self.name}`: `{what}` returned shape {tuple(scores.shape)} for {len(raw)} images",
@@ -152,7 +169,13 @@ class _Judge:
                 f"method `{self.name}`: `{what}` returned {scores.shape[1]} columns, but {seen} classes {known}",
                 hint=hints[scores.shape[1] > seen] if self.vocabulary is None else "return one column per name",
             )
-        return scores.detach().to("cpu", torch.float32)
+        scores = scores.detach().to("cpu", torch.float32)
+        # -inf rules a class out; there must be one that is not ruled out, and nothing else may be infinite.
+        if not (torch.isfinite(scores) | (scores == -torch.inf)).all() or not torch.isfinite(scores).any(dim=1).all():
+            raise RunFailed(
+                f"method `{self.name}`: logits are not finite at evaluation (`{what}`)", hint="lower the learning rate"
+            )
+        return scores
 
 
 def _predict_group(
@@ -178,13 +201,16 @@ def _predict_group(
         scores = judge(joined.images(part))
         if logits is None:
             logits = torch.empty(count, scores.shape[1])
+        elif logits.shape[1] != scores.shape[1]:
+            raise PluginError(
+                f"method `{judge.name}`: its logits have {logits.shape[1]} columns, then {scores.shape[1]}",
+                hint="return the same columns for every batch of an evaluation",
+            )
         logits[part] = scores
     if logits is None:
         raise RunFailed(f"{judge.name}: there is no test image to evaluate")
     if per_image:
         _probe(judge, joined, logits, places)
-    if not torch.isfinite(logits).any(dim=1).all() or torch.isnan(logits).any():
-        raise RunFailed(f"method `{judge.name}`: logits are not finite at evaluation", hint="lower the learning rate")
     top = logits.topk(min(5, logits.shape[1]), dim=1).indices
     best = logits.argmax(dim=1)
     confidence = logits.softmax(dim=1).amax(dim=1)

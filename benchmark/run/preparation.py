@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from benchmark.api import Context, LoopMethod, Scenario, ScenarioRequest
+from benchmark.api import Context, ExperienceView, Scenario, ScenarioRequest
 from benchmark.backbones import loading
 from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.dual import dual_of
@@ -39,6 +38,7 @@ class Prepared:
         command: The command that resumes it.
         warnings: For the record.
         data_seconds: Time to build the scenario.
+        view: How the method sees its experiences; the contract looks at what is asked of it.
     """
 
     plan: Plan
@@ -51,6 +51,7 @@ class Prepared:
     command: str
     warnings: tuple[str, ...]
     data_seconds: float
+    view: type[ExperienceView] = ExperienceView
 
     @property
     def label(self) -> str:
@@ -98,7 +99,15 @@ def build_scenario(plan: Plan, places: Mapping[str, Any]) -> tuple[Scenario, flo
     return scenario, time.perf_counter() - started
 
 
-def prepare(plan: Plan, scenario: Scenario, *, data_seconds: float = 0.0, backbone: Backbone | None = None) -> Prepared:
+def prepare(
+    plan: Plan,
+    scenario: Scenario,
+    *,
+    data_seconds: float = 0.0,
+    backbone: Backbone | None = None,
+    context: type[Context] = Context,
+    view: type[ExperienceView] = ExperienceView,
+) -> Prepared:
     """Loads the backbone and puts the parts of a run together.
 
     Args:
@@ -106,6 +115,8 @@ def prepare(plan: Plan, scenario: Scenario, *, data_seconds: float = 0.0, backbo
         scenario: Built from it.
         data_seconds: Time that took, for the record.
         backbone: A model at hand instead of the plan's (tests); it is frozen here.
+        context: What the method is built with (the contract watches it).
+        view: How it sees its experiences, likewise.
 
     Raises:
         DataMissing: The weights are absent or damaged.
@@ -123,7 +134,7 @@ def prepare(plan: Plan, scenario: Scenario, *, data_seconds: float = 0.0, backbo
     backbone.pretrained.to(device).requires_grad_(False)
     stream = make_stream(plan, scenario)
     pipeline, warnings = make_pipeline(plan, backbone)
-    context = Context(
+    made = context(
         backbone=backbone,
         device=device,
         scenario=stream.scenario,
@@ -135,13 +146,14 @@ def prepare(plan: Plan, scenario: Scenario, *, data_seconds: float = 0.0, backbo
         plan=plan,
         stream=stream,
         backbone=backbone,
-        context=context,
+        context=made,
         pipeline=pipeline,
         device=device,
         run_id=plan.run_id(fingerprint=scenario.fingerprint, weights_sha256=backbone.sha256, device=str(device)),
         command=provenance.resume_command(),
         warnings=warnings,
         data_seconds=data_seconds,
+        view=view,
     )
 
 
@@ -165,7 +177,7 @@ def refusal(spec: MethodSpec, uses: frozenset[str], scenario: Scenario) -> str |
 
 
 def make_stream(plan: Plan, scenario: Scenario) -> Stream:
-    """What one run trains and tests on.
+    """What one run trains and tests on, before images are held out for model selection (`benchmark.run.engine`).
 
     Raises:
         UsageError: The scenario does not have what the method or the selection rule needs.
@@ -178,14 +190,6 @@ def make_stream(plan: Plan, scenario: Scenario) -> Stream:
             f"engine.select=target-oracle: `{scenario.name}` has no target domain apart from its training domain",
             hint="use last or source-validation",
         )
-    if select != "last" and inspect.isclass(build := plan.method_spec.build) and issubclass(build, LoopMethod):
-        raise UsageError(
-            f"engine.select={select}: method `{plan.method_spec.name}` brings its own training loop, "
-            "there are no epochs to choose from",
-            hint="use --set engine.select=last",
-        )
-    if select == "source-validation":
-        stream = streams.held_out(stream)
     return streams.anonymous(stream, derive(plan.seeds["data"], "order of the target"))
 
 

@@ -15,13 +15,14 @@ from benchmark.records import SCHEMA
 from benchmark.records.predictions import Predictions
 from benchmark.run import provenance
 from benchmark.run.preparation import Prepared
+from benchmark.run.progress import Progress
 
 
 def build(
     prepared: Prepared,
     *,
     status: str,
-    done: Mapping[str, Any],
+    done: Progress,
     found: Predictions | None,
     predictions_file: Path | None,
     cost: Mapping[str, Any],
@@ -32,11 +33,11 @@ def build(
     Args:
         prepared: The run.
         status: ``completed``, ``interrupted`` or ``failed``.
-        done: What the engine kept: losses, times, counts (`benchmark.run.engine`).
+        done: What the run has behind it: losses, times, counts.
         found: Predictions after every finished experience, or None when there are none yet.
         predictions_file: Where they were written.
         cost: Parameters and FLOPs; what is not known yet is None.
-        seconds: Wall time of this process for the run.
+        seconds: Wall time of all processes that worked on the run.
     """
     plan, stream = prepared.plan, prepared.stream
     times, sets = len(stream.scenario.experiences), len(stream.tests)
@@ -51,7 +52,7 @@ def build(
                 [len(test) for test in stream.tests],
                 family=stream.scenario.family,
                 further=[test.name for test in stream.further],
-                baseline=done["baseline"],
+                baseline=done.baseline,
                 predictions=found,
                 transfers=not plan.request.validate,
             )
@@ -91,27 +92,27 @@ def build(
         },
         "selection": {
             "rule": plan.engine.select,
-            "chosen": [chosen for chosen, _ in done["selected"]],
-            "scores": [scores for _, scores in done["selected"]],
+            "chosen": [chosen for chosen, _ in done.selected],
+            "scores": [scores for _, scores in done.selected],
         },
         "seeds": dict(plan.seeds),
         "evaluated_on": "validation" if plan.request.validate else "test",
         "accuracy": matrix,
         "counts": [len(test) for test in stream.tests],
-        "baseline": done["baseline"],
+        "baseline": done.baseline,
         "metrics": values,
         "cost": dict(cost),
         "timing": {
             "data_seconds": prepared.data_seconds,
-            "train_seconds": list(done["train_seconds"]),
-            "eval_seconds": list(done["eval_seconds"]),
+            "train_seconds": list(done.train_seconds),
+            "eval_seconds": list(done.eval_seconds),
             "total_seconds": prepared.data_seconds + seconds,
-            "peak_memory_bytes": done["peak_memory_bytes"],
+            "peak_memory_bytes": done.peak_memory_bytes,
             "throughput_images_per_second": _throughput(done),
-            "resumed": done["resumed"],
+            "resumed": done.resumed,
         },
         "predictions": _file(predictions_file, found),
-        "losses": list(done["losses"]),
+        "losses": list(done.losses),
         "warnings": list(prepared.warnings),
         "provenance": provenance.collect(
             device=str(prepared.device), threads=torch.get_num_threads(), deterministic=True
@@ -148,9 +149,9 @@ def _scenario(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _throughput(done: Mapping[str, Any]) -> float | None:
-    seconds = sum(done["eval_seconds"])
-    return done["eval_images"] / seconds if seconds > 0 else None
+def _throughput(done: Progress) -> float | None:
+    seconds = sum(done.eval_seconds)
+    return done.eval_images / seconds if seconds > 0 else None
 
 
 def _file(path: Path | None, found: Predictions | None) -> dict[str, Any] | None:

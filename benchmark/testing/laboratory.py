@@ -7,26 +7,25 @@ ordinary life-cycle plugins.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
-from unittest import mock
 
 import pluggy
-import torch
 
 from benchmark import config as configs
 from benchmark import data, hookspecs, records, registry
-from benchmark.api import Batch, Context, ExperienceView, Method, Scenario
+from benchmark.api import ExperienceView, Method, Scenario
 from benchmark.errors import did_you_mean
 from benchmark.records import predictions
 from benchmark.records.predictions import Predictions
 from benchmark.registry import Entry, Loaded
-from benchmark.run import engine, preparation
+from benchmark.run import engine, interruption, preparation
 from benchmark.run.interruption import Interrupted
 from benchmark.run.plan import EngineConfig, Plan, RunRequest
 from benchmark.run.preparation import Prepared
@@ -132,6 +131,7 @@ class MethodSubject:
         recipe: str | None = None,
         config: Any = None,
         every_step: bool = False,
+        view: type[ExperienceView] = ExperienceView,
     ) -> Prepared:
         """What `benchmark.run.preparation.prepare` makes, with a tiny backbone instead of loaded weights."""
         recipe = self.recipe if recipe is None else recipe
@@ -153,35 +153,12 @@ class MethodSubject:
             origin={},
             given={},
         )
-        stream = preparation.make_stream(plan, scenario)
-        pipeline, warnings = preparation.make_pipeline(plan, backbone)
-        context = SpyContext(
-            backbone=backbone,
-            device=torch.device("cpu"),
-            scenario=stream.scenario,
-            pipeline=pipeline,
-            uses=self.spec.uses_of(config),
-            method=self.spec.name,
-        )
-        return Prepared(
-            plan=plan,
-            stream=stream,
-            backbone=backbone,
-            context=context,
-            pipeline=pipeline,
-            device=torch.device("cpu"),
-            run_id=plan.run_id(fingerprint=scenario.fingerprint, weights_sha256=backbone.sha256, device="cpu"),
-            command="bench check",
-            warnings=warnings,
-            data_seconds=0.0,
-        )
+        return preparation.prepare(plan, scenario, backbone=backbone, context=SpyContext, view=view)
 
-    def run(
-        self, scenario: Scenario | None = None, *, view: type[ExperienceView] = ExperienceView, **options: Any
-    ) -> Outcome:
+    def run(self, scenario: Scenario | None = None, **options: Any) -> Outcome:
         """One undisturbed run; ``options`` as for `prepare`."""
         prepared = self.prepare(self.scenario() if scenario is None else scenario, **options)
-        with tempfile.TemporaryDirectory() as folder, mock.patch.object(engine, "ExperienceView", view):
+        with tempfile.TemporaryDirectory() as folder:
             watcher = Watcher(prepared)
             path = engine.execute(prepared, Path(folder), hooks=manager([watcher]), quiet=True)
             return outcome(path, watcher)
@@ -190,10 +167,12 @@ class MethodSubject:
         """A run that is stopped at each of the places in turn and resumed."""
         with tempfile.TemporaryDirectory() as folder:
             for stop in stops:
-                prepared = stop.arm(self.prepare(self.scenario(), every_step=True))
+                prepared = self.prepare(self.scenario(), every_step=True)
                 watcher = Watcher(prepared, stop_before=stop.before, stop_after=stop.after, look=False)
                 try:
-                    engine.execute(prepared, Path(folder), hooks=manager([watcher]), quiet=True)
+                    engine.execute(
+                        prepared, Path(folder), hooks=manager([watcher]), quiet=True, stop=StopAtStep(stop.step)
+                    )
                 except Interrupted:
                     continue
                 raise CheckFailed(f"the run was not stopped {stop}: it did not get there")
@@ -215,28 +194,22 @@ class Stop:
             return f"before training step {self.step}"
         return f"after experience {self.after}" if self.after >= 0 else f"at the start of experience {self.before}"
 
-    def arm(self, prepared: Prepared) -> Prepared:
-        """Makes the method of a run raise KeyboardInterrupt at the step."""
-        if self.step < 0:
-            return prepared
-        spec, left = prepared.plan.method_spec, [self.step]
 
-        def build(config: Any, context: Context) -> Method:
-            method = spec.build(config, context)
-            own = type(method)
+class StopAtStep(interruption.Stop):
+    """Stops a run as Ctrl-C would, before one of the training steps of this process; never if it is negative."""
 
-            def train_step(self: Method, batch: Batch) -> Any:
-                left[0] -= 1
-                if left[0] < 0:
-                    raise KeyboardInterrupt
-                return own.train_step(self, batch)
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._left = step
 
-            # A subclass, not an attribute: the engine copies methods to count their FLOPs.
-            method.__class__ = type(own.__name__, (own,), {"train_step": train_step})
-            return method
-
-        loaded = dataclasses.replace(prepared.plan.method, spec=dataclasses.replace(spec, build=build))
-        return dataclasses.replace(prepared, plan=dataclasses.replace(prepared.plan, method=loaded))
+    @contextlib.contextmanager
+    def deferring(self) -> Iterator[None]:
+        """Asked by the engine around every step."""
+        if self._left == 0:
+            raise KeyboardInterrupt
+        self._left -= 1
+        with super().deferring():
+            yield
 
 
 def outcome(path: Path, watcher: Watcher) -> Outcome:

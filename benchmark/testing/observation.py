@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmark.api import Context, ExperienceView, ImageSet, Method, tensors_in
 from benchmark.errors import BenchError
+from benchmark.events import ExperienceEnded, ExperienceStarted
 from benchmark.hookspecs import hookimpl
 from benchmark.inputs.images import InputPipeline
 from benchmark.run.preparation import Prepared
@@ -61,11 +62,11 @@ class Watcher:
         self.moved: set[str] = set()
 
     @hookimpl
-    def bench_before_task(self, experience: int, method: Method) -> None:
+    def bench_experience_started(self, event: ExperienceStarted) -> None:
         """Remembers the weights that are frozen, and those that the optimiser promises to train."""
-        if experience == self.stop_before:
+        if event.experience == self.stop_before:
             raise KeyboardInterrupt
-        self.method = method
+        self.method = method = event.method
         if not self.look:
             return
         backbone = method.context.backbone.pretrained
@@ -79,12 +80,12 @@ class Watcher:
         self.promised = {names.get(id(p), "an unnamed tensor"): (p, p.detach().clone()) for p in held}
 
     @hookimpl
-    def bench_after_task(self, experience: int) -> None:
+    def bench_experience_ended(self, event: ExperienceEnded) -> None:
         """Looks at the state and the logits."""
         if self.look and self.method is not None:
             self.moved |= {name for name, (now, then) in self.promised.items() if not torch.equal(now, then)}
-            self.sights.append(self._sight(self.method, experience))
-        if experience == self.stop_after:
+            self.sights.append(self._sight(self.method, event.experience))
+        if event.experience == self.stop_after:
             raise KeyboardInterrupt
 
     def _sight(self, method: Method, experience: int) -> Sight:

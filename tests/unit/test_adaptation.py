@@ -501,7 +501,7 @@ def test_validation_images_are_shown_to_methods_that_declare_them() -> None:
         _ = over.validation
 
 
-def test_selection_that_makes_no_sense_is_refused() -> None:
+def test_selection_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no target domain apart"):
         prepare_toy(settings={"engine.select": "target-oracle"})
 
@@ -512,8 +512,12 @@ def test_selection_that_makes_no_sense_is_refused() -> None:
         def predict(self, images: Tensor) -> Tensor:
             return images.new_zeros(len(images), 2)
 
-    with pytest.raises(UsageError, match="its own training loop"):
-        prepare_toy(build=Loops, settings={"engine.select": "source-validation"})
+    # Behind a function as well: only the object that was built tells what it is.
+    for build in (Loops, lambda config, context: Loops(config, context)):
+        prepared = prepare_toy(build=build, settings={"engine.select": "source-validation"})
+        with pytest.raises(UsageError, match="its own training loop"):
+            engine.execute(prepared, tmp_path, hooks=manager([]), quiet=True)
+    assert not list(tmp_path.rglob("*.json")), "nothing was run, so there is no record"
 
 
 def test_the_default_rule_is_no_part_of_the_identity() -> None:

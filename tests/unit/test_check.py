@@ -207,7 +207,7 @@ class PeeksAhead(ToyMethod):
 
     def begin_experience(self, experience: ExperienceView) -> None:
         super().begin_experience(experience)
-        last = sys._getframe(1).f_locals["self"].stream.scenario.experiences[-1]
+        last = sys._getframe(1).f_locals["self"].prepared.stream.scenario.experiences[-1]
         with torch.no_grad():
             self.head += last.train.images(slice(None)).float().mean() / 255
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from benchmark.errors import DataMissing
 from benchmark.run import checkpoint
+from benchmark.testing import toys
 
 leaves = st.one_of(
     st.none(),
@@ -88,3 +89,38 @@ def test_special_floats_survive(tmp_path: Path) -> None:
     found = checkpoint.load(tmp_path / "c")
     assert found["inf"] == math.inf
     assert math.isnan(found["nan"])
+
+
+class Statistics(toys.ToyMethod):
+    """Keeps a mean per class in a buffer that grows, another that is None at first, and a parameter that grows."""
+
+    def __init__(self, config: Any, context: Any) -> None:
+        super().__init__(config, context)
+        self.register_buffer("means", torch.zeros(0, 3))
+        self.register_buffer("spread", None)
+        self.scales = torch.nn.Parameter(torch.zeros(0))
+
+    def begin_experience(self, experience: Any) -> None:
+        super().begin_experience(experience)
+        assert self.optimizer is not None
+        fresh = experience.seen - len(self.means)
+        self.means = torch.cat([self.means, torch.randn(fresh, 3)])
+        self.scales = torch.nn.Parameter(torch.cat([self.scales.detach(), torch.randn(fresh)]))
+        self.spread = torch.randn(3) if self.spread is None else self.spread + 1
+        self.optimizer.add_param_group({"params": [self.scales]})
+
+
+def test_buffers_and_parameters_that_grow_come_back(tmp_path: Path) -> None:
+    prepared = toys.prepare_toy()
+    view = prepared.view(prepared.stream.scenario, 0, frozenset({"boundaries"}), "grows")
+    method = Statistics(prepared.plan.method_config, prepared.context)
+    method.begin_experience(view)
+    checkpoint.save(tmp_path / "c", checkpoint.snapshot(method))
+    again = Statistics(prepared.plan.method_config, prepared.context)
+    checkpoint.restore(again, checkpoint.load(tmp_path / "c"))
+    for name in ("means", "spread", "scales"):
+        assert torch.equal(getattr(again, name), getattr(method, name)), name
+    assert isinstance(again.scales, torch.nn.Parameter)
+    grown = again.scales
+    checkpoint.restore(again, checkpoint.load(tmp_path / "c"))
+    assert again.scales is grown, "what an optimiser holds stays the same object"

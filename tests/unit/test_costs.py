@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -10,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.api import Method
-from benchmark.run import costs
+from benchmark.api import Batch, Method
+from benchmark.run import costs, engine
+from benchmark.testing.laboratory import manager
+from benchmark.testing.toys import ToyMethod, prepare_toy
 
 
 class Viewed(nn.Module):
@@ -48,3 +51,21 @@ def test_the_peak_of_memory_is_that_since_the_last_reset() -> None:
     assert costs.peak_memory_bytes(cpu) > before + size // 2, "a peak stays"
     costs.reset_peak_memory(cpu)
     assert costs.peak_memory_bytes(cpu) < with_it - size // 2
+
+
+def test_counting_the_cost_of_a_step_leaves_the_batch_as_it_is(tmp_path: Path) -> None:
+    """The last experience trained on what the counting had left of its first batch."""
+
+    class ChangesItsBatch(ToyMethod):
+        seen: list[float] = []  # noqa: RUF012 - of the class: the engine builds its own instance
+
+        def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+            self.seen.append(float(batch.images.mean()))
+            batch.images.mul_(0.5)
+            batch.labels.zero_()
+            return super().train_step(batch)
+
+    prepared = prepare_toy(build=ChangesItsBatch, experiences=1, settings={"epochs": "1"})
+    engine.execute(prepared, tmp_path, hooks=manager([]), quiet=True)
+    counted, trained = ChangesItsBatch.seen[:2]
+    assert trained == counted

@@ -110,7 +110,7 @@ def test_other_examples_register_what_they_say(tmp_path: Path) -> None:
         path.write_text(code, encoding="utf-8")
         registry.add_file(path)
     assert registry.load_exporter("short").export([]) == ""
-    assert registry.life_cycle().hook.bench_after_task.get_hookimpls()
+    assert registry.life_cycle().hook.bench_experience_ended.get_hookimpls()
     from benchmark.testing import checks
 
     (result,) = checks.run_checks(checks.method_subject("smooth"), frozenset({"undeclared"}))

@@ -12,7 +12,7 @@ import pluggy
 import pytest
 import torch
 
-from benchmark import hookspecs, records
+from benchmark import events, hookspecs, records
 from benchmark.api import Batch, Transform
 from benchmark.errors import DataMissing, PluginError, RunBusy, RunFailed, UndeclaredUse, UsageError
 from benchmark.inputs.images import InputPipeline
@@ -221,7 +221,7 @@ def test_no_pass_at_all_leaves_out_training(tmp_path: Path) -> None:
 def test_a_second_process_is_told_that_the_run_is_taken(tmp_path: Path) -> None:
     class Second:
         @hookspecs.hookimpl
-        def bench_before_task(self, experience: int) -> None:
+        def bench_experience_started(self, event: events.ExperienceStarted) -> None:
             with pytest.raises(RunBusy, match="another process"):
                 engine.execute(prepare_toy(), tmp_path, hooks=manager(), quiet=True)
 
@@ -257,30 +257,62 @@ def test_nan_before_the_first_checkpoint_promises_none(tmp_path: Path) -> None:
     assert "there is no checkpoint yet" in str(caught.value.hint)
 
 
-def test_hooks_are_told_of_each_task_and_of_the_record(tmp_path: Path) -> None:
-    events: list[Any] = []
+class Diary:
+    """Writes down every event."""
 
-    class Watcher:
-        @hookspecs.hookimpl
-        def bench_before_task(self, experience: int) -> None:
-            events.append(("before", experience))
+    def __init__(self) -> None:
+        self.told: list[Any] = []
 
-        @hookspecs.hookimpl
-        def bench_after_task(self, experience: int, accuracies: list[float | None]) -> None:
-            events.append(("after", experience, [value is None for value in accuracies]))
+    @hookspecs.hookimpl
+    def bench_run_started(self, event: events.RunStarted) -> None:
+        self.told.append(("started", event.method, event.scenario, event.experiences))
 
-        @hookspecs.hookimpl
-        def bench_run_finished(self, result: Any) -> None:
-            events.append(("finished", result.path.exists(), result.record["status"]))
+    @hookspecs.hookimpl
+    def bench_experience_started(self, event: events.ExperienceStarted) -> None:
+        self.told.append(("experience", event.experience, isinstance(event.method, ToyMethod)))
 
-    engine.execute(prepare_toy(), tmp_path, hooks=manager(Watcher()), quiet=True)
-    assert events == [
-        ("before", 0),
-        ("after", 0, [False, True]),
-        ("before", 1),
-        ("after", 1, [False, False]),
+    @hookspecs.hookimpl
+    def bench_epoch_ended(self, event: events.EpochEnded) -> None:
+        self.told.append(("epoch", event.experience, event.epoch, event.epochs, sorted(event.losses)))
+        assert event.seconds > 0
+
+    @hookspecs.hookimpl
+    def bench_experience_ended(self, event: events.ExperienceEnded) -> None:
+        self.told.append(("ended", event.experience, [value is None for value in event.accuracies]))
+
+    @hookspecs.hookimpl
+    def bench_run_finished(self, event: events.RunFinished) -> None:
+        self.told.append(("finished", event.path.exists(), event.record["status"]))
+
+    @hookspecs.hookimpl
+    def bench_run_failed(self, event: events.RunFailed) -> None:
+        self.told.append((event.status, event.error))
+
+
+def test_hooks_are_told_of_each_experience_and_of_the_record(tmp_path: Path) -> None:
+    diary = Diary()
+    engine.execute(prepare_toy(settings={"epochs": "2"}), tmp_path, hooks=manager(diary), quiet=True)
+    assert diary.told == [
+        ("started", "toy-linear", "toy", 2),
+        ("experience", 0, True),
+        ("epoch", 0, 0, 2, ["loss"]),
+        ("epoch", 0, 1, 2, ["loss"]),
+        ("ended", 0, [False, True]),
+        ("experience", 1, True),
+        ("epoch", 1, 0, 2, ["loss"]),
+        ("epoch", 1, 1, 2, ["loss"]),
+        ("ended", 1, [False, False]),
         ("finished", True, "completed"),
     ]
+
+
+def test_hooks_are_told_of_a_run_that_ends_early(tmp_path: Path, stopper: type[Stopper]) -> None:
+    diary = Diary()
+    stopper.stop_at = 1
+    with pytest.raises(Interrupted):
+        engine.execute(prepare_toy(build=stopper), tmp_path, hooks=manager(diary), quiet=True)
+    assert diary.told[-1][0] == "interrupted"
+    assert "0 of 2 experiences" in diary.told[-1][1]
 
 
 @pytest.mark.parametrize("use", ["task_id", "class_names", "unlabelled"])
@@ -394,7 +426,8 @@ def test_an_exception_in_a_method_names_the_method(tmp_path: Path) -> None:
             raise ZeroDivisionError("oops")
 
     prepared = prepare_toy(build=Broken)
-    with pytest.raises(PluginError, match=r"`toy-linear` of `benchmark\.testing` failed: ZeroDivisionError: oops"):
+    message = r"`toy-linear` of `benchmark\.testing`: `train_step` failed: ZeroDivisionError: oops"
+    with pytest.raises(PluginError, match=message):
         engine.execute(prepared, tmp_path, hooks=manager(), quiet=True)
     assert records.read(engine.record_path(tmp_path, prepared))["status"] == "failed"
 

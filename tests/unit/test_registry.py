@@ -19,7 +19,7 @@ def bench_register_exporters():
     return [ExporterSpec(name="short", export=lambda tables: "", summary="from a file")]
 
 @hookimpl
-def bench_after_task(experience):
+def bench_experience_ended(event):
     pass
 """
 
@@ -74,8 +74,8 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
 
 
 def test_misspelt_hook_in_a_life_cycle_plugin_is_an_error(tmp_path: Path) -> None:
-    registry.add_file(write(tmp_path, PLUGIN.replace("bench_after_task", "bench_after_tusk"), "typo.py"))
-    with pytest.raises(PluginError, match="bench_after_tusk"):
+    registry.add_file(write(tmp_path, PLUGIN.replace("bench_experience_ended", "bench_experience_endet"), "typo.py"))
+    with pytest.raises(PluginError, match="bench_experience_endet"):
         registry.life_cycle()
 
 

@@ -5,19 +5,34 @@ from __future__ import annotations
 import sys
 
 from benchmark import hookimpl
-from benchmark.specs import RunFinished
+from benchmark.events import EpochEnded, ExperienceEnded, ExperienceStarted, RunFailed, RunFinished, RunStarted
 
 
 @hookimpl
-def bench_before_task(run_id: str, experience: int) -> None:
-    print(f"diary: {run_id} begins {experience}", file=sys.stderr)
+def bench_run_started(event: RunStarted) -> None:
+    print(f"diary: {event.method} on {event.scenario}, {event.experiences} experiences", file=sys.stderr)
 
 
 @hookimpl
-def bench_after_task(experience: int, accuracies: list[float | None]) -> None:
-    print(f"diary: {experience} ends with {accuracies[experience]:.2f}", file=sys.stderr)
+def bench_experience_started(event: ExperienceStarted) -> None:
+    print(f"diary: {event.run_id} begins {event.experience}", file=sys.stderr)
 
 
 @hookimpl
-def bench_run_finished(result: RunFinished) -> None:
-    result.path.with_suffix(".diary").write_text(f"finished {result.record['method']['name']}\n", encoding="utf-8")
+def bench_epoch_ended(event: EpochEnded) -> None:
+    print(f"diary: epoch {event.epoch} of {event.epochs}: loss {event.losses['loss']:.3f}", file=sys.stderr)
+
+
+@hookimpl
+def bench_experience_ended(event: ExperienceEnded) -> None:
+    print(f"diary: {event.experience} ends with {event.accuracies[event.experience]:.2f}", file=sys.stderr)
+
+
+@hookimpl
+def bench_run_finished(event: RunFinished) -> None:
+    event.path.with_suffix(".diary").write_text(f"finished {event.record['method']['name']}\n", encoding="utf-8")
+
+
+@hookimpl
+def bench_run_failed(event: RunFailed) -> None:
+    print(f"diary: {event.status}: {event.error}", file=sys.stderr)

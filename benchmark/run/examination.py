@@ -1,0 +1,100 @@
+"""What a method is examined on after an experience, after an epoch, and before its first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmark import metrics
+from benchmark.api import ImageSet, Method
+from benchmark.guard import Guard
+from benchmark.records import predictions
+from benchmark.run import checkpoint, evaluation
+from benchmark.run.preparation import Prepared
+from benchmark.run.seeds import derive
+
+
+class Examiner:
+    """Predictions and accuracies of one run's method; random state is left as found.
+
+    Args:
+        prepared: The run.
+        guard: Stands around the method's functions.
+    """
+
+    def __init__(self, prepared: Prepared, guard: Guard) -> None:
+        self._prepared = prepared
+        self._stream = prepared.stream
+        self._guard = guard
+
+    def after(self, method: Method, index: int) -> predictions.Predictions:
+        """Predictions on all test sets that may be shown after an experience."""
+        tests = [(place, self._stream.tests[place]) for place in self._stream.tests_seen[index]]
+        names = self._stream.scenario.class_names
+        vocabularies = {
+            place: evaluation.Vocabulary(labels, tuple(names[label] for label in labels))
+            for place, labels in self._stream.vocabularies.items()
+        }
+        return predictions.table(index, self._predict(method, index, tests, vocabularies))
+
+    def row(self, found: predictions.Predictions, index: int) -> list[float | None]:
+        """The row of the accuracy matrix after an experience."""
+        matrix, _ = metrics.accuracy_matrix(found, index + 1, len(self._stream.tests))
+        return list(metrics.null(matrix[index]))
+
+    def score(self, method: Method, index: int, images: ImageSet) -> float:
+        """Accuracy on images for selection."""
+        found = self._predict(method, index, [(0, images)], {})
+        return float((found.prediction == found.label).double().mean())
+
+    def baseline(self, method: Method) -> list[float] | None:
+        """Accuracy of the untrained model per test set, where forward transfer means something."""
+        if self._stream.scenario.family in ("class-il", "task-il") or len(self._stream.scenario.experiences) == 1:
+            return None
+        with self._guard("predict"), torch.no_grad():
+            columns = method.eval().predict(self.one()).shape[1]
+            method.train()
+        if columns == 0:  # it does not know a single class before its first batch: there is no baseline
+            return None
+        found = self.after(method, 0)
+        return [float(value) for value in metrics.accuracy_matrix(found, 1, len(self._stream.tests))[0][0]]
+
+    def one(self) -> torch.Tensor:
+        """One test image as the method reads it, ``(1, 3, S, S)``."""
+        return self._prepared.pipeline.eval(self._stream.tests[0].images(slice(0, 1)).to(self._prepared.device))
+
+    def _predict(
+        self,
+        method: Method,
+        index: int,
+        tests: Sequence[tuple[int, ImageSet]],
+        vocabularies: Mapping[int, evaluation.Vocabulary],
+    ) -> evaluation.Predictions:
+        plan, uses = self._prepared.plan, self._prepared.context.uses
+        state = checkpoint.random_state()
+        try:
+            return evaluation.evaluate(
+                method,
+                tests,
+                vocabularies=vocabularies,
+                pipeline=self._prepared.pipeline,
+                seen=len(self._stream.scenario.seen_classes(index)),
+                open_head="num_classes" in uses,
+                per_image="test_batch" not in uses,
+                batch_size=plan.engine.eval_batch_size,
+                order=plan.engine.eval_order,
+                seed=derive(plan.seeds["data"], "evaluation"),
+                device=self._prepared.device,
+                keep_logits=plan.engine.save_logits,
+                name=plan.method_spec.name,
+                guard=self._guard,
+            )
+        finally:
+            checkpoint.set_random_state(state)
+
+
+def part(work: Path, index: int) -> Path:
+    """Where the predictions after an experience are kept until the run is finished."""
+    return work / f"predictions-{index:04d}.parquet"

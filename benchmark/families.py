@@ -1,17 +1,263 @@
-"""Families of scenarios: what a stream is, and how it is scored."""
+"""Families of scenarios: what a stream is, what is tested, and how it is tabulated.
+
+One frozen record per family. The rest of the code asks the record (``family.grows``) and never compares names, so a
+plugin may bring a family of its own. Everything in a record is plain data: what is not built in is kept in the
+records of runs, so that their tables need no plugin.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
-Family = Literal["class-il", "domain-il", "task-il", "uda", "dg", "few-shot", "base-to-new", "cross-dataset"]
-FAMILIES: tuple[Family, ...] = (
-    "class-il",
-    "domain-il",
-    "task-il",
-    "uda",
-    "dg",
-    "few-shot",
-    "base-to-new",
-    "cross-dataset",
+from benchmark.errors import PluginError, did_you_mean
+
+Board = Literal["stream", "variants", "sets"]
+
+_STREAM_COLUMNS = {
+    "final_avg_acc": "Final avg. acc. (%)",
+    "final_acc": "Final acc. (%)",
+    "worst_domain_acc": "Worst domain (%)",
+    "avg_incremental_acc": "Avg. incr. acc. (%)",
+    "forgetting": "Forgetting (points)",
+    "learning_acc": "Learning acc. (%)",
+}
+_STREAM_CAPTION = (
+    "Final avg. acc.: mean over test sets after the last experience; forgetting: Chaudhry et al. (2018), may be "
+    "negative; accuracies in percent."
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """One family.
+
+    Attributes:
+        name: Name in specs and records.
+        summary: One line.
+        stream: Whether experiences follow one another, so that joint training is an upper bound.
+        grows: Whether experiences bring new classes: a class cannot be predicted before it was seen.
+        domains: Whether every experience is a domain of its own that has all classes.
+        shift: Whether the test images of an experience are of a domain that has no labelled training images.
+        unlabelled: Whether that domain comes with unlabelled images.
+        task_id: Whether a test image comes with its experience: it is classified among the classes of that one.
+        shots: Whether every class has the same small number of training images, drawn by the seed.
+        unseen: What the further test sets hold that is never trained: other ``classes`` of the same data, as many as
+            are trained; or other ``data sets``, whose classes may have the same names.
+        test: What the test set of an experience is called where it has no number: ``target``; empty in streams.
+        own: Metric under which the final accuracy on the test sets of the experiences is stored once more.
+        further: The same for further test sets, by their names.
+        further_mean: Metric of the mean over all further test sets; with an ``s`` behind, the list of them.
+        harmonic: Whether the harmonic mean of `own` and the first of `further` is stored as ``harmonic_mean``.
+        board: What the columns of its table are: metrics of a ``stream``, ``variants`` of a scenario (with their
+            mean), or test ``sets``.
+        headline: Metric that ranks the rows.
+        columns: Metrics that are columns, with their headings; besides the variants, if these are columns.
+        heading: Heading of a variant's column, ``{}`` is the variant.
+        averaged: Whether the mean over the variants is the headline; else it is the last column.
+        of: What the headline is called in captions.
+        caption: What the columns are.
+    """
+
+    name: str
+    summary: str
+    stream: bool = False
+    grows: bool = False
+    domains: bool = False
+    shift: bool = False
+    unlabelled: bool = False
+    task_id: bool = False
+    shots: bool = False
+    unseen: Literal["", "classes", "data sets"] = ""
+    test: str = ""
+    own: str = ""
+    further: Mapping[str, str] = field(default_factory=dict)
+    further_mean: str = ""
+    harmonic: bool = False
+    board: Board = "stream"
+    headline: str = "final_avg_acc"
+    columns: Mapping[str, str] = field(default_factory=lambda: dict(_STREAM_COLUMNS))
+    heading: str = "{}"
+    averaged: bool = False
+    of: str = "the final average accuracy"
+    caption: str = _STREAM_CAPTION
+
+    def __post_init__(self) -> None:
+        """Checks what tables rely on.
+
+        Raises:
+            ValueError: A value is not known, or two do not fit.
+        """
+        if self.board not in get_args(Board):
+            raise ValueError(f"board: {self.board!r} is unknown; use one of {', '.join(get_args(Board))}")
+        if self.board == "sets" and self.headline not in self.columns:
+            raise ValueError(f"columns: the headline {self.headline!r} is not among them")
+        if self.harmonic and not (self.own and self.further):
+            raise ValueError("harmonic: needs `own` and `further`")
+
+    @property
+    def kind(self) -> str:
+        """Families of one kind share their yardsticks: all streams, and each of the others."""
+        return "stream" if self.board == "stream" else self.name
+
+
+_BUILT_IN = (
+    Family(name="class-il", summary="every experience brings new classes", stream=True, grows=True),
+    Family(name="domain-il", summary="the same classes in one domain after another", stream=True, domains=True),
+    Family(
+        name="task-il",
+        summary="every experience brings new classes, and a test image comes with its experience",
+        stream=True,
+        grows=True,
+        task_id=True,
+    ),
+    Family(
+        name="uda",
+        summary="labelled source, unlabelled target",
+        shift=True,
+        unlabelled=True,
+        test="target",
+        own="target_acc",
+        further={"source": "source_acc"},
+        board="variants",
+        headline="target_acc",
+        columns={"mean_class_acc": "Per-class mean (%)", "source_acc": "Source kept (%)"},
+        averaged=True,
+        of="the mean",
+        caption="Accuracy on target test images for each source-target pair, in percent. Mean: plain mean of the "
+        "pairs. Per-class mean: mean over classes of the accuracy within the class; source kept: accuracy on source "
+        "test images after adaptation; both averaged over the pairs.",
+    ),
+    Family(
+        name="dg",
+        summary="several source domains, tested on one that was held out",
+        shift=True,
+        test="target",
+        own="target_acc",
+        further={"source": "source_acc"},
+        board="variants",
+        headline="target_acc",
+        columns={"source_acc": "Sources (%)"},
+        averaged=True,
+        of="the mean",
+        caption="Accuracy on the domain that was held out, one column per domain, in percent. Mean: plain mean of the "
+        "domains. Sources: accuracy on test images of the other domains, averaged.",
+    ),
+    Family(
+        name="few-shot",
+        summary="a few labelled images of every class",
+        shots=True,
+        test="test",
+        board="variants",
+        headline="final_acc",
+        columns={},
+        heading="{} shots",
+        of="the last column",
+        caption="Accuracy on the full test set after training on that many images per class, in percent.",
+    ),
+    Family(
+        name="base-to-new",
+        summary="half of the classes is trained, the other half known by name",
+        unseen="classes",
+        test="base",
+        own="base_acc",
+        further={"new": "new_acc"},
+        harmonic=True,
+        board="sets",
+        headline="harmonic_mean",
+        columns={"base_acc": "Base (%)", "new_acc": "New (%)", "harmonic_mean": "H (%)"},
+        of="H",
+        caption="Base: accuracy on base classes among base names; new: on classes that were not trained among "
+        "their own names; H: harmonic mean of the averaged base and new accuracies, ± over the H of single seeds; "
+        "all in percent.",
+    ),
+    Family(
+        name="cross-dataset",
+        summary="trained on one data set, tested on others by the names of their classes",
+        unseen="data sets",
+        test="source",
+        own="source_acc",
+        further_mean="transfer_acc",
+        board="sets",
+        headline="transfer_acc",
+        columns={"source_acc": "Trained (%)", "transfer_acc": "Mean (%)"},
+        of="the mean",
+        caption="Accuracy on the data set that was trained and, among their own names and with nothing retrained, on "
+        "others; mean: of the others; all in percent.",
+    ),
+)
+FAMILIES: Mapping[str, Family] = {family.name: family for family in _BUILT_IN}
+"""The built-in families by name."""
+REGISTERED: dict[str, Family] = {}
+"""Families of plugins by name, added by `register`."""
+
+
+def get(name: str) -> Family:
+    """The family of a name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    found = FAMILIES.get(name) or REGISTERED.get(name)
+    if found is None:
+        raise did_you_mean("family", name, [*FAMILIES, *REGISTERED])
+    return found
+
+
+def register(family: Family, *, owner: str) -> None:
+    """Adds the family of a plugin; once more the same does nothing.
+
+    Args:
+        family: The record.
+        owner: Who brings it, for messages.
+
+    Raises:
+        PluginError: The name is taken by another family.
+    """
+    if FAMILIES.get(family.name, REGISTERED.get(family.name, family)) != family:
+        raise PluginError(
+            f"family `{family.name}` of {owner} is already defined otherwise", hint="give it another name"
+        )
+    if family.name not in FAMILIES:
+        REGISTERED[family.name] = family
+
+
+def facts(name: str) -> dict[str, Any] | None:
+    """What a record must keep of a family for its tables: nothing of those built in."""
+    return None if name in FAMILIES else _plain(get(name))
+
+
+def of_record(scenario: Mapping[str, Any]) -> Family:
+    """The family of a record, from the record alone: tables do not depend on what is installed.
+
+    Args:
+        scenario: The group ``scenario`` of the record. Where it keeps no facts of a family that is not built in, that
+            family is tabulated as a stream.
+    """
+    name: str = scenario["family"]
+    if name in FAMILIES:
+        return FAMILIES[name]
+    unknown = Family(name=name, summary="not described in its records")
+    kept = scenario.get("family_facts")
+    if not isinstance(kept, Mapping):
+        return unknown
+    default = _plain(unknown)
+    known = {key: kept[key] for key in default if key != "name" and _alike(kept.get(key), default[key])}
+    try:
+        return Family(**{**default, **known})
+    except ValueError:
+        return unknown
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether a value read from a record can stand for one of ours; mappings hold texts only."""
+    if type(value) is not type(default):
+        return False
+    return not isinstance(value, dict) or all(type(text) is str for text in value.values())
+
+
+def _plain(family: Family) -> dict[str, Any]:
+    values = {part.name: getattr(family, part.name) for part in dataclasses.fields(family)}
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.families import Family
 from benchmark.samples import ImageSet
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ class Scenario:
     Attributes:
         name: Registered name with its variant, e.g. ``split-cifar100/10x10``.
         version: Rises whenever a split, an order or a transform changes.
-        family: ``class-il``, ``domain-il``, ``task-il``, ``uda``, ... (`benchmark.families.FAMILIES`).
+        family: ``class-il``, ``domain-il``, ``task-il``, ``uda``, ... (`benchmark.families`).
         experiences: The training stream, in order.
         num_classes: Size C of the label space; labels are 0..C-1 after remapping. Classes of
             `TestSet`s that are never trained come last.
@@ -94,7 +93,7 @@ class Scenario:
 
     name: str
     version: int
-    family: Family
+    family: str
     experiences: tuple[Experience, ...]
     num_classes: int
     class_names: tuple[str, ...]

@@ -101,7 +101,7 @@ class ScenarioSpec:
             the data root (`benchmark.api.ScenarioRequest`).
         config: Frozen dataclass of the scenario's options.
         summary: One line for ``bench info``.
-        family: One of `benchmark.families.FAMILIES`.
+        family: Name of one of `benchmark.families.FAMILIES`, or of a plugin's.
         tracks: Input preset per track it is offered on, the default track first,
             ``{"mini": "cifar32", "paper": "unit224"}`` (`benchmark.inputs.images.PRESETS`).
         variant: Option that ``name/VARIANT`` sets, e.g. ``split`` for ``split-cifar100/20x5``.
@@ -118,7 +118,7 @@ class ScenarioSpec:
     build: Callable[[Any, Any], Scenario]
     config: type
     summary: str
-    family: Family
+    family: str
     tracks: Mapping[str, str]
     variant: str = ""
     variants: tuple[str, ...] = ()

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from benchmark import families
 from benchmark.errors import UndeclaredUse
 from benchmark.samples import ImageSet
 from benchmark.scenario import Scenario
 
 if TYPE_CHECKING:
     from benchmark.backbones.backbone import Backbone
-    from benchmark.families import Family
     from benchmark.inputs.images import InputPipeline
 
 
@@ -141,7 +141,7 @@ class Context:
         backbone: The pretrained model, freshly loaded for this run, frozen: a method that trains it
             calls ``requires_grad_(True)`` on what it trains.
         device: Where images will be.
-        family: Family of the scenario.
+        family: Family of the scenario (`benchmark.families.Family`).
         pipeline: Turns uint8 images into normalised model input (`benchmark.inputs.images`); a
             `Batch` has been through it already.
         uses: What the method declared.
@@ -159,7 +159,7 @@ class Context:
     ) -> None:
         self.backbone = backbone
         self.device = device
-        self.family: Family = scenario.family
+        self.family = families.get(scenario.family)
         self.pipeline = pipeline
         self.uses = uses
         self._method = method

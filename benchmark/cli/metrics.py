@@ -90,13 +90,13 @@ def _recompute(path: Path, record: dict[str, Any]) -> tuple[Any, dict[str, Any],
 
     import numpy as np
 
-    from benchmark import metrics
+    from benchmark import families, metrics
     from benchmark.records import predictions
 
     recorded = np.array(record["accuracy"], dtype=np.float64)
     further = [test["name"] for test in record["scenario"]["tests"] if test["further"]]
     about: dict[str, Any] = {
-        "family": record["scenario"]["family"],
+        "family": families.of_record(record["scenario"]),
         "further": further,
         "baseline": record["baseline"],
         "transfers": record["evaluated_on"] == "test",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmark import families
 from benchmark.cli import terminal
 
 SHADES = " ░▒▓█"
@@ -30,7 +31,6 @@ HEADLINES = (
     ("learning_acc", "learning accuracy"),
 )
 # Of one experience: the words of continual learning would say the same number again and again.
-_TRANSFERRED = ("target_acc", "base_acc", "transfer_acc")
 _CONTINUAL = ("final_avg_acc", "final_acc", "avg_incremental_acc", "learning_acc")
 
 
@@ -62,7 +62,7 @@ def render(record: Mapping[str, Any], path: Path, *, colour: bool | None = None)
         *heat_map(record["accuracy"], scenario, colour=colour),
         "",
     ]
-    transferred = any(name in record["metrics"] for name in _TRANSFERRED)
+    transferred = families.of_record(record["scenario"]).own in record["metrics"]
     rows = [("mean_class_acc", "mean accuracy per class"), *HEADLINES] if transferred else list(HEADLINES)
     for name, words in rows:
         value = record["metrics"].get(name)

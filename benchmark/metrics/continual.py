@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmark.families import Family
 from benchmark.metrics import single
 
 if TYPE_CHECKING:
-    from benchmark.families import Family
     from benchmark.records.predictions import Predictions
 
 Array = npt.NDArray[np.float64]
@@ -307,24 +307,19 @@ def transfer_metrics(family: Family, acc: float, further: Mapping[str, float]) -
         further: Accuracy on the other test sets, by name.
 
     Returns:
-        ``uda`` and ``dg``: ``target_acc``, and ``source_acc``, what is left on held-out images of the
-        source. ``base-to-new``: ``base_acc``, ``new_acc`` and their ``harmonic_mean``.
-        ``cross-dataset``: ``source_acc``, ``transfer_acc`` (mean over the other data sets) and
-        ``transfer_accs`` (one per data set). Nothing for other families.
+        What the family names: ``target_acc``, and ``source_acc``, what is left on held-out images of the source;
+        ``base_acc``, ``new_acc`` and their ``harmonic_mean``; or ``source_acc``, ``transfer_acc`` (mean over the
+        other data sets) and ``transfer_accs`` (one per data set). Nothing for streams.
     """
-    if family in ("uda", "dg"):
-        return {"target_acc": acc, "source_acc": further.get("source", NAN)}
-    if family == "base-to-new":
-        new = further.get("new", NAN)
-        return {"base_acc": acc, "new_acc": new, "harmonic_mean": single.harmonic_mean(acc, new)}
-    if family == "cross-dataset":
+    values: dict[str, Any] = {family.own: acc} if family.own else {}
+    values.update({metric: further.get(name, NAN) for name, metric in family.further.items()})
+    if family.harmonic:
+        values["harmonic_mean"] = single.harmonic_mean(acc, next(further.get(name, NAN) for name in family.further))
+    if family.further_mean:
         others = list(further.values())
-        return {
-            "source_acc": acc,
-            "transfer_acc": float(np.mean(others)) if others else NAN,
-            "transfer_accs": others,
-        }
-    return {}
+        values[family.further_mean] = float(np.mean(others)) if others else NAN
+        values[f"{family.further_mean}s"] = others
+    return values
 
 
 # --- What a record stores ---------------------------------------------------------------------
@@ -355,9 +350,9 @@ def continual_metrics(
     Args:
         matrix: R ``(T, E)``, None or NaN where not evaluated.
         counts: n ``(E,)``, test images per column.
-        family: Family of the scenario. Forward transfer is null for ``class-il``, where a class
-            cannot be predicted before it was seen; ``fwt_upper``, ``domain_acc`` and
-            ``worst_domain_acc`` exist for ``domain-il`` only; for the rest see `transfer_metrics`.
+        family: Family of the scenario. Forward transfer is null where classes grow, as one cannot be
+            predicted before it was seen; ``fwt_upper``, ``domain_acc`` and ``worst_domain_acc`` exist for
+            streams of domains only; for the rest see `transfer_metrics`.
         further: Names of the last columns, test sets that belong to no experience. They count in
             `transfer_metrics` alone.
         baseline: b ``(E,)``, accuracies of the untrained model.
@@ -397,11 +392,11 @@ def continual_metrics(
         "forgetting_stepwise": forgetting_stepwise(acc),
         "bwt": bwt(acc),
         "bwt_all_pairs": bwt_all_pairs(acc),
-        "fwt": NAN if family == "class-il" else fwt(acc, untrained),
+        "fwt": NAN if family.grows else fwt(acc, untrained),
         "learning_acc": learning_acc(acc),
         "min_acc": min_acc(acc),
     }
-    if family == "domain-il":
+    if family.domains:
         values["fwt_upper"] = fwt_upper(acc)
         values["domain_acc"] = acc[-1]
         values["worst_domain_acc"] = acc[-1].min()

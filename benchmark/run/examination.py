@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmark import metrics
+from benchmark import families, metrics
 from benchmark.api import ImageSet, Method
 from benchmark.guard import Guard
 from benchmark.records import predictions
@@ -51,7 +51,7 @@ class Examiner:
 
     def baseline(self, method: Method) -> list[float] | None:
         """Accuracy of the untrained model per test set, where forward transfer means something."""
-        if self._stream.scenario.family in ("class-il", "task-il") or len(self._stream.scenario.experiences) == 1:
+        if families.get(self._stream.scenario.family).grows or len(self._stream.scenario.experiences) == 1:
             return None
         with self._guard("predict"), torch.no_grad():
             columns = method.eval().predict(self.one()).shape[1]

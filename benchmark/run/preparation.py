@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 
+from benchmark import families
 from benchmark.api import Context, ExperienceView, Scenario, ScenarioRequest
 from benchmark.backbones import loading
 from benchmark.backbones.backbone import Backbone
@@ -83,6 +84,13 @@ def make_scenario(loaded: Loaded, config: Any, places: Mapping[str, Any], *, see
             f"scenario `{spec.name}` of `{loaded.entry.distribution}` built a {type(scenario).__name__}",
             hint="`build` must return benchmark.Scenario",
         )
+    try:
+        families.get(scenario.family)
+    except UsageError as error:
+        raise PluginError(
+            f"scenario `{spec.name}` of `{loaded.entry.distribution}`: {error.message}",
+            hint="name a built-in family, or register one (`benchmark.families.Family`)",
+        ) from error
     return scenario
 
 
@@ -169,7 +177,7 @@ def refusal(spec: MethodSpec, uses: frozenset[str], scenario: Scenario) -> str |
         return reason
     if scenario.open_vocabulary and "open_vocabulary" not in uses:
         return "it is tested on classes known by name only, which the method cannot recognise"
-    if spec.stream == "joint" and not scenario.family.endswith("-il"):
+    if spec.stream == "joint" and not families.get(scenario.family).stream:
         return "there is one experience, so joint training would be the same as ordinary training"
     if spec.stream == "oracle" and all(part.target is None for part in scenario.experiences):
         return "there is no target domain whose labels an upper bound could use"
@@ -185,7 +193,7 @@ def make_stream(plan: Plan, scenario: Scenario) -> Stream:
     kind = plan.method_spec.stream
     stream = {"joint": streams.joint, "oracle": streams.oracle, "sequential": streams.sequential}[kind](scenario)
     select = plan.engine.select
-    if select == "target-oracle" and scenario.family not in ("uda", "dg"):
+    if select == "target-oracle" and not families.get(scenario.family).shift:
         raise UsageError(
             f"engine.select=target-oracle: `{scenario.name}` has no target domain apart from its training domain",
             hint="use last or source-validation",

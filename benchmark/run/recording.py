@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmark import config as configs
-from benchmark import metrics
+from benchmark import families, metrics
 from benchmark.records import SCHEMA
 from benchmark.records.predictions import Predictions
 from benchmark.run import provenance
@@ -50,7 +50,7 @@ def build(
             values = metrics.continual_metrics(
                 rows,
                 [len(test) for test in stream.tests],
-                family=stream.scenario.family,
+                family=families.get(stream.scenario.family),
                 further=[test.name for test in stream.further],
                 baseline=done.baseline,
                 predictions=found,
@@ -127,6 +127,7 @@ def _scenario(prepared: Prepared) -> dict[str, Any]:
         "name": plan.scenario_name,
         "version": scenario.version,
         "family": scenario.family,
+        **({"family_facts": kept} if (kept := families.facts(scenario.family)) else {}),
         "fingerprint": scenario.fingerprint,
         "num_classes": scenario.num_classes,
         "class_order": list(scenario.class_order),

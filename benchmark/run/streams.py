@@ -7,15 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmark import splits
+from benchmark import families, splits
 from benchmark.api import Experience, ImageSet, Scenario, TestSet
 from benchmark.errors import UsageError
 
 VALIDATION_SHARE = 0.2
 SELECTION_SHARE = 0.1  # of the training images, for model selection (scenario specification, section 0.4)
-
-# What the test set of an experience is called where it has no domain or number to go by.
-_NAMES = {"uda": "target", "dg": "target", "few-shot": "test", "base-to-new": "base", "cross-dataset": "source"}
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,10 @@ class Stream:
     @property
     def names(self) -> tuple[str, ...]:
         """A name for each test set."""
-        family, domains = self.scenario.family, self.scenario.domains
-        named = len(domains) == self.main and family not in _NAMES
-        own = [(domains[place] if named else None) or _NAMES.get(family) or str(place) for place in range(self.main)]
+        domains = self.scenario.domains
+        family = families.get(self.scenario.family)
+        named = len(domains) == self.main and not family.test
+        own = [(domains[place] if named else None) or family.test or str(place) for place in range(self.main)]
         return (*own, *(test.name for test in self.further))
 
     @property
@@ -58,11 +56,11 @@ class Stream:
 def sequential(scenario: Scenario) -> Stream:
     """The stream as it is.
 
-    In families where unseen classes cannot be predicted (class-il, task-il) only the test sets
+    Where classes grow, and unseen ones cannot be predicted, only the test sets
     met so far are evaluated; elsewhere all of them, so that the accuracy matrix is full.
     """
     count = len(scenario.experiences)
-    growing = scenario.family in ("class-il", "task-il")
+    growing = families.get(scenario.family).grows
     last = tuple(range(count, count + len(scenario.tests)))
     seen = tuple((*range(index + 1 if growing else count), *last) for index in range(count))
     return _stream(scenario, [part.test for part in scenario.experiences], seen)
@@ -74,7 +72,7 @@ def joint(scenario: Scenario) -> Stream:
     Raises:
         UsageError: The family has no stream to merge.
     """
-    if not scenario.family.endswith("-il"):
+    if not families.get(scenario.family).stream:
         raise UsageError(
             f"`{scenario.name}` is no stream of experiences: joint training would be ordinary training",
             hint="joint runs are upper bounds of class- and domain-incremental scenarios",

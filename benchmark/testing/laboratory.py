@@ -22,6 +22,7 @@ from benchmark import config as configs
 from benchmark import data, hookspecs, records, registry
 from benchmark.api import ExperienceView, Method, Scenario
 from benchmark.errors import did_you_mean
+from benchmark.families import FAMILIES
 from benchmark.records import predictions
 from benchmark.records.predictions import Predictions
 from benchmark.registry import Entry, Loaded
@@ -33,7 +34,6 @@ from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
 from benchmark.testing import toys
 from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyContext, Watcher
 
-FAMILIES = ("class-il", "domain-il", "uda", "dg", "few-shot", "base-to-new", "cross-dataset")
 PRESET = "glyph32"  # has an augmentation, so that its random numbers are part of what is checked
 TOLERANCE = 1e-4  # of logits, relative to the largest: batched and single products differ by about 1e-6
 
@@ -94,11 +94,16 @@ class MethodSubject:
         """What it declares under the recipe."""
         return self.spec.uses_of(self.config_of(self.recipe))
 
+    @property
+    def families(self) -> list[str]:
+        """The families that have a toy stream: where test images come with their experience only if it asks for it."""
+        return [name for name, family in FAMILIES.items() if not family.task_id or "task_id" in self.uses]
+
     @cached_property
     def family(self) -> str:
         """The first family of toy streams that it supports."""
         reasons = []
-        for family in FAMILIES:
+        for family in self.families:
             reason = self.refusal(family)
             if reason is None:
                 return family

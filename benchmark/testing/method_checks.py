@@ -22,7 +22,7 @@ from benchmark.api import Experience, ExperienceView, ImageSet, LoopMethod, Scen
 from benchmark.errors import PluginError
 from benchmark.run import checkpoint
 from benchmark.samples import Window
-from benchmark.testing import laboratory, observation
+from benchmark.testing import observation
 from benchmark.testing.laboratory import TOLERANCE, MethodSubject, Outcome, Stop
 from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyView
 
@@ -58,7 +58,7 @@ def recipes(subject: MethodSubject) -> None:
 
 def supports(subject: MethodSubject) -> None:
     """`supports` gives a reason or None; the method runs where it gives None."""
-    for family in laboratory.FAMILIES:
+    for family in subject.families:
         reason = subject.refusal(family)
         if reason is not None and (not isinstance(reason, str) or not reason.strip()):
             raise CheckFailed(f"`supports` returned {reason!r} on {family}", hint="return None or the reason as text")

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from benchmark import config as configs
-from benchmark import splits
+from benchmark import families, splits
 from benchmark.api import ImageSet, Scenario
-from benchmark.families import FAMILIES
+from benchmark.errors import UsageError
 from benchmark.inputs.images import PRESETS
 from benchmark.run import checkpoint
 from benchmark.run.plan import resolve_scenario
@@ -28,8 +28,10 @@ SAMPLES = 32  # images compared per subset, spread evenly
 def record(subject: ScenarioSubject) -> None:
     """The spec names a known family, known tracks and known input presets."""
     spec = subject.spec
-    if spec.family not in FAMILIES:
-        raise CheckFailed(f"family `{spec.family}` is unknown", hint=f"use one of {', '.join(FAMILIES)}")
+    try:
+        families.get(spec.family)
+    except UsageError as error:
+        raise CheckFailed(error.message, hint=error.hint) from error
     if not spec.tracks:
         raise CheckFailed("`tracks` is empty", hint='e.g. {"mini": "cifar32"}')
     for track, preset in spec.tracks.items():
@@ -72,6 +74,7 @@ def repeat(subject: ScenarioSubject) -> None:
 def classes(subject: ScenarioSubject) -> None:
     """Labels are 0..C-1, those of an experience are in its classes, each class has images."""
     scenario = subject.scenario
+    family = families.get(scenario.family)
     every = set(range(scenario.num_classes))
     met: set[int] = set()
     for index, part in enumerate(scenario.experiences):
@@ -80,9 +83,9 @@ def classes(subject: ScenarioSubject) -> None:
             if set(images.labels.tolist()) != own:
                 strange = sorted(set(images.labels.tolist()) ^ own)[:5]
                 raise CheckFailed(f"experience {index}, {name}: labels and `classes` differ in {strange}")
-        if scenario.family == "class-il" and met & own:
+        if family.grows and met & own:
             raise CheckFailed(f"experience {index} has classes of earlier ones: {sorted(met & own)[:5]}")
-        if scenario.family == "domain-il" and own != every:
+        if family.domains and own != every:
             raise CheckFailed(f"experience {index} lacks classes {sorted(every - own)[:5]}")
         if part.validation is not None and not set(part.validation.labels.tolist()) <= own:
             raise CheckFailed(f"experience {index}, validation: labels that are not in `classes`")
@@ -99,7 +102,7 @@ def classes(subject: ScenarioSubject) -> None:
         met |= found
     if trained != set(range(len(trained))):
         raise CheckFailed("classes that are trained do not come first among the labels")
-    if scenario.family == "base-to-new" and len(trained) != math.ceil(scenario.num_classes / 2):
+    if family.unseen == "classes" and len(trained) != math.ceil(scenario.num_classes / 2):
         raise CheckFailed(f"{len(trained)} of {scenario.num_classes} classes are base classes, not the first half")
     if met != every:
         raise CheckFailed(f"classes met and 0..{scenario.num_classes - 1} differ in {sorted(met ^ every)[:5]}")
@@ -108,21 +111,20 @@ def classes(subject: ScenarioSubject) -> None:
 def names(subject: ScenarioSubject) -> None:
     """Class names are unique and follow the class order; domains are named where they are the point."""
     scenario = subject.scenario
+    family = families.get(scenario.family)
     # Data sets of a transfer may share names: each test set is classified among its own.
     groups = [test.classes for test in scenario.tests if test.classes is not None]
     rest = sorted(set(range(scenario.num_classes)) - {label for group in groups for label in group})
-    alone = scenario.family == "cross-dataset"
+    alone = family.unseen == "data sets"
     for group in [rest, *groups] if alone else [range(scenario.num_classes)]:
         known = {scenario.class_names[label] for label in group if label < len(scenario.class_names)}
         if len(known) != len(group) or len(scenario.class_names) != scenario.num_classes:
             raise CheckFailed(f"{len(known)} different names for {len(group)} classes")
     if len(set(scenario.class_order)) != scenario.num_classes:
         raise CheckFailed("the class order repeats a class")
-    if scenario.family == "domain-il" and (
-        None in scenario.domains or len(set(scenario.domains)) < len(scenario.domains)
-    ):
+    if family.domains and (None in scenario.domains or len(set(scenario.domains)) < len(scenario.domains)):
         raise CheckFailed(f"domains are {scenario.domains}", hint="give every experience its own domain name")
-    for part in scenario.experiences if scenario.family in ("uda", "dg") else ():
+    for part in scenario.experiences if family.shift else ():
         if part.domain is None or not part.sources or part.domain in part.sources:
             raise CheckFailed(
                 f"sources are {part.sources}, the target is {part.domain}",
@@ -177,14 +179,14 @@ def images(subject: ScenarioSubject) -> None:
 def target(subject: ScenarioSubject) -> None:
     """Training images lead to no target or test image; target images carry no label."""
     scenario = subject.scenario
-    if scenario.family not in ("uda", "dg"):
+    if not families.get(scenario.family).shift:
         raise CheckSkipped("it has no target domain")
     for part in scenario.experiences:
         if len(part.train.source) != len(part.train):
             raise CheckFailed(
                 "the source of the training images holds other images", hint="hide them with `ImageSet.alone`"
             )
-        if scenario.family == "uda" and part.target is None:
+        if families.get(scenario.family).unlabelled and part.target is None:
             raise CheckFailed("there are no target images")
         if part.target is None:
             continue
@@ -200,7 +202,7 @@ def target(subject: ScenarioSubject) -> None:
 
 def shots(subject: ScenarioSubject) -> None:
     """Few-shot: every class has the same number of training images, another seed draws others."""
-    if subject.scenario.family != "few-shot":
+    if not families.get(subject.scenario.family).shots:
         raise CheckSkipped("it is not few-shot")
     one, two = (build.experiences[0] for build in (subject.scenario, subject.build(seed=1)))
     for part in (one, two):

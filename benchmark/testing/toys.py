@@ -11,14 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from benchmark import splits
+from benchmark import families, splits
 from benchmark.api import (
     Batch,
     Context,
@@ -69,10 +69,11 @@ class ToyConfig:
 
 def build_toy(config: ToyConfig, request: ScenarioRequest) -> Scenario:
     """Builds the toy stream."""
-    if not config.family.endswith("-il"):
-        return _build_transfer(config)
+    family = families.get(config.family)
+    if not family.stream:
+        return _build_transfer(config, family)
     generator = torch.Generator().manual_seed(config.data_seed)
-    growing = config.family == "class-il"
+    growing = family.grows
     total = config.classes * (config.experiences if growing else 1)
     means = F.normalize(torch.randn(total, 3 * 8 * 8, generator=generator), dim=1).view(total, 3, 8, 8)
     means = F.interpolate(means, size=(SIZE, SIZE), mode="nearest")
@@ -95,7 +96,7 @@ def build_toy(config: ToyConfig, request: ScenarioRequest) -> Scenario:
     return Scenario(
         name="toy",
         version=1,
-        family="class-il" if growing else "domain-il",
+        family=family.name,
         experiences=tuple(experiences),
         num_classes=total,
         class_names=tuple(f"thing {label}" for label in range(total)),
@@ -105,11 +106,10 @@ def build_toy(config: ToyConfig, request: ScenarioRequest) -> Scenario:
     )
 
 
-def _build_transfer(config: ToyConfig) -> Scenario:
+def _build_transfer(config: ToyConfig, family: Family) -> Scenario:
     """One experience of a family that transfers; domains are shifts of colour."""
     generator = torch.Generator().manual_seed(config.data_seed)
-    open_vocabulary = config.family in ("base-to-new", "cross-dataset")
-    total = config.classes * (2 if open_vocabulary else 1)
+    total = config.classes * (2 if family.unseen else 1)
     means = F.normalize(torch.randn(total, 3 * 8 * 8, generator=generator), dim=1).view(total, 3, 8, 8)
     means = F.interpolate(means, size=(SIZE, SIZE), mode="nearest")
     shifts = torch.randn(3, 3, 1, 1, generator=generator) * 0.1
@@ -127,8 +127,10 @@ def _build_transfer(config: ToyConfig) -> Scenario:
         return ImageSet(images, torch.arange(len(targets)), targets, ids, places if len(domains) > 1 else None)
 
     known, unknown = list(range(config.classes)), list(range(config.classes, total))
-    sources, goal = {"uda": ([0], 1), "dg": ([0, 1], 2)}.get(config.family, ([0], 0))
-    target = draw(known, config.train, [goal]) if config.family == "uda" else None
+    sources, goal = [0], 0
+    if family.shift:
+        sources, goal = ([0], 1) if family.unlabelled else ([0, 1], 2)
+    target = draw(known, config.train, [goal]) if family.unlabelled else None
     experience = Experience(
         train=draw(known, config.train, sources),
         test=draw(known, config.test, [goal]),
@@ -143,12 +145,12 @@ def _build_transfer(config: ToyConfig) -> Scenario:
         rest = draw(known, config.test, sources)
         tests = (TestSet(name="source", images=ImageSet(rest.source, rest.rows, rest.labels, rest.ids)),)
     elif unknown:
-        name = "new" if config.family == "base-to-new" else "other"
+        name = "new" if family.unseen == "classes" else "other"
         tests = (TestSet(name=name, images=draw(unknown, config.test, [0]), classes=tuple(unknown)),)
     return Scenario(
         name="toy",
         version=1,
-        family=cast("Family", config.family),
+        family=family.name,
         experiences=(experience,),
         num_classes=total,
         class_names=tuple(f"thing {label}" for label in range(total)),

@@ -123,7 +123,7 @@ class ContextLearner(FeatureMethod):
         config = self.config
         self.names = experience.class_names
         self.ctx.grow(len(self.names))
-        masked = config.mask == "current" and self.context.family != "domain-il"
+        masked = config.mask == "current" and not self.context.family.domains
         self.competing = tuple(experience.classes) if masked else tuple(range(len(self.names)))
         self._step = 0
         self._steps_per_epoch = max(1, math.ceil(len(experience.train) / config.batch_size))

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark import families
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Scenario, Transform
 from benchmark.backbones.heads import ClassHead
 from benchmark.backbones.prompted_vit import check_promptable, cls_feature, freeze
@@ -311,7 +312,8 @@ def needs_target(scenario: Scenario) -> str | None:
 
 def needs_two_domains(scenario: Scenario) -> str | None:
     """`supports` of methods that align source and target or, where a domain is held out, source domains."""
-    if scenario.family == "dg":
+    family = families.get(scenario.family)
+    if family.shift and not family.unlabelled:
         if any(len(part.source_domains) < 2 for part in scenario.experiences):
             return "it has one source domain and no target: there are no two domains to align"
         return None

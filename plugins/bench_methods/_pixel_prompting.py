@@ -173,7 +173,7 @@ class PixelPrompting(Method):
         """Prepares the classifier and makes the optimiser."""
         config = self.config
         self.meet(experience)
-        masked = config.mask == "current" and self.context.family != "domain-il"
+        masked = config.mask == "current" and not self.context.family.domains
         self._allowed = experience.classes if masked else None
         self._step = 0
         self._steps_per_epoch = max(1, math.ceil(len(experience.train) / config.batch_size))

@@ -148,7 +148,7 @@ class QueryLearner(Method):
         config = self.config
         if config.eval_logits == "seen":
             self.head.grow(experience.seen)
-        masked = config.train_mask == "current" and self.context.family != "domain-il"
+        masked = config.train_mask == "current" and not self.context.family.domains
         self._allowed = experience.classes if masked else None
         if config.prompts == "on":
             self.prepare_prompts(experience)

@@ -66,7 +66,7 @@ class AvalancheLwf(AvalancheMethod):
     def begin_experience(self, experience: ExperienceView) -> None:
         """Adds rows for new classes; remembers which ones compete."""
         super().begin_experience(experience)
-        masked = self.config.mask == "current" and self.context.family != "domain-il"
+        masked = self.config.mask == "current" and not self.context.family.domains
         self._allowed = experience.classes if masked else None
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

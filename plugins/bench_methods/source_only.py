@@ -21,14 +21,14 @@ epoch on the target). Not yet reproduced here on the paper track.
 from __future__ import annotations
 
 from bench_methods._domain_adaptation import DOMAINBED, DOMAINBED_ADAM, TLL, TLL_VIT, Adaptation, PlainConfig
-from benchmark import hookimpl
+from benchmark import families, hookimpl
 from benchmark.api import Scenario
 from benchmark.specs import MethodSpec
 
 
 def supports(scenario: Scenario) -> str | None:
     """Where training and test domains differ."""
-    if scenario.family in ("uda", "dg"):
+    if families.get(scenario.family).shift:
         return None
     return "it is tested on the domains that it is trained on, so there is no source apart from a target; use finetune"
 

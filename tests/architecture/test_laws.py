@@ -128,3 +128,64 @@ def test_the_graph_sees_every_kind_of_import(tmp_path: Path) -> None:
     every = set(imports(file, "benchmark.new", known))
     assert {"benchmark.run.plan", "benchmark.run.engine", "benchmark.records.store", "torch"} <= every
     assert "benchmark.run.engine" not in set(imports(file, "benchmark.new", known, annotations=False))
+
+
+PLUGINS = ROOT / "plugins" / "bench_methods"
+
+
+def compared(tree: ast.AST, names: set[str]) -> list[int]:
+    """Lines that compare with one of some names, look one up in a table, or ask for the end of one."""
+
+    def holds(node: ast.AST | None) -> bool:
+        if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+            return any(map(holds, node.elts))
+        return isinstance(node, ast.Constant) and node.value in names
+
+    found = []
+    for node in ast.walk(tree):
+        asked: list[ast.AST | None] = []
+        if isinstance(node, ast.Compare):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            asked = [node.value]
+        elif isinstance(node, ast.Dict):
+            asked = [*node.keys]
+        elif isinstance(node, ast.Subscript):
+            asked = [node.slice]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            ends = node.func.attr in ("startswith", "endswith") and any(
+                isinstance(part, ast.Constant) and str(part.value).strip("-") == "il" for part in node.args
+            )
+            asked = [*node.args, *node.keywords] if node.func.attr == "get" else []
+            if ends:
+                found.append(node.lineno)
+        if any(map(holds, asked)):
+            found.append(node.lineno)  # type: ignore[attr-defined]
+    return found
+
+
+def test_a_family_is_compared_by_name_in_its_file_only() -> None:
+    """9. Whatever depends on the family is a field of its record (`benchmark.families`)."""
+    from benchmark.families import FAMILIES
+
+    for path in [*sorted(CORE.rglob("*.py")), *sorted(PLUGINS.glob("*.py"))]:
+        if path == CORE / "families.py":
+            continue
+        # Recipes may be called like a family.
+        names = set(FAMILIES) - ({"few-shot"} if path.is_relative_to(PLUGINS) else set())
+        assert not compared(ast.parse(path.read_text(encoding="utf-8")), names), path
+
+
+def test_the_law_of_families_sees_every_comparison() -> None:
+    for text in (
+        "a.family == 'uda'",
+        "'uda' != a",
+        "a in ('dg', 'uda')",
+        "{'uda': 1}[a]",
+        "table['uda']",
+        "table.get('uda')",
+        "a.endswith('-il')",
+        "match a:\n    case 'uda':\n        pass",
+    ):
+        assert compared(ast.parse(text), {"uda", "dg"}), text
+    assert not compared(ast.parse("Scenario(family='uda')"), {"uda"})

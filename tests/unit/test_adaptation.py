@@ -17,6 +17,7 @@ from benchmark import records
 from benchmark.api import Batch, Context, Experience, ExperienceView, ImageSet, LoopMethod, Scenario
 from benchmark.cli import main, summary
 from benchmark.errors import PluginError, UndeclaredUse, UsageError
+from benchmark.families import FAMILIES
 from benchmark.metrics import transfer_metrics
 from benchmark.records import predictions
 from benchmark.run import engine, streams
@@ -362,11 +363,11 @@ def test_methods_without_a_vocabulary_are_refused() -> None:
 
 
 def test_transfer_metrics() -> None:
-    assert transfer_metrics("uda", 0.5, {"source": 0.75}) == {"target_acc": 0.5, "source_acc": 0.75}
-    assert math.isnan(transfer_metrics("dg", 0.5, {})["source_acc"])
-    assert transfer_metrics("base-to-new", 0.82, {"new": 0.6})["harmonic_mean"] == pytest.approx(0.6929577)
-    assert transfer_metrics("cross-dataset", 0.9, {"a": 0.5, "b": 0.7})["transfer_acc"] == pytest.approx(0.6)
-    assert transfer_metrics("few-shot", 0.9, {}) == {}
+    assert transfer_metrics(FAMILIES["uda"], 0.5, {"source": 0.75}) == {"target_acc": 0.5, "source_acc": 0.75}
+    assert math.isnan(transfer_metrics(FAMILIES["dg"], 0.5, {})["source_acc"])
+    assert transfer_metrics(FAMILIES["base-to-new"], 0.82, {"new": 0.6})["harmonic_mean"] == pytest.approx(0.6929577)
+    assert transfer_metrics(FAMILIES["cross-dataset"], 0.9, {"a": 0.5, "b": 0.7})["transfer_acc"] == pytest.approx(0.6)
+    assert transfer_metrics(FAMILIES["few-shot"], 0.9, {}) == {}
 
 
 # --- upper bounds and selection -----------------------------------------------------------------
@@ -567,5 +568,5 @@ def test_a_joint_run_knows_the_domains() -> None:
 def test_context_is_built_for_toys() -> None:
     context = prepare_toy(uses=frozenset({"boundaries", "num_classes"}), family="uda").context
     assert isinstance(context, Context)
-    assert (context.family, context.num_classes) == ("uda", 2)
+    assert (context.family.name, context.num_classes) == ("uda", 2)
     assert toys.TOY_SCENARIO.family == "class-il"

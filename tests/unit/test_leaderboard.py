@@ -341,7 +341,7 @@ class TestMetricsCommand:
 
         import numpy as np
 
-        from benchmark import metrics
+        from benchmark import families, metrics
         from benchmark.records import predictions
 
         parts = []
@@ -372,7 +372,9 @@ class TestMetricsCommand:
         predictions.write(path.with_suffix(".parquet"), joined)
         matrix, counts = metrics.accuracy_matrix(joined)
         record["accuracy"] = metrics.null(matrix)
-        record["metrics"] = metrics.continual_metrics(matrix, counts, family="class-il", predictions=joined)
+        record["metrics"] = metrics.continual_metrics(
+            matrix, counts, family=families.get("class-il"), predictions=joined
+        )
         record["predictions"]["sha256"] = hashlib.sha256(path.with_suffix(".parquet").read_bytes()).hexdigest()
         records.write(path, record)
         return path

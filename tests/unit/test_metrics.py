@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from benchmark import metrics
+from benchmark.families import FAMILIES
 from benchmark.metrics import single as prediction_metrics
 from benchmark.records import predictions
 
+CLASS_IL, DOMAIN_IL = FAMILIES["class-il"], FAMILIES["domain-il"]
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics"
 VECTORS = json.loads((GOLDEN / "vectors.json").read_text())
 R, N = np.array(VECTORS["R"]), VECTORS["n"]
@@ -66,12 +68,12 @@ def table(experience: int, sets: np.ndarray, labels: np.ndarray, guesses: np.nda
     ],
 )
 def test_vectors(name: str) -> None:
-    found = metrics.continual_metrics(R, N, family="domain-il", baseline=VECTORS["b"])
+    found = metrics.continual_metrics(R, N, family=DOMAIN_IL, baseline=VECTORS["b"])
     assert found[name] == near(VECTORS[name])
 
 
 def test_vectors_under_other_names() -> None:
-    found = metrics.continual_metrics(R, N, family="domain-il", baseline=VECTORS["b"])
+    found = metrics.continual_metrics(R, N, family=DOMAIN_IL, baseline=VECTORS["b"])
     assert found["forgetting_curve"] == near(VECTORS["forgetting"])
     assert found["forgetting"] == near(VECTORS["forgetting"][-1])
     assert found["min_acc"] == near(VECTORS["min_acc_last"])
@@ -85,7 +87,7 @@ def test_vectors_under_other_names() -> None:
 
 def test_a_single_experience_has_no_past() -> None:
     vector = VECTORS["single_experience_T1"]
-    found = metrics.continual_metrics(vector["R"], [10], family="domain-il", baseline=[0.1])
+    found = metrics.continual_metrics(vector["R"], [10], family=DOMAIN_IL, baseline=[0.1])
     for name in ("final_avg_acc", "forgetting", "bwt", "fwt"):
         assert found[name] == vector[name]
     assert found["avg_incremental_acc"] == 0.5
@@ -93,7 +95,7 @@ def test_a_single_experience_has_no_past() -> None:
 
 def test_identity_matrix() -> None:
     vector = VECTORS["identity_T2"]
-    found = metrics.continual_metrics(vector["R"], vector["n"], family="class-il")
+    found = metrics.continual_metrics(vector["R"], vector["n"], family=CLASS_IL)
     for name in ("final_avg_acc", "avg_incremental_acc", "bwt", "learning_acc"):
         assert found[name] == near(vector[name])
     assert found["forgetting_curve"] == vector["forgetting"]
@@ -101,8 +103,8 @@ def test_identity_matrix() -> None:
 
 def test_class_il_leaves_cells_above_the_diagonal_empty() -> None:
     rows = [[0.8, None, None], [0.9, 0.6, None], [0.7, 0.75, 0.85]]
-    found = metrics.continual_metrics(rows, N, family="class-il", baseline=VECTORS["b"])
-    full = metrics.continual_metrics(R, N, family="class-il")
+    found = metrics.continual_metrics(rows, N, family=CLASS_IL, baseline=VECTORS["b"])
+    full = metrics.continual_metrics(R, N, family=CLASS_IL)
     assert found == full
     assert found["fwt"] is None
     assert "fwt_upper" not in found
@@ -111,7 +113,7 @@ def test_class_il_leaves_cells_above_the_diagonal_empty() -> None:
 
 def test_a_missing_cell_makes_undefined_not_skipped() -> None:
     rows = [[0.8, None, None], [0.9, 0.6, None], [None, 0.75, 0.85]]
-    found = metrics.continual_metrics(rows, N, family="class-il")
+    found = metrics.continual_metrics(rows, N, family=CLASS_IL)
     assert found["avg_acc"] == near([0.8, 0.75, None])
     for name in ("final_avg_acc", "final_acc", "avg_incremental_acc", "forgetting", "bwt", "min_acc"):
         assert found[name] is None
@@ -119,7 +121,7 @@ def test_a_missing_cell_makes_undefined_not_skipped() -> None:
 
 
 def test_a_joint_run_has_one_row_and_no_time() -> None:
-    found = metrics.continual_metrics([[0.5, 0.6, 0.9]], [1, 2, 3], family="class-il")
+    found = metrics.continual_metrics([[0.5, 0.6, 0.9]], [1, 2, 3], family=CLASS_IL)
     assert found["final_avg_acc"] == near(2 / 3)
     assert found["final_acc"] == near((0.5 + 1.2 + 2.7) / 6)
     timed = (
@@ -139,7 +141,7 @@ def test_a_joint_run_has_one_row_and_no_time() -> None:
 
 
 def test_one_joint_test_set_has_a_curve_but_no_forgetting() -> None:
-    found = metrics.continual_metrics([[0.2], [0.4], [0.6]], [100], family="domain-il")
+    found = metrics.continual_metrics([[0.2], [0.4], [0.6]], [100], family=DOMAIN_IL)
     assert found["avg_acc"] == near([0.2, 0.4, 0.6])
     assert found["avg_incremental_acc"] == near(0.4)
     assert found["forgetting"] is None
@@ -163,7 +165,7 @@ def test_bad_matrices_are_refused(rows: list[object], words: str) -> None:
 
 def test_counts_must_fit() -> None:
     with pytest.raises(ValueError, match="one count per test set"):
-        metrics.continual_metrics(R, [1, 2], family="class-il")
+        metrics.continual_metrics(R, [1, 2], family=CLASS_IL)
     with pytest.raises(ValueError, match="intransigence"):
         metrics.intransigence(np.ones((1, 3)), [1, 1, 1])
 
@@ -255,7 +257,7 @@ MATRICES = st.integers(1, 6).flatmap(
 
 @given(MATRICES)
 def test_ranges_and_identities(matrix: np.ndarray) -> None:
-    found = metrics.continual_metrics(matrix, [7] * len(matrix), family="domain-il", baseline=[0.1] * len(matrix))
+    found = metrics.continual_metrics(matrix, [7] * len(matrix), family=DOMAIN_IL, baseline=[0.1] * len(matrix))
     for name in ("avg_acc", "seen_acc", "domain_acc"):
         assert all(-1e-12 <= value <= 1 + 1e-12 for value in found[name])
     assert found["seen_acc"] == near(found["avg_acc"])
@@ -393,7 +395,7 @@ def test_predictions_add_their_metrics() -> None:
     last = table(1, sets, labels, np.array([0, 1, 2, 2]))
     both = predictions.concat([first, last])
     matrix, counts = metrics.accuracy_matrix(both)
-    found = metrics.continual_metrics(matrix, counts, family="class-il", predictions=both)
+    found = metrics.continual_metrics(matrix, counts, family=CLASS_IL, predictions=both)
     assert found["mean_class_acc"] == 0.75
     assert found["ece"] == near(0.25)  # confidence 0.5 everywhere, 3 of 4 right
     assert found["ece_samples"] == 4
@@ -410,6 +412,6 @@ def test_predictions_add_their_metrics() -> None:
             logits=np.log(np.full((4, 3), 1 / 3)),
         ),
     )
-    found = metrics.continual_metrics([[1, None], [1, 1]], [2, 2], family="class-il", predictions=with_logits)
+    found = metrics.continual_metrics([[1, None], [1, 1]], [2, 2], family=CLASS_IL, predictions=with_logits)
     assert found["nll"] is None  # label 3 is outside the three logits
     assert found["brier"] == near((3 * 2 / 3 + (1 / 3 + 1)) / 4)

@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from benchmark.hookspecs import hookimpl
-from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
+from benchmark.specs import BackboneSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
+from benchmark.tracks import Track
 
 if TYPE_CHECKING:
     from benchmark.api import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BackboneSpec",
     "Batch",
     "Context",
     "Experience",
@@ -44,11 +46,13 @@ __all__ = [
     "Method",
     "MethodConfig",
     "MethodSpec",
+    "PlotSpec",
     "Samples",
     "Scenario",
     "ScenarioRequest",
     "ScenarioSpec",
     "TestSet",
+    "Track",
     "__version__",
     "hookimpl",
 ]

@@ -51,9 +51,7 @@ class Guard:
             if type(error).__name__ == "OutOfMemoryError":  # torch's, which is no MemoryError
                 raise
             who = self._who if isinstance(self._who, str) else self._who(error)
-            raise PluginError(
-                f"{who}: `{what}` failed: {type(error).__name__}: {str(error)[:_SHOWN]}", hint=self._hint
-            ) from error
+            raise PluginError(f"{who}: `{what}` failed: {said(error)}", hint=self._hint) from error
         finally:
             if os.getpid() != process:
                 os._exit(EXIT_PLUGIN)
@@ -67,6 +65,15 @@ class Guard:
             hint: What it should have been.
         """
         return PluginError(f"{self._who}: `{what}` returned {described(found)}", hint=hint)
+
+
+def said(error: BaseException) -> str:
+    """Type and message of a foreign exception; its ``__str__`` is foreign code too."""
+    try:
+        text = str(error)[:_SHOWN]
+    except Exception as second:
+        text = f"(its message cannot be read: {type(second).__name__})"
+    return f"{type(error).__name__}: {text}"
 
 
 def described(value: object) -> str:

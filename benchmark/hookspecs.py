@@ -13,7 +13,8 @@ import pluggy
 
 if TYPE_CHECKING:
     from benchmark.events import EpochEnded, ExperienceEnded, ExperienceStarted, RunFailed, RunFinished, RunStarted
-    from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
+    from benchmark.specs import BackboneSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
+    from benchmark.tracks import Track
 
 hookspec = pluggy.HookspecMarker("bench")
 hookimpl = pluggy.HookimplMarker("bench")
@@ -59,6 +60,50 @@ def bench_register_exporters() -> list[ExporterSpec]:  # type: ignore[empty-body
             return [ExporterSpec(name="rst", export=to_rst, summary="reStructuredText")]
 
     .. versionadded:: 0.1
+    """
+
+
+@hookspec
+def bench_register_backbones() -> list[BackboneSpec]:  # type: ignore[empty-body]
+    """Returns the pretrained models of this plugin (entry-point group ``bench.backbones``).
+
+    A record is one model, or a library whose models are called ``name:TAG``.
+
+    Example::
+
+        @hookimpl
+        def bench_register_backbones() -> list[BackboneSpec]:
+            return [BackboneSpec(name="my-vit", load=load, summary="a ViT trained on butterflies")]
+
+    .. versionadded:: 0.2
+    """
+
+
+@hookspec
+def bench_register_tracks() -> list[Track]:  # type: ignore[empty-body]
+    """Returns the tracks of this plugin (entry-point group ``bench.tracks``).
+
+    Example::
+
+        @hookimpl
+        def bench_register_tracks() -> list[Track]:
+            return [Track(name="field", backbone="my-vit", summary="photographs from camera traps")]
+
+    .. versionadded:: 0.2
+    """
+
+
+@hookspec
+def bench_register_plots() -> list[PlotSpec]:  # type: ignore[empty-body]
+    """Returns the figures of this plugin (entry-point group ``bench.plots``).
+
+    Example::
+
+        @hookimpl
+        def bench_register_plots() -> list[PlotSpec]:
+            return [PlotSpec(name="losses", draw=draw, summary="training losses of each experience")]
+
+    .. versionadded:: 0.2
     """
 
 

@@ -1,9 +1,9 @@
 """Finds plugins from package metadata and imports only the one that is asked for.
 
-Names come from the entry-point groups ``bench.methods``, ``bench.scenarios`` and
-``bench.exporters`` without importing anything; ``-p FILE.py`` adds an unpackaged plugin. A plugin
-that cannot be imported, a name claimed twice or a wrong record is a `PluginError` that names the
-distribution, and never breaks the other plugins.
+Names come from one entry-point group per kind (``bench.methods``, ``bench.backbones``, ...) without
+importing anything; ``-p FILE.py`` adds an unpackaged plugin. A plugin that cannot be imported, a name
+claimed twice or a wrong record is a `PluginError` that names the distribution, and never breaks the
+other plugins.
 
 Environment: ``BENCH_DISABLE_PLUGINS=a,b`` hides entry points by name; ``BENCH_TRACE_PLUGINS=1``
 prints every hook call to stderr.
@@ -17,9 +17,11 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,16 +29,27 @@ from typing import Literal, cast
 
 import pluggy
 
-from benchmark import hookspecs
+from benchmark import hookspecs, spec_rules
 from benchmark.errors import PluginError, UsageError, did_you_mean
+from benchmark.families import FAMILIES
 from benchmark.files import switched_on
-from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
+from benchmark.guard import said
+from benchmark.specs import BackboneSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
+from benchmark.tracks import Track
 
-Kind = Literal["methods", "scenarios", "exporters"]
-Spec = MethodSpec | ScenarioSpec | ExporterSpec
-KINDS: tuple[Kind, ...] = ("methods", "scenarios", "exporters")
-_TYPES: dict[Kind, type] = {"methods": MethodSpec, "scenarios": ScenarioSpec, "exporters": ExporterSpec}
+Kind = Literal["methods", "scenarios", "exporters", "backbones", "tracks", "plots"]
+Spec = MethodSpec | ScenarioSpec | ExporterSpec | BackboneSpec | Track | PlotSpec
+_TYPES: dict[Kind, type] = {
+    "methods": MethodSpec,
+    "scenarios": ScenarioSpec,
+    "exporters": ExporterSpec,
+    "backbones": BackboneSpec,
+    "tracks": Track,
+    "plots": PlotSpec,
+}
+KINDS: tuple[Kind, ...] = tuple(_TYPES)
 LIFE_CYCLE_GROUP = "bench"
+HOOKS_HINT = "docs/hooks.md has every hook with its arguments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +103,19 @@ def _entry_points() -> importlib.metadata.EntryPoints:
     )
 
 
-def entries(kind: Kind) -> dict[str, list[Entry]]:
+def entries(kind: Kind, *, hidden: bool = False) -> dict[str, list[Entry]]:
     """All plugins of a kind by name, without importing any.
 
     A name has several entries when several distributions claim it; `load` refuses such a name.
+
+    Args:
+        kind: Kind of plugin.
+        hidden: Whether those that ``BENCH_DISABLE_PLUGINS`` hides are there too.
     """
     found: dict[str, list[Entry]] = {}
-    hidden = _disabled()
+    disabled = set() if hidden else _disabled()
     for point in _entry_points().select(group=f"bench.{kind}"):
-        if point.name in hidden:
+        if point.name in disabled:
             continue
         entry = Entry(point.name, point.value, _distribution(point))
         # The same distribution can be visible twice (editable install in the current folder).
@@ -106,14 +123,20 @@ def entries(kind: Kind) -> dict[str, list[Entry]]:
             found[point.name].append(entry)
     for module in _files:
         for spec in _call(kind, module, f"file {module.__file__}"):
-            entry = Entry(spec.name, module.__name__, f"file {module.__file__}")
-            found.setdefault(spec.name, []).append(entry)
+            claims = found.setdefault(spec.name, [])
+            if all(claim.module != module.__name__ for claim in claims):  # given by -p and installed
+                claims.append(Entry(spec.name, module.__name__, f"file {module.__file__}"))
     return dict(sorted(found.items()))
 
 
 def names(kind: Kind) -> list[str]:
     """Sorted names of all plugins of a kind."""
     return list(entries(kind))
+
+
+def singular(kind: Kind) -> str:
+    """What one plugin of a kind is called."""
+    return kind[:-1]
 
 
 def load_method(name: str) -> Loaded:
@@ -131,6 +154,21 @@ def load_exporter(name: str) -> ExporterSpec:
     return cast("ExporterSpec", load("exporters", name).spec)
 
 
+def load_backbone(name: str) -> Loaded:
+    """Imports one backbone, or library of backbones. See `load`."""
+    return load("backbones", name)
+
+
+def load_track(name: str) -> Track:
+    """Imports one track. See `load`."""
+    return cast("Track", load("tracks", name).spec)
+
+
+def load_plot(name: str) -> PlotSpec:
+    """Imports one kind of figure. See `load`."""
+    return cast("PlotSpec", load("plots", name).spec)
+
+
 def load(kind: Kind, name: str) -> Loaded:
     """Imports the plugin that claims ``name`` and returns its checked spec.
 
@@ -139,23 +177,25 @@ def load(kind: Kind, name: str) -> Loaded:
         PluginError: The name is claimed twice, or the plugin is broken.
     """
     known = entries(kind)
+    one = singular(kind)
     if name not in known:
-        raise did_you_mean(kind[:-1], name, known, more=f"bench list {kind}")
+        raise did_you_mean(one, name, known, more=f"bench list {kind}")
     claims = known[name]
     if len(claims) > 1:
         who = " and ".join(f"`{entry.distribution}` ({entry.module})" for entry in claims)
         raise PluginError(
-            f"{kind[:-1]} `{name}` is claimed by {who}",
+            f"{one} `{name}` is claimed by {who}",
             hint="uninstall one of them, or rename its entry point",
         )
     entry = claims[0]
-    module = _import(kind[:-1], entry)
-    specs = [spec for spec in _call(kind, module, entry.distribution) if _answers(spec, name)]
+    module = _import(one, entry)
+    registered = _call(kind, module, entry.distribution)
+    specs = [spec for spec in registered if _answers(spec, name)]
     if len(specs) != 1:
-        listed = ", ".join(f"`{spec.name}`" for spec in _call(kind, module, entry.distribution)) or "nothing"
+        listed = ", ".join(f"`{spec.name}`" for spec in registered) or "nothing"
         raise PluginError(
-            f"{kind[:-1]} `{name}` of `{entry.distribution}`: {entry.module} registers {listed}",
-            hint=f"its spec must be named like the entry point: `{name}`",
+            f"{one} `{name}` of `{entry.distribution}`: {entry.module} registers {listed}",
+            hint=f"exactly one of its records must be named like the entry point: `{name}`",
         )
     return Loaded(specs[0], entry, _code_hash(module))
 
@@ -168,57 +208,80 @@ def _import(what: str, entry: Entry) -> ModuleType:
     for module in _files:
         if module.__name__ == entry.module:
             return module
-    try:
+    with _blaming(
+        f"{what} `{entry.name}` of `{entry.distribution}` cannot be imported: {entry.module}",
+        hint=f"the other plugins work; fix or uninstall `{entry.distribution.split(' ')[0]}`, "
+        f"or hide it with BENCH_DISABLE_PLUGINS={entry.name}",
+    ):
         return importlib.import_module(entry.module)
+
+
+@contextmanager
+def _blaming(what: str, *, hint: str | None = None) -> Iterator[None]:
+    """Whatever a plugin raises, `SystemExit` included, becomes an error that names it; Ctrl-C stays itself.
+
+    Raises:
+        PluginError: With ``what`` and what the plugin said.
+    """
+    try:
+        yield
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise PluginError(
-            f"{what} `{entry.name}` of `{entry.distribution}` cannot be imported: "
-            f"{entry.module}: {type(error).__name__}: {error}",
-            hint=f"the other plugins work; fix or uninstall `{entry.distribution.split(' ')[0]}`, "
-            f"or hide it with BENCH_DISABLE_PLUGINS={entry.name}",
-        ) from error
+        words = str(error) if isinstance(error, spec_rules.Wrong) else said(error)
+        raise PluginError(f"{what}: {words}", hint=hint) from error
 
 
 def _call(kind: Kind, module: ModuleType, distribution: str) -> list[Spec]:
     """Calls the registration hook of one module and checks what it returns."""
     manager = _checked_manager(module, distribution)
-    hook = getattr(manager.hook, f"bench_register_{kind}")
-    try:
-        results = hook()
-    except Exception as error:
-        raise PluginError(
-            f"{module.__name__} of `{distribution}`: bench_register_{kind} failed: {type(error).__name__}: {error}"
-        ) from error
+    hook = f"bench_register_{kind}"
+    what = f"{module.__name__} of `{distribution}`: {hook}"
+    with _blaming(f"{what} failed"):
+        results = [
+            tuple(result) if isinstance(result, (list, tuple)) else result for result in getattr(manager.hook, hook)()
+        ]
+    record = _TYPES[kind]
     specs: list[Spec] = []
     for result in results:
-        if not isinstance(result, (list, tuple)):
-            raise PluginError(
-                f"{module.__name__} of `{distribution}`: bench_register_{kind} returned {type(result).__name__}",
-                hint=f"return a list of {_TYPES[kind].__name__}",
-            )
+        if not isinstance(result, tuple):
+            raise PluginError(f"{what} returned {type(result).__name__}", hint=f"return a list of {record.__name__}")
         for spec in result:
-            if not isinstance(spec, _TYPES[kind]):
+            if type(spec) is not record:
                 raise PluginError(
-                    f"{module.__name__} of `{distribution}`: bench_register_{kind} returned a "
-                    f"{type(spec).__name__} in its list",
-                    hint=f"return {_TYPES[kind].__name__} records from benchmark.specs",
+                    f"{what} returned a {type(spec).__name__} in its list",
+                    hint=f"return {record.__name__} records from {record.__module__}",
                 )
+            with _blaming(f"{what}: {getattr(spec, 'name', '')!r:.100}", hint=f"correct this {record.__name__}"):
+                spec_rules.check(spec, _known)
             specs.append(cast("Spec", spec))
     return sorted(specs, key=lambda spec: spec.name)
 
 
+def _known(kind: str) -> Collection[str]:
+    """Names that a record may refer to; hiding a plugin does not make those that name it wrong."""
+    if kind == "families":
+        return FAMILIES
+    if kind == "presets":
+        from benchmark.inputs.images import PRESETS
+
+        return PRESETS
+    return entries(cast("Kind", kind), hidden=True)
+
+
 def _checked_manager(module: ModuleType, distribution: str) -> pluggy.PluginManager:
-    """A manager of one module; a misspelt hook is an error."""
-    manager = _manager([module])
+    """A manager of one module; a misspelt hook, or an argument that a hook does not have, is an error."""
+    what = f"{module.__name__} of `{distribution}`"
     try:
+        with _blaming(f"{what} cannot be registered"):
+            manager = _manager([module])
         manager.check_pending()
+    except PluginError as error:
+        if not isinstance(error.__cause__, pluggy.PluginValidationError):
+            raise
+        raise PluginError(f"{what}: {' '.join(str(error.__cause__).split())}", hint=HOOKS_HINT) from error.__cause__
     except pluggy.PluginValidationError as error:
-        raise PluginError(
-            f"{module.__name__} of `{distribution}` implements an unknown hook: {error}",
-            hint="see docs/hooks.md for the hooks that exist",
-        ) from error
+        raise PluginError(f"{what} implements an unknown hook: {error}", hint=HOOKS_HINT) from error
     return manager
 
 
@@ -260,33 +323,68 @@ def life_cycle(report: Callable[[Entry, PluginError], None] | None = None) -> pl
             modules.append(module)
     for module in _files:
         _checked_manager(module, f"file {module.__file__}")
-    return _manager([*modules, *_files])
+    return _manager([*modules, *(module for module in _files if module not in modules)])
 
 
 def add_file(path: Path) -> None:
     """Loads an unpackaged plugin (``-p FILE.py``); its specs join the registry.
 
+    The file of an installed plugin is that plugin: it is loaded once, under its own name.
+
     Raises:
         UsageError: The file does not exist.
         PluginError: It cannot be imported.
     """
-    path = path.resolve()
-    if not path.is_file():
+    given = path
+    try:
+        path = path.resolve()
+        there = path.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
+        raise UsageError(f"-p {given}: {error}", hint="give the path of a Python file with hooks") from error
+    if not there:
         raise UsageError(f"-p {path}: no such file", hint="give the path of a Python file with hooks")
+    if path.suffix != ".py":
+        raise UsageError(f"-p {path}: not a Python file", hint="its name must end in .py")
     if any(module.__file__ == str(path) for module in _files):
         return
+    with _blaming(f"-p {path} cannot be imported"):
+        module = _installed_as(path) or _from_file(path)
+    if module not in _files:
+        _files.append(module)
+
+
+def _installed_as(path: Path) -> ModuleType | None:
+    """The module of an entry point whose source is this file, imported; None where there is none."""
+    stem = path.parent.name if path.stem == "__init__" else path.stem
+    for name in sorted({point.module for point in _entry_points() if point.module.rpartition(".")[2] == stem}):
+        try:
+            spec = importlib.util.find_spec(name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # its package cannot be imported: nothing that works is this file
+            continue
+        if spec is not None and spec.origin is not None and Path(spec.origin).resolve() == path:
+            return importlib.import_module(name)
+    return None
+
+
+def _from_file(path: Path) -> ModuleType:
+    """Imports a file under a name of its own."""
     name = f"bench_file_{path.stem}"
+    taken = {module.__name__ for module in _files}
+    if name in taken:  # the same file name in another folder
+        name = next(other for number in itertools.count(2) if (other := f"{name}_{number}") not in taken)
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"-p {path}: not a Python file", hint="its name must end in .py")
+    assert spec is not None  # of a file that ends in .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException:
         del sys.modules[name]
-        raise PluginError(f"-p {path} cannot be imported: {type(error).__name__}: {error}") from error
-    _files.append(module)
+        raise
+    return module
 
 
 def _code_hash(module: ModuleType) -> str:

@@ -5,17 +5,30 @@ Nothing here imports torch: the command line reads specs to print help.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from benchmark.errors import PluginError
 from benchmark.families import FAMILIES, Family
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from benchmark.api import Context, Method, Scenario
+    from benchmark.backbones.backbone import Backbone
     from benchmark.tables import Table
 
-__all__ = ["FAMILIES", "USES", "ExporterSpec", "Family", "MethodSpec", "ScenarioSpec"]
+__all__ = [
+    "FAMILIES",
+    "USES",
+    "BackboneSpec",
+    "ExporterSpec",
+    "Family",
+    "MethodSpec",
+    "PlotSpec",
+    "ScenarioSpec",
+]
 
 # What a method may declare that it uses. The engine withholds the rest (`benchmark.api`), the
 # record keeps the list, and the leaderboard prints it as a footnote.
@@ -87,8 +100,25 @@ class MethodSpec:
     published: str = ""
 
     def uses_of(self, config: object) -> frozenset[str]:
-        """What the method uses under this configuration."""
-        return self.uses(config) if callable(self.uses) else self.uses
+        """What the method uses under this configuration.
+
+        Raises:
+            PluginError: Its function raises, or returns something else than words of `USES`.
+        """
+        if not callable(self.uses):
+            return self.uses
+        try:
+            found = self.uses(config)
+        except Exception as error:
+            raise PluginError(
+                f"method `{self.name}`: `uses` failed: {type(error).__name__}: {error}",
+                hint="it is called with the method's options alone",
+            ) from error
+        if not isinstance(found, frozenset) or not found <= USES.keys():
+            raise PluginError(
+                f"method `{self.name}`: `uses` returned {found!r}", hint=f"return a frozenset of {', '.join(USES)}"
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,3 +173,43 @@ class ExporterSpec:
     export: Callable[[list[Table]], str]
     summary: str
     suffix: str = ".txt"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackboneSpec:
+    """A pretrained model, or a library of them.
+
+    Attributes:
+        name: Name on the command line; equal to the entry point's.
+        load: ``load(name, weights=..., offline=..., image_size=...) -> Backbone``. ``name`` is the full name that was
+            asked for, ``weights`` a local file or None, ``offline`` forbids the network, ``image_size`` is the side of
+            the input in pixels or None for the model's own. It leaves random state as found.
+        summary: One line for ``bench info``.
+        tag: What follows the name of a library, e.g. ``MODEL.TAG`` where models are called ``name:MODEL.TAG``.
+            Empty: one model, called by ``name`` alone.
+        describe: ``describe(name)``: what is known without loading anything, in milliseconds: ``sha256``,
+            ``description``, ``licence``, ``card`` (a text), whatever else helps. None: nothing is.
+    """
+
+    name: str
+    load: Callable[..., Backbone]
+    summary: str
+    tag: str = ""
+    describe: Callable[[str], Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlotSpec:
+    """One kind of figure, ``bench plot NAME``.
+
+    Attributes:
+        name: Name on the command line; equal to the entry point's.
+        draw: ``draw(records) -> matplotlib.figure.Figure``: a pure function of the records. It makes its figure by
+            ``Figure()``, not through ``pyplot``, which keeps state and looks for a display. It raises `ValueError` with
+            the reason where these records cannot be drawn.
+        summary: One line for ``bench info``.
+    """
+
+    name: str
+    draw: Callable[[Sequence[Mapping[str, Any]]], Figure]
+    summary: str

@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scenarios")]
 
 from bench_scenarios import glyph_world  # noqa: E402
-from benchmark.backbones import loading  # noqa: E402
+from benchmark import loading  # noqa: E402
+from benchmark.backbones.backbone import Backbone  # noqa: E402
 from benchmark.backbones.dual import DualEncoder, dual_of  # noqa: E402
 
 SCRIPTS = ("LATIN ", "GREEK ", "CYRILLIC ")
@@ -38,7 +39,7 @@ PLAIN, STYLED = "a drawing of {}.", "a # drawing of {}."
 
 
 @torch.inference_mode()
-def image_features(dual: DualEncoder, backbone: loading.Backbone, images: Tensor) -> Tensor:
+def image_features(dual: DualEncoder, backbone: Backbone, images: Tensor) -> Tensor:
     """Features of length one, `(N, d)`, of uint8 images `(N, 3, 32, 32)`."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (backbone.mean, backbone.std))
     parts = [dual.image_features((part / 255 - mean) / std) for part in torch.split(images, 200)]

@@ -488,7 +488,7 @@ def main() -> None:
     parser.add_argument("--raw-relations", action="store_true", help="train: relations without centring")
     parser.add_argument("--init", help="train: state file in WORK to continue from")
     parser.add_argument("--out", default="state.safetensors", help="state file in WORK to write (export: to read)")
-    parser.add_argument("--weights-dir", type=Path, default=Path("benchmark/backbones/weights"))
+    parser.add_argument("--weights-dir", type=Path, default=Path("plugins/bench_backbones/weights"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)

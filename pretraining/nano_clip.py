@@ -43,12 +43,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "scenarios"), str(ROOT / "pretraining")]
+sys.path[:0] = [str(ROOT / "plugins"), str(ROOT / "scenarios"), str(ROOT / "pretraining")]
 
 from nano_vit import Characters, learning_rate, optimiser_for, scaled  # noqa: E402
 
+from bench_backbones.bundled import WEIGHTS  # noqa: E402
 from bench_scenarios import glyph_world  # noqa: E402
-from benchmark.backbones import loading  # noqa: E402
+from benchmark import loading  # noqa: E402
 from benchmark.backbones.dual import DualEncoder, ViTTower  # noqa: E402
 from benchmark.backbones.prompted_vit import cls_feature  # noqa: E402
 from benchmark.backbones.text import TextTower, WordTokenizer  # noqa: E402
@@ -240,9 +241,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Train nano-clip on rendered characters and their names.")
     parser.add_argument("--work", type=Path, required=True, help="folder for what is made on the way")
-    parser.add_argument(
-        "--out", type=Path, default=loading.WEIGHTS, help="folder for the weights (default: %(default)s)"
-    )
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the weights (default: %(default)s)")
     parser.add_argument("--images", type=int, default=6, help="pictures per class and style (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=2500, help="steps of the text tower (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=256, help="captions per step (default: %(default)s)")
@@ -304,7 +303,7 @@ def main() -> None:
     with torch.no_grad():
         dual.logit_scale.fill_(best_scale(held_out.flatten(0, 2), texts, labels))
     say(f"scale of the logits: {before:.1f} in training, {dual.logit_scale.exp():.1f} for held-out classes")
-    description = json.loads((loading.WEIGHTS / "nano-vit.json").read_text(encoding="utf-8"))
+    description = json.loads((WEIGHTS / "nano-vit.json").read_text(encoding="utf-8"))
     save(dual, names, description, given.out)
     total = sum(value.numel() for value in dual.parameters())
     say(f"{total} parameters written, {time.process_time():.0f} s of one core")

@@ -1,4 +1,4 @@
-"""open_clip's side of `benchmark.backbones.loading`: configurations, tags, tokenizers, weight files.
+"""open_clip's side of `benchmark.backbones.sources`: configurations, tags, tokenizers, weight files.
 
 A plain CLIP (ViT with a class token, causal text transformer) is not run by open_clip: its weights go
 into timm's ViT and `benchmark.backbones.text.TextTower`, so that every method finds the same blocks.

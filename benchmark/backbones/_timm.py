@@ -1,4 +1,4 @@
-"""timm's side of `benchmark.backbones.loading`: architectures, tags, and the Hugging Face cache."""
+"""timm's side of `benchmark.backbones.sources`: architectures, tags, and the Hugging Face cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pretrained model is to the engine and to methods (loaded by `benchmark.backbones.loading`)."""
+"""What a pretrained model is to the engine and to methods (loaded by `benchmark.loading`)."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ from benchmark.files import switched_on, user_path
 
 COMMANDS: dict[str, str] = {
     "run": "train methods on scenarios and write records",
-    "list": "names of methods, scenarios, exporters and backbones",
-    "info": "what a method, a scenario or a backbone is, and where it comes from",
+    "list": "names of methods, scenarios, backbones and all other plugins",
+    "info": "what a plugin is, and where it comes from",
     "leaderboard": "turn records into tables",
     "metrics": "recompute the metrics of one run from its predictions",
     "check": "run the contract that every plugin must pass",

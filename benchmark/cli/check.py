@@ -6,12 +6,16 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from benchmark import registry
 from benchmark.cli import terminal
 from benchmark.errors import EXIT_FAILED, EXIT_OK, UsageError, did_you_mean
 from benchmark.files import user_path
+from benchmark.registry import Kind
 
 if TYPE_CHECKING:
     from benchmark.testing.checks import Result
+
+CHECKED: tuple[Kind, ...] = ("methods", "scenarios", "exporters")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             only = _only(args.only, list(checks.checks_of(subject)))
             results = []
             if not args.json:
-                terminal.show(f"{kind[:-1]} {name}")
+                terminal.show(f"{registry.singular(kind)} {name}")
             for result in checks.run_checks(subject, only):
                 results.append(result)
                 if not args.json:
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             failed = failed or any(result.result == "fail" for result in results)
             if args.json:
                 rows = [{key: getattr(result, key) for key in result.__slots__} for result in results]
-                shown.append({"name": name, "kind": kind[:-1], "checks": rows})
+                shown.append({"name": name, "kind": registry.singular(kind), "checks": rows})
             else:
                 _summary(results)
     if args.json:
@@ -63,12 +67,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _kinds(name: str) -> list[Any]:
     """The kinds in which a name is registered; a method and a scenario may share one."""
-    from benchmark import registry
-
     plain = name.partition("@")[0].partition("/")[0]
-    found = [kind for kind in registry.KINDS if plain in registry.names(kind)]
+    found = [kind for kind in CHECKED if plain in registry.names(kind)]
     if not found:
-        known = [known for kind in registry.KINDS for known in registry.names(kind)]
+        known = [known for kind in CHECKED for known in registry.names(kind)]
         raise did_you_mean("name", plain, known, more="bench list")
     return found
 

@@ -96,7 +96,9 @@ def _plugins() -> tuple[dict[str, Any], list[dict[str, str]]]:
                 registry.load(kind, name)
             except BenchError as error:
                 who = " and ".join(claim.distribution for claim in claims)
-                broken.append({"plugin": f"{kind[:-1]} {name}", "distribution": who, "problem": error.message})
+                broken.append(
+                    {"plugin": f"{registry.singular(kind)} {name}", "distribution": who, "problem": error.message}
+                )
 
     def report(entry: registry.Entry, error: PluginError) -> None:
         name = f"life-cycle plugin {entry.name}"
@@ -133,18 +135,18 @@ def _data(given: Path | None) -> dict[str, Any]:
 
 
 def _weights() -> dict[str, str]:
-    """Bundled weights against their SHA-256, and what the Hugging Face cache holds of timm."""
-    from benchmark.backbones import loading
+    """Weights that come with plugins against their SHA-256, and what the Hugging Face cache holds of timm."""
+    from benchmark import loading
 
     found: dict[str, str] = {}
-    for name in loading.bundled():
+    for name in loading.single():
         try:
-            loading.load(name)
+            loading.load(name, offline=True)
             found[name] = "found, SHA-256 as stated"
         except BenchError as error:
             found[name] = f"damaged: {error.message}"
     if not found:
-        found["bundled"] = "missing: no backbone is in the package"
+        found["bundled"] = "missing: no plugin brings a backbone"
     hub = Path(
         os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface")) / "hub"
     )

@@ -1,10 +1,11 @@
-"""``bench info NAME``: one method, scenario, exporter or backbone in full."""
+"""``bench info NAME``: one plugin in full."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from benchmark.cli import terminal
@@ -13,7 +14,7 @@ from benchmark.errors import UsageError, did_you_mean
 from benchmark.files import check_folder, user_path
 
 if TYPE_CHECKING:
-    from benchmark.registry import Loaded
+    from benchmark.registry import Kind, Loaded
 
 
 SHOWN_FIGURES = 20
@@ -21,7 +22,8 @@ SHOWN_FIGURES = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("name", help="method, scenario (with /VARIANT), exporter or backbone")
+    parser.add_argument("name", help="of any plugin: method, scenario (with /VARIANT), backbone, track, ...")
+    parser.add_argument("--kind", metavar="KIND", help="of the plugin, where several kinds have the name")
     parser.add_argument("--diff", metavar="A,B", help="the fields in which two recipes of a method differ")
     parser.add_argument("--show-images", type=user_path, metavar="FILE.png", help="draw a contact sheet of a scenario")
     parser.add_argument("--track", metavar="TRACK", help="apply this track's values")
@@ -37,25 +39,45 @@ def run(args: argparse.Namespace) -> int:
     from benchmark import registry
 
     download_of(args)  # both of its options are an error, whatever they are given for
-    name = args.name.split("@")[0].split("/")[0]
-    for kind in registry.KINDS:
-        if name in registry.names(kind):
-            break
-    else:
-        return _backbone(args)
+    kind, name = _find(args)
     if args.diff and kind != "methods":
         raise UsageError(f"--diff compares recipes, but `{name}` is one of the {kind}", hint="give a method")
     if args.show_images:
         check_folder(args.show_images.parent, "--show-images")
     if args.show_images and kind != "scenarios":
         raise UsageError(f"--show-images draws scenarios, but `{name}` is one of the {kind}", hint="give a scenario")
+    if kind == "backbones":
+        return _backbone(args)
     loaded = registry.load(kind, name)
     if kind == "methods":
         return _diff(args, loaded) if args.diff else _method(args, loaded)
     if kind == "scenarios":
         return _scenario(args, loaded)
-    _print(args, {"exporter": name, **_where(loaded), "summary": loaded.spec.summary})
+    shown = {
+        field.name: value
+        for field in dataclasses.fields(loaded.spec)
+        if field.name != "name" and not callable(value := getattr(loaded.spec, field.name))
+    }
+    _print(args, {registry.singular(kind): name, **_where(loaded), **shown})
     return 0
+
+
+def _find(args: argparse.Namespace) -> tuple[Kind, str]:
+    """The kind of plugin that is meant, and its name without variant, recipe or tag."""
+    from benchmark import registry
+
+    if args.kind is not None and args.kind not in registry.KINDS:
+        raise did_you_mean("kind", args.kind, registry.KINDS)
+    plain = re.split("[@/:]", args.name, maxsplit=1)[0]
+    kinds = [kind for kind in registry.KINDS if args.kind in (None, kind)]
+    found = [kind for kind in kinds if plain in registry.names(kind)]
+    if not found:
+        known = {name for kind in kinds for name in registry.names(kind)}
+        raise did_you_mean("name", args.name, known, more=f"bench list {args.kind or ''}".rstrip())
+    if len(found) > 1:
+        others = " or ".join(f"--kind {kind}" for kind in found[1:])
+        terminal.say(f"note: this is one of the {found[0]}; there is also {others}")
+    return found[0], plain
 
 
 def _where(loaded: Loaded) -> dict[str, Any]:
@@ -207,16 +229,21 @@ def _scenario(args: argparse.Namespace, loaded: Loaded) -> int:
 
 
 def _backbone(args: argparse.Namespace) -> int:
-    from benchmark import registry
-    from benchmark.backbones import loading
+    from typing import cast
 
-    if args.name not in loading.bundled() and not args.name.startswith((loading.TIMM, loading.OPEN_CLIP)):
-        known = [*(name for kind in registry.KINDS for name in registry.names(kind)), *loading.bundled()]
-        raise did_you_mean("name", args.name, known, more="bench list")
-    facts = dict(loading.describe(args.name))
-    card = loading.WEIGHTS / f"{args.name}.md"
-    _print(args, {key: json.dumps(value) if isinstance(value, dict) else value for key, value in facts.items()})
-    if card.exists() and not args.json:
+    from benchmark import loading, registry
+    from benchmark.specs import BackboneSpec
+
+    loaded = registry.load_backbone(args.name.partition(":")[0])
+    spec = cast("BackboneSpec", loaded.spec)
+    facts: dict[str, Any] = {"backbone": args.name, **_where(loaded), "summary": spec.summary}
+    if spec.tag and ":" not in args.name:
+        _print(args, {**facts, "its models": f"{spec.name}:{spec.tag}"})
+        return 0
+    about = loading.describe(args.name)
+    card = about.pop("card", "")
+    _print(args, facts | {key: json.dumps(value) if isinstance(value, dict) else value for key, value in about.items()})
+    if card and not args.json:
         terminal.show("")
-        terminal.show(card.read_text(encoding="utf-8").rstrip())
+        terminal.show(card.rstrip())
     return 0

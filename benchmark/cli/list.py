@@ -9,7 +9,7 @@ from typing import Any
 from benchmark import registry
 from benchmark.cli import terminal
 
-GROUPS = (*registry.KINDS, "backbones")
+GROUPS = registry.KINDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,17 +23,14 @@ def run(args: argparse.Namespace) -> int:
     groups = (args.group,) if args.group else GROUPS
     listing: dict[str, list[dict[str, Any]]] = {}
     clashes = []
-    if "backbones" in groups:
-        listing["backbones"] = _backbones()
-    for group in registry.KINDS:
-        if group not in groups:
-            continue
+    for group in groups:
         rows = []
         for name, claims in registry.entries(group).items():
             owners = " and ".join(claim.distribution for claim in claims)
             rows.append({"name": name, "distribution": owners, "module": claims[0].module})
             if len(claims) > 1:
-                clashes.append(f"{group[:-1]} `{name}` is claimed by {owners}: uninstall one of them, or hide the name")
+                one = registry.singular(group)
+                clashes.append(f"{one} `{name}` is claimed by {owners}: uninstall one of them, or hide the name")
         listing[group] = rows
     for clash in clashes:
         terminal.say(f"warning: {clash}")
@@ -49,14 +46,3 @@ def run(args: argparse.Namespace) -> int:
             indent = "  " if len(groups) > 1 else ""
             terminal.show(f"{indent}{row['name']:<{width}}  {row['distribution']}")
     return 0
-
-
-def _backbones() -> list[dict[str, Any]]:
-    from benchmark.backbones.loading import bundled
-
-    rows = [{"name": name, "distribution": "bundled with adaptbench", "module": ""} for name in bundled()]
-    return [
-        *rows,
-        {"name": "timm:MODEL.TAG", "distribution": "any plain ViT of timm, with its full tag", "module": ""},
-        {"name": "open_clip:MODEL/TAG", "distribution": "any dual encoder of open_clip, with its tag", "module": ""},
-    ]

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmark.backbones import loading
+from benchmark import loading
 from benchmark.leaderboard import boards, rows
 from benchmark.leaderboard.rows import Record
 from benchmark.records.store import without_garbage_collection

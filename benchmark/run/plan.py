@@ -21,7 +21,6 @@ from benchmark.errors import UsageError, did_you_mean
 from benchmark.records import IDENTITY
 from benchmark.registry import Loaded
 from benchmark.specs import MethodSpec, ScenarioSpec
-from benchmark.tracks import TRACKS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -317,14 +316,15 @@ def _track_backbone(track: str, method: MethodSpec) -> str:
     Raises:
         UsageError: It needs a text tower, and the track has none.
     """
+    found = registry.load_track(track)
     if not method.text:
-        return TRACKS[track].backbone
-    if not TRACKS[track].dual:
+        return found.backbone
+    if not found.dual:
         raise UsageError(
             f"method `{method.name}` needs a backbone with a text tower, and track {track} names none",
             hint="give one, e.g. --backbone open_clip:ViT-B-16/openai",
         )
-    return TRACKS[track].dual
+    return found.dual
 
 
 def resolve_scenario(spec: ScenarioSpec, variant: str, layers: list[configs.Layer]) -> tuple[Any, dict[str, str]]:
@@ -348,8 +348,8 @@ def _track(asked: str | None, scenario: ScenarioSpec) -> str:
     offered = list(scenario.tracks)
     if asked is None:
         return offered[0]
-    if asked not in TRACKS:
-        raise did_you_mean("track", asked, TRACKS)
+    if asked not in (known := registry.names("tracks")):
+        raise did_you_mean("track", asked, known)
     if asked not in offered:
         raise UsageError(
             f"scenario `{scenario.name}` is not offered on track `{asked}`", hint=f"use --track {' or '.join(offered)}"

@@ -9,9 +9,8 @@ from typing import Any, cast
 
 import torch
 
-from benchmark import families
+from benchmark import families, loading
 from benchmark.api import Context, ExperienceView, Scenario, ScenarioRequest
-from benchmark.backbones import loading
 from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.dual import dual_of
 from benchmark.errors import PluginError, UsageError

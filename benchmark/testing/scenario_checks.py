@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmark import config as configs
-from benchmark import families, splits
+from benchmark import families, registry, splits
 from benchmark.api import ImageSet, Scenario
 from benchmark.errors import UsageError
 from benchmark.inputs.images import PRESETS
@@ -20,7 +20,6 @@ from benchmark.run.plan import resolve_scenario
 from benchmark.tables import Cell, Column, Row, Scalar, Table
 from benchmark.testing.laboratory import ExporterSubject, ScenarioSubject
 from benchmark.testing.observation import CheckFailed, CheckSkipped
-from benchmark.tracks import TRACKS
 
 SAMPLES = 32  # images compared per subset, spread evenly
 
@@ -35,8 +34,8 @@ def record(subject: ScenarioSubject) -> None:
     if not spec.tracks:
         raise CheckFailed("`tracks` is empty", hint='e.g. {"mini": "cifar32"}')
     for track, preset in spec.tracks.items():
-        if track not in TRACKS:
-            raise CheckFailed(f"track `{track}` is unknown", hint=f"use {', '.join(TRACKS)}")
+        if track not in (known := registry.names("tracks")):
+            raise CheckFailed(f"track `{track}` is unknown", hint=f"use {', '.join(known)}")
         if preset not in PRESETS:
             raise CheckFailed(f"input preset `{preset}` is unknown", hint=f"use one of {', '.join(PRESETS)}")
     for variant in spec.variants:

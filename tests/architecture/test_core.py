@@ -20,11 +20,7 @@ from benchmark import hookspecs, registry
 ROOT = Path(__file__).parents[2]
 CORE = Path(benchmark.__file__).parent
 FILES = sorted(CORE.rglob("*.py"))
-OURS = [
-    ROOT / "plugins" / "bench_methods",
-    ROOT / "plugins" / "bench_exporters",
-    ROOT / "scenarios" / "bench_scenarios",
-]
+OURS = sorted(path for place in ("plugins", "scenarios") for path in (ROOT / place).glob("bench_*"))
 HEAVY = ("torch", "timm", "torchvision", "avalanche", "pandas", "pyarrow", "matplotlib", "scipy")
 
 
@@ -58,11 +54,12 @@ def code_strings(path: Path) -> list[str]:
 def test_core_has_no_plugin_by_name(path: Path) -> None:
     """No string of the core *is* the name of a plugin; examples inside help texts are longer.
 
-    Four words mean something else in the core: a kind of stream (`MethodSpec.stream`), ``--json``, what torch calls the
-    parameters of a layer, and a rule of model selection (``engine.select``).
+    Six words mean something else in the core: a kind of stream (`MethodSpec.stream`), ``--json``, what torch calls the
+    parameters of a layer, a rule of model selection (``engine.select``), a package whose version is recorded, and the
+    paper of a method. The toy scenario of the contract is offered on the track ``nano``.
     """
     names = {name for kind in registry.KINDS for name in registry.names(kind)}
-    names -= {"joint", "json", "bias", "target-oracle"}
+    names -= {"joint", "json", "bias", "target-oracle", "timm", "paper", "nano"}
     used = names & set(code_strings(path))
     assert not used, f"{path} names {sorted(used)}"
 
@@ -74,22 +71,28 @@ def test_plugins_import_no_private_module_of_the_core(folder: Path) -> None:
         assert not private, f"{path} imports {private}"
 
 
-@pytest.mark.parametrize(
-    ("group", "folder"), [("bench.methods", OURS[0]), ("bench.exporters", OURS[1]), ("bench.scenarios", OURS[2])]
-)
-def test_entry_points_are_the_files_on_disk(group: str, folder: Path) -> None:
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_entry_points_are_the_files_on_disk(kind: registry.Kind) -> None:
     """A forgotten line in pyproject.toml fails at once; a module without a hook needs no line."""
     points = {
         point.value
-        for point in importlib.metadata.entry_points(group=group)
+        for point in importlib.metadata.entry_points(group=f"bench.{kind}")
         if point.dist is not None and point.dist.name == "adaptbench"
     }
     files = {
         f"{folder.name}.{path.stem}"
+        for folder in OURS
         for path in folder.glob("*.py")
-        if "bench_register_" in path.read_text(encoding="utf-8")
+        if f"def bench_register_{kind}(" in path.read_text(encoding="utf-8")
     }
     assert points == files, "edit [project.entry-points] and run `pip install -e .` again"
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_entry_points_are_what_the_plugins_register(kind: registry.Kind) -> None:
+    for name, claims in registry.entries(kind).items():
+        if claims[0].distribution.startswith("adaptbench "):
+            assert registry.load(kind, name).entry == claims[0]
 
 
 def test_exported_members() -> None:
@@ -109,7 +112,8 @@ def test_every_hook_has_a_test_and_a_user() -> None:
     )
     callers = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
     for hook in hooks:
-        assert hook in tests, f"{hook} has no test"
+        # tests/unit/test_registry_faults.py walks through all kinds that can be registered.
+        assert hook in tests or hook.removeprefix("bench_register_") in registry.KINDS, f"{hook} has no test"
         called = rf"hook\.{hook}\(" if not hook.startswith("bench_register_") else r"bench_register_\{kind\}"
         assert re.search(called, callers), f"{hook} is called nowhere"
 

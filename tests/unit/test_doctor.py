@@ -63,20 +63,11 @@ def test_data_of_every_scenario_is_looked_for(tmp_path: Path) -> None:
 
 
 def test_damaged_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmark.backbones import loading
+    from bench_backbones import bundled
 
     assert all("found" in text for name, text in doctor._weights().items() if name != "hub cache")
-    about = {
-        "name": "bad",
-        "architecture": {"img_size": 32, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2, "num_classes": 0},
-        "mean": [0.5] * 3,
-        "std": [0.5] * 3,
-        "sha256": "0" * 64,
-    }
-    (tmp_path / "bad.json").write_text(json.dumps(about), encoding="utf-8")
-    (tmp_path / "bad.safetensors").write_bytes(b"not weights")
-    monkeypatch.setattr(loading, "WEIGHTS", tmp_path)
-    assert doctor._weights()["bad"].startswith("damaged: ")
+    monkeypatch.setattr(bundled, "WEIGHTS", tmp_path)
+    assert doctor._weights()["nano-vit"].startswith("damaged: ")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmark import cli, records
-from benchmark.backbones import loading
+from benchmark import cli, loading, records
 from benchmark.leaderboard import HEADLINE, Table, leaderboard, render_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench_scenarios import glyph_world as world
-from benchmark.backbones import loading
+from benchmark import loading
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.inputs.images import InputPipeline
 
@@ -18,7 +18,7 @@ def test_size_and_card(name: str, most: int) -> None:
     backbone = loading.load(name)
     assert backbone.parameters <= most
     assert backbone.image_size == 32
-    card = (loading.WEIGHTS / f"{name}.md").read_text(encoding="utf-8")
+    card = loading.describe(name)["card"]
     assert f"{backbone.parameters:,}" in card
     assert "linear probe" in card
     assert "nearest class mean" in card

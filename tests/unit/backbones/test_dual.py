@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from open_clip import factory, pretrained
 from torch import Tensor, nn
 
-from benchmark.backbones import _open_clip, loading
+from benchmark import loading
+from benchmark.backbones import _open_clip
 from benchmark.backbones.dual import DualEncoder, ViTTower, check_text_prompts, dual_of
 from benchmark.backbones.prompted_vit import check_promptable
 from benchmark.backbones.text import TextTower, WholeText, WordTokenizer

@@ -21,8 +21,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from benchmark.backbones import _hub, _timm, loading
-from benchmark.errors import DataMissing, UsageError
+from benchmark import loading, registry
+from benchmark.backbones import _hub, _timm
+from benchmark.errors import DataMissing, PluginError, UsageError
 
 ARCHITECTURE: dict[str, Any] = {
     "img_size": 16,
@@ -39,10 +40,31 @@ def model(**changes: Any) -> VisionTransformer:
     return VisionTransformer(**{**ARCHITECTURE, **changes})
 
 
+PLUGIN = """
+from functools import partial
+from pathlib import Path
+
+from benchmark import BackboneSpec, hookimpl
+from benchmark.backbones import sources
+
+HERE = Path(__file__).parent
+
+def load(name, *, weights, offline, image_size):
+    return sources.load_described(HERE, name, weights=weights, image_size=image_size)
+
+@hookimpl
+def bench_register_backbones():
+    describe = partial(sources.described, HERE)
+    return [BackboneSpec(name="tiny-vit", load=load, describe=describe, summary="random weights")]
+"""
+
+
 @pytest.fixture
-def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of bundled weights with one tiny backbone, ``tiny-vit``."""
-    monkeypatch.setattr(loading, "WEIGHTS", tmp_path)
+def weights(tmp_path: Path, registry_as_it_was: None) -> Path:
+    """A plugin that brings one tiny backbone, ``tiny-vit``, and the folder of its weights."""
+    plugin = tmp_path / "tiny.py"
+    plugin.write_text(PLUGIN, encoding="utf-8")
+    registry.add_file(plugin)
     file = tmp_path / "tiny-vit.safetensors"
     safetensors.torch.save_file(model().state_dict(), file)
     description = {
@@ -67,10 +89,8 @@ def test_a_bundled_backbone_has_its_weights_and_facts(weights: Path) -> None:
     assert backbone.parameters == sum(value.numel() for value in stored.values())
     assert backbone.mean == (0.5, 0.4, 0.3)
     assert backbone.sha256 == hashlib.sha256((weights / "tiny-vit.safetensors").read_bytes()).hexdigest()
-    assert loading.bundled() == ["tiny-vit"]
-    described = loading.describe("tiny-vit")
-    assert described["sha256"] == backbone.sha256
-    assert described["source"] == "bundled"
+    assert "tiny-vit" in loading.single()
+    assert loading.describe("tiny-vit")["sha256"] == backbone.sha256
 
 
 def test_loading_leaves_random_state_as_found(weights: Path) -> None:
@@ -107,16 +127,18 @@ def test_unknown_names_get_suggestions(weights: Path) -> None:
     assert "did you mean `tiny-vit`" in str(caught.value.hint)
     with pytest.raises(UsageError) as caught:
         loading.describe("vit_base_patch16_224.augreg_in21k")
-    assert "`timm:vit_base_patch16_224.augreg_in21k`" in str(caught.value.hint)
-    with pytest.raises(UsageError) as caught:
-        loading.describe("vit_base_patch16_224")
-    assert "`--backbone timm:vit_base_patch16_224` lists the tags" in str(caught.value.hint)
+    assert "`timm:MODEL.TAG`" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="`timm` is a library") as caught:
+        loading.describe("timm")
+    assert "timm:MODEL.TAG" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="one model, but `:large` was given"):
+        loading.describe("tiny-vit:large")
 
 
 def test_describing_needs_no_torch() -> None:
     code = (
-        "import sys; from benchmark.backbones.loading import bundled, describe; "
-        "[describe(name) for name in [*bundled(), 'timm:x.y']]; print('torch' in sys.modules, 'timm' in sys.modules)"
+        "import sys; from benchmark.loading import describe, single; "
+        "[describe(name) for name in [*single(), 'timm:x.y']]; print('torch' in sys.modules, 'timm' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
@@ -290,6 +312,32 @@ def test_a_jax_file_with_a_part_missing_names_it(weights: Path, tmp_path: Path) 
     np.savez(tmp_path / "vit.npz", **arrays)
     with pytest.raises(DataMissing, match="`Transformer/encoderblock_1/MlpBlock_3/Dense_0/kernel` is missing"):
         loading.load("tiny-vit", weights=tmp_path / "vit.npz")
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("raise ZeroDivisionError('x')", "`load` failed: ZeroDivisionError: x"),
+        ("raise SystemExit", "`load` failed: SystemExit"),
+        ("return None", "`load` returned None"),
+    ],
+)
+@pytest.mark.usefixtures("registry_as_it_was")
+def test_a_plugin_that_cannot_load_its_model_is_named(body: str, problem: str, tmp_path: Path) -> None:
+    plugin = tmp_path / "bad.py"
+    plugin.write_text(
+        "from benchmark import BackboneSpec, hookimpl\n"
+        f"def load(name, *, weights, offline, image_size):\n    {body}\n"
+        "def describe(name):\n    return 3\n"
+        "@hookimpl\ndef bench_register_backbones():\n"
+        "    return [BackboneSpec(name='bad', load=load, describe=describe, summary='')]\n",
+        encoding="utf-8",
+    )
+    registry.add_file(plugin)
+    with pytest.raises(PluginError, match=rf"backbone `bad` of `file .*bad\.py`.*{problem}"):
+        loading.load("bad")
+    with pytest.raises(PluginError, match=r"`describe` returned 3 \(int\)"):
+        loading.describe("bad")
 
 
 def test_a_timm_name_without_its_tag_lists_the_tags() -> None:

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench_backbones import bundled
 from bench_scenarios import glyph_world
-from benchmark import registry
-from benchmark.backbones import loading
+from benchmark import loading, registry
+from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.dual import DualEncoder, dual_of
 from benchmark.backbones.text import WordTokenizer
 from benchmark.cli import main
@@ -32,12 +33,12 @@ SCRIPTS = ("LATIN ", "GREEK ", "CYRILLIC ")
 
 
 @pytest.fixture(scope="module")
-def backbone() -> loading.Backbone:
+def backbone() -> Backbone:
     return loading.load("nano-clip")
 
 
 @pytest.fixture(scope="module")
-def dual(backbone: loading.Backbone) -> DualEncoder:
+def dual(backbone: Backbone) -> DualEncoder:
     return dual_of(backbone)
 
 
@@ -56,9 +57,7 @@ def pictures(dual: DualEncoder, compositional: list[int]) -> tuple[Tensor, Tenso
     return features, torch.searchsorted(torch.tensor(compositional), labels), styles
 
 
-def test_it_sees_as_nano_vit_and_adds_at_most_two_million_parameters(
-    backbone: loading.Backbone, dual: DualEncoder
-) -> None:
+def test_it_sees_as_nano_vit_and_adds_at_most_two_million_parameters(backbone: Backbone, dual: DualEncoder) -> None:
     nano = loading.load("nano-vit")
     for name, value in nano.model.state_dict().items():
         assert torch.equal(backbone.model.state_dict()[name], value), name
@@ -127,7 +126,7 @@ def test_names_are_understood_behind_meaningless_words(
     assert right.float().mean() >= 0.5
 
 
-def test_another_file_must_keep_its_words(backbone: loading.Backbone, dual: DualEncoder, tmp_path: Path) -> None:
+def test_another_file_must_keep_its_words(backbone: Backbone, dual: DualEncoder, tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     safetensors.torch.save_file(dual.state_dict(), file)
     with pytest.raises(DataMissing, match=r"mine\.safetensors: damaged, or without a vocabulary"):
@@ -141,10 +140,10 @@ def test_another_file_must_keep_its_words(backbone: loading.Backbone, dual: Dual
 
 
 def test_a_damaged_description_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    about = json.loads((loading.WEIGHTS / "nano-clip.json").read_text())
-    (tmp_path / "nano-clip.safetensors").write_bytes((loading.WEIGHTS / "nano-clip.safetensors").read_bytes())
+    about = json.loads((bundled.WEIGHTS / "nano-clip.json").read_text())
+    (tmp_path / "nano-clip.safetensors").write_bytes((bundled.WEIGHTS / "nano-clip.safetensors").read_bytes())
     (tmp_path / "nano-clip.json").write_text(json.dumps({**about, "text": {"wings": 2}}))
-    monkeypatch.setattr(loading, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(bundled, "WEIGHTS", tmp_path)
     with pytest.raises(DataMissing, match=r"nano-clip\.json: text: .*wings"):
         loading.load("nano-clip")
 
@@ -187,4 +186,6 @@ def test_info_prints_the_card(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sha256" in out
     assert main(["list", "backbones"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert {"nano-clip", "open_clip:MODEL/TAG"} <= set(names)
+    assert {"nano-clip", "open_clip"} <= set(names)
+    assert main(["info", "open_clip"]) == 0
+    assert "open_clip:MODEL/TAG" in capsys.readouterr().out

@@ -1,8 +1,9 @@
 """Registers another name than its entry point's."""
 
 from benchmark import MethodSpec, hookimpl
+from benchmark.api import Method, MethodConfig
 
 
 @hookimpl
 def bench_register_methods():
-    return [MethodSpec(name="something-else", build=dict, config=dict, summary="misnamed")]
+    return [MethodSpec(name="something-else", build=Method, config=MethodConfig, summary="misnamed")]

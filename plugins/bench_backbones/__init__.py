@@ -1,0 +1,1 @@
+"""The backbones that come with adaptbench; the core loads them like anyone else's."""

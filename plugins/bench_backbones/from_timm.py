@@ -1,0 +1,20 @@
+"""timm: any plain vision transformer of the library, by its full name, ``timm:NAME.TAG``."""
+
+from __future__ import annotations
+
+from benchmark import BackboneSpec, hookimpl
+from benchmark.backbones import sources
+
+
+@hookimpl
+def bench_register_backbones() -> list[BackboneSpec]:
+    """Registers ``timm``."""
+    return [
+        BackboneSpec(
+            name="timm",
+            tag="MODEL.TAG",
+            load=sources.load_timm,
+            describe=lambda name: {"source": "timm", "description": "timm vision transformer"},
+            summary="any plain ViT of timm, with its full tag",
+        )
+    ]

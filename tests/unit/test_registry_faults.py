@@ -1,0 +1,259 @@
+"""Whatever a plugin does wrong is one `PluginError` that names it, and exit code 3."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmark import registry
+from benchmark.cli import main
+from benchmark.errors import EXIT_PLUGIN, PluginError, UsageError
+from benchmark.specs import MethodSpec
+
+pytestmark = pytest.mark.usefixtures("registry_as_it_was")
+
+HEAD = """
+from dataclasses import dataclass
+from benchmark import *
+from benchmark.api import MethodConfig
+
+@dataclass(frozen=True, kw_only=True)
+class Options(MethodConfig):
+    lr: float = 0.1
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    train: int = 2
+
+def two(config, context): ...
+def one(given): ...
+def load(name, *, weights, offline, image_size): ...
+
+def method(**changes):
+    return MethodSpec(**{"name": "mine", "build": two, "config": Options, "summary": "x", **changes})
+
+def scenario(**changes):
+    given = {"name": "mine", "build": two, "config": Sizes, "summary": "x", "family": "class-il"}
+    return ScenarioSpec(**{**given, "tracks": {"nano": "plain"}, **changes})
+
+def exporter(**changes):
+    return ExporterSpec(**{"name": "mine", "export": one, "summary": "x", **changes})
+
+def backbone(**changes):
+    return BackboneSpec(**{"name": "mine", "load": load, "summary": "x", **changes})
+
+def track(**changes):
+    return Track(**{"name": "mine", "backbone": "nano-vit", "summary": "x", **changes})
+
+def plot(**changes):
+    return PlotSpec(**{"name": "mine", "draw": one, "summary": "x", **changes})
+"""
+MAKER = {"methods": "method", "scenarios": "scenario", "exporters": "exporter"}
+MAKER |= {"backbones": "backbone", "tracks": "track", "plots": "plot"}
+
+
+def plugin(folder: Path, text: str, name: str = "strange.py") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def registers(kind: str, expression: str) -> str:
+    return f"{HEAD}\n@hookimpl\ndef bench_register_{kind}():\n    return [{expression}]\n"
+
+
+def load(folder: Path, kind: registry.Kind, expression: str) -> registry.Loaded:
+    registry.add_file(plugin(folder, registers(kind, expression)))
+    return registry.load(kind, "mine")
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_a_record_as_it_should_be_is_let_in(kind: registry.Kind, tmp_path: Path) -> None:
+    assert load(tmp_path, kind, f"{MAKER[kind]}()").spec.name == "mine"
+
+
+@pytest.mark.parametrize(
+    "name", ["3", "None", "''", "'a/b'", "'a@b'", "'a,b'", "'a:b'", "'a\\x1b[31mb'", "'a b'", "'..'"]
+)
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_names_are_fit_for_paths_and_commands(kind: registry.Kind, name: str, tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match=rf"strange\.py`: bench_register_{kind}: .*name: .* is no name"):
+        load(tmp_path, kind, f"{MAKER[kind]}(name={name})")
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "problem"),
+    [
+        ("methods", "build=3", "build: 3 cannot be called"),
+        ("methods", "build=one", r"build: it is called with 2 argument\(s\), but: too many"),
+        ("methods", "build=load", r"build: it is called with 2 argument\(s\), but"),
+        ("methods", "config=dict", "config: .* is no dataclass"),
+        ("methods", "config=Options()", "config: .* is no dataclass"),
+        ("methods", "config=dataclass(type('Loose', (), {}))", "config: Loose can be changed"),
+        ("methods", "config=Sizes", "config: Sizes lacks the option `batch_size`; derive it from MethodConfig"),
+        ("methods", "summary=None", "summary: None is not one line of text"),
+        ("methods", "summary='a\\nb'", "summary: .* is not one line of text"),
+        ("methods", "summary='a\\u202eb'", "summary: .* is not one line of text"),
+        ("methods", "uses='boundaries'", "uses: 'boundaries' is no frozenset of words"),
+        ("methods", "uses=frozenset({'telepathy'})", "uses: .*telepathy.* is no frozenset of words among boundaries"),
+        ("methods", "uses=lambda: frozenset()", r"uses: it is called with 1 argument\(s\), but"),
+        ("methods", "supports=3", "supports: 3 cannot be called"),
+        ("methods", "recipes=['a']", "recipes: .* is no mapping"),
+        ("methods", "recipes={'a/b': {}}", "recipes: 'a/b' is no name"),
+        ("methods", "recipes={'a': 3}", "recipes: a: 3 is no mapping of options"),
+        ("methods", "recipes={'a': {'lrr': 1}}", "recipes: a: unknown option `option.lrr`; did you mean `option.lr`"),
+        ("methods", "recipes={'a': {'lr': 'fast'}}", "recipes: a: option.lr: 'fast' is not a number"),
+        ("methods", "recipes={'default': {}}", "default_recipe: `default` is a recipe too"),
+        ("methods", "tracks={'minni': {}}", "tracks: the track 'minni' is unknown; use one of .*mini"),
+        ("methods", "tracks={'mini': {'lrr': 1}}", "tracks: mini: unknown option"),
+        ("methods", "toy={'lrr': 1}", "toy: the option 'lrr' is unknown"),
+        ("methods", "toy={'lr': 0.5}", "toy: lr=0.5 is not a whole number"),
+        ("methods", "sources={'lr': 3}", "sources: 'lr': 3 is not text"),
+        ("methods", "stream='parallel'", "stream: 'parallel' is unknown"),
+        ("methods", "stream=[]", r"stream: \[\] is unknown"),
+        ("methods", "text='yes'", "text: 'yes' is not True or False"),
+        ("methods", "paper=3", "paper: 3 is not one line of text"),
+        ("scenarios", "build=one", "build: it is called with 2"),
+        ("scenarios", "config=type('Bad', (), {'__annotations__': {'a': 1}})", "config: .* is no dataclass"),
+        ("scenarios", "family='klass-il'", "family: the family 'klass-il' is unknown; use one of class-il"),
+        ("scenarios", "family=[]", r"family: the family \[\] is unknown"),
+        ("scenarios", "tracks={}", "tracks: there is none"),
+        ("scenarios", "tracks={'minni': 'plain'}", "tracks: the track 'minni' is unknown"),
+        ("scenarios", "tracks={'mini': 'plane'}", "tracks: mini: the input preset 'plane' is unknown"),
+        ("scenarios", "variant='split'", "variant: the option 'split' is unknown; use one of train"),
+        ("scenarios", "variants='abc'", "variants: 'abc' is no tuple of names"),
+        ("scenarios", "variants=('a',)", "variants: `variant` does not say which option they set"),
+        ("scenarios", "aliases='other'", "aliases: 'other' is no tuple of names"),
+        ("scenarios", "size_mb=float('nan')", "size_mb: nan is no size"),
+        ("exporters", "export=load", "export: it is called with 1"),
+        ("exporters", "suffix='txt'", "suffix: 'txt' is no file suffix"),
+        ("backbones", "load=one", "load: it is called with 1 argument"),
+        ("backbones", "describe=two", "describe: it is called with 1 argument"),
+        ("backbones", "tag=3", "tag: 3 is not one line"),
+        ("tracks", "backbone=''", "backbone: the backbone '' is unknown"),
+        ("tracks", "backbone='nano-wit'", "backbone: the backbone 'nano-wit' is unknown"),
+        ("tracks", "dual='nano-wit'", "dual: the backbone 'nano-wit' is unknown"),
+        ("plots", "draw=two", "draw: it is called with 1 argument"),
+    ],
+)
+def test_junk_in_a_record_is_named(kind: registry.Kind, change: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match=rf"strange\.py`: bench_register_{kind}: 'mine': {problem}"):
+        load(tmp_path, kind, f"{MAKER[kind]}({change})")
+
+
+@pytest.mark.parametrize("raised", ["SystemExit", "SystemExit(0)", "GeneratorExit", "BaseException('x')", "Rude"])
+@pytest.mark.parametrize("place", ["import", "hook"])
+def test_nothing_that_a_plugin_raises_ends_the_program(
+    place: str, raised: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rude = "class Rude(Exception):\n    def __str__(self): raise KeyError\n"
+    text = f"{rude}raise {raised}" if place == "import" else f"{rude}{registers('exporters', 'stop()')}"
+    path = plugin(tmp_path, f"{text}\ndef stop(): raise {raised}\n")
+    assert main(["-p", str(path), "list", "exporters"]) == EXIT_PLUGIN
+    said = capsys.readouterr().err
+    assert "strange.py" in said
+    assert raised.partition("(")[0] in said
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_in_a_plugin_is_ctrl_c(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        registry.add_file(plugin(tmp_path, "raise KeyboardInterrupt"))
+
+
+@pytest.mark.parametrize(
+    ("hook", "problem"),
+    [
+        ("def bench_register_methods(registry): ...", "registry"),
+        ("def bench_experience_ended(event, colour): ...", "colour"),
+        ("def bench_experience_endet(): ...", "unknown hook.*bench_experience_endet"),
+    ],
+)
+def test_a_hook_with_an_unknown_name_or_argument_is_named(hook: str, problem: str, tmp_path: Path) -> None:
+    registry.add_file(plugin(tmp_path, f"from benchmark import hookimpl\n@hookimpl\n{hook}\n"))
+    with pytest.raises(PluginError, match=rf"strange.*{problem}"):
+        registry.life_cycle()
+    with pytest.raises(PluginError, match=rf"strange.*{problem}"):
+        registry.names("methods")
+
+
+def test_a_name_registered_twice_by_one_module_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="registers `mine`, `mine`"):
+        load(tmp_path, "plots", "plot(), plot()")
+
+
+def test_equal_file_names_in_two_folders_are_two_plugins(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        registry.add_file(plugin(tmp_path / name, registers("plots", f"plot(name='{name}')")))
+    assert {"one", "two"} <= set(registry.names("plots"))
+    assert registry.load_plot("two").name == "two"
+    assert len(registry.life_cycle().get_plugins()) >= 2
+
+
+@pytest.mark.parametrize("path", ["x" * 5000 + ".py", "notes.txt"])
+def test_what_is_no_plugin_file_is_a_usage_error(path: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("", encoding="utf-8")
+    with pytest.raises(UsageError, match="-p "):
+        registry.add_file(tmp_path / path)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package ``bench-tracker`` with a life-cycle plugin, on the path."""
+    info = tmp_path / "bench_tracker-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-tracker\nVersion: 0.1\n", encoding="utf-8")
+    points = "[bench]\ntracker = bench_tracker.track\n[bench.plots]\nmine = bench_tracker.track\n"
+    (info / "entry_points.txt").write_text(points, encoding="utf-8")
+    (tmp_path / "bench_tracker").mkdir()
+    (tmp_path / "bench_tracker" / "__init__.py").write_text("", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry._entry_points.cache_clear()
+    yield tmp_path / "bench_tracker"
+    monkeypatch.undo()
+    registry._entry_points.cache_clear()
+    importlib.invalidate_caches()
+    for name in [name for name in sys.modules if name.startswith("bench_tracker")]:
+        del sys.modules[name]
+
+
+def test_a_tracker_that_is_installed_and_given_runs_once(installed: Path) -> None:
+    path = plugin(
+        installed,
+        registers("plots", "plot()") + "calls = []\n@hookimpl\ndef bench_experience_started(event): calls.append(1)\n",
+        "track.py",
+    )
+    registry.add_file(path)
+    registry.life_cycle().hook.bench_experience_started(event=None)
+    assert sys.modules["bench_tracker.track"].calls == [1]
+    assert [claim.distribution for claim in registry.entries("plots")["mine"]] == ["bench-tracker 0.1"]
+    assert registry.load_plot("mine").name == "mine"
+
+
+@pytest.mark.parametrize("text", ["raise SystemExit(0)", "raise BaseException", "def bench_x(): ...\n1 / 0"])
+def test_an_installed_life_cycle_plugin_that_stops_is_left_out(text: str, installed: Path) -> None:
+    plugin(installed, text, "track.py")
+    with pytest.raises(PluginError, match=r"life-cycle plugin `tracker` of `bench-tracker 0\.1` cannot be imported"):
+        registry.life_cycle()
+    told: list[str] = []
+    assert not registry.life_cycle(lambda entry, error: told.append(entry.distribution)).get_plugins()
+    assert told == ["bench-tracker 0.1"]
+
+
+@pytest.mark.parametrize("uses", [lambda config: 1 / 0, lambda config: "memory", lambda config: frozenset({"x"})])
+def test_a_function_of_uses_that_is_wrong_is_named(uses: object) -> None:
+    spec = MethodSpec(name="mine", build=print, config=dict, summary="", uses=uses)  # type: ignore[arg-type]
+    with pytest.raises(PluginError, match="method `mine`: `uses`"):
+        spec.uses_of(None)
+
+
+def test_hiding_a_track_breaks_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_DISABLE_PLUGINS", "mini")
+    assert "mini" not in registry.names("tracks")
+    assert registry.load_scenario("pacs").spec.name == "pacs"

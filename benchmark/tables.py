@@ -7,6 +7,7 @@ is about.
 from __future__ import annotations
 
 import textwrap
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,6 +15,7 @@ from typing import Literal
 Scalar = str | int | float | bool | None
 MISSING = "–"
 _WIDTH = 110  # of the text below a table
+FORMULA = frozenset("=+-@\N{MINUS SIGN}")
 _GAP = 2  # blanks that tabulate leaves between columns, and before a heading
 
 
@@ -137,5 +139,15 @@ def _folds(widths: list[int], room: int | None) -> list[list[int]]:
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space and control characters as one blank."""
+    """The text on one line, as every exporter should take it before it escapes for its format.
+
+    Each run of white space, control, formatting and bidirectional characters (byte order marks, overrides of the
+    direction, escape sequences), lone surrogates and unassigned characters becomes one blank; none is left at the ends.
+    """
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def starts_formula(text: str) -> bool:
+    """Whether a spreadsheet could take the text for a formula: also behind blanks, and with full-width signs."""
+    first = one_line(text)[:1]
+    return bool(first) and unicodedata.normalize("NFKC", first) in FORMULA

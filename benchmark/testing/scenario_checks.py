@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +19,7 @@ from benchmark.errors import UsageError
 from benchmark.inputs.images import PRESETS
 from benchmark.run import checkpoint
 from benchmark.run.plan import resolve_scenario
-from benchmark.tables import Cell, Column, Row, Scalar, Table
+from benchmark.tables import Cell, Column, Row, Scalar, Table, starts_formula
 from benchmark.testing.laboratory import ExporterSubject, ScenarioSubject
 from benchmark.testing.observation import CheckFailed, CheckSkipped
 
@@ -315,6 +317,43 @@ def strange(subject: ExporterSubject) -> None:
         raise CheckFailed("nothing was written")
 
 
+UNSEEN = "\x00\x1b[31m\x07\x85\u200b\u202e\u2066\ufeff"
+ACTIVE = {
+    ".html": ("<script>",),
+    ".md": ("<script>", "[x](javascript:", "a | b"),
+    ".tex": ("\\input{", "$\\write"),
+}
+"""What must not reach a file of that suffix as it stands."""
+
+
+def escapes(subject: ExporterSubject) -> None:
+    """No text becomes markup, a formula or a command; what nobody sees is left out or shown as a code."""
+    active = ACTIVE.get(subject.spec.suffix, ())
+    texts = [
+        f"{before}{text} x" for text in (*active, "=1+1", "＝1+1", "@SUM(1)") for before in ("", " ", "\xa0\ufeff")
+    ]
+    rows = tuple(Row((Cell(f"{text}{UNSEEN}", text),)) for text in texts)
+    runs: tuple[Mapping[str, Scalar], ...] = tuple({"method": f"{text}{UNSEEN}"} for text in texts)
+    mark = (("", f"{UNSEEN}{' '.join(active)}"),)
+    found = subject.spec.export([Table("title" + UNSEEN, "c", (Column("m", "M", "left"),), rows, mark, runs)])
+    if raw := sorted({char for char in UNSEEN if not char.isprintable() and char in found}):
+        shown = ", ".join(f"U+{ord(char):04X}" for char in raw)
+        raise CheckFailed(
+            f"characters that nobody sees, or that steer a terminal, are written as they are: {shown}",
+            hint="take texts through `benchmark.tables.one_line` first",
+        )
+    if raw := [text for text in active if text in found]:
+        raise CheckFailed(f"texts become markup: {', '.join(raw)}", hint=f"escape them for {subject.spec.suffix}")
+    if subject.spec.suffix in (".csv", ".tsv"):
+        between = "\t" if subject.spec.suffix == ".tsv" else ","
+        for line in csv.reader(io.StringIO(found, newline=""), delimiter=between):
+            if bad := [field for field in line if starts_formula(field)]:
+                raise CheckFailed(
+                    f"a spreadsheet takes {bad[0]!r} for a formula",
+                    hint="see `benchmark.tables.starts_formula`; an apostrophe in front helps",
+                )
+
+
 def pure(subject: ExporterSubject) -> None:
     """The same tables give the same text."""
     if subject.spec.export([_strange_table()]) != subject.spec.export([_strange_table()]):
@@ -331,4 +370,9 @@ def _strange_table() -> Table:
     return Table("a table", STRANGE, columns, rows, footnotes=(("a", STRANGE), ("", STRANGE)), runs=runs)
 
 
-EXPORTER_CHECKS: dict[str, Callable[[ExporterSubject], None]] = {"nothing": nothing, "strange": strange, "pure": pure}
+EXPORTER_CHECKS: dict[str, Callable[[ExporterSubject], None]] = {
+    "nothing": nothing,
+    "strange": strange,
+    "escapes": escapes,
+    "pure": pure,
+}

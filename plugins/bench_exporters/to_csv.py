@@ -1,8 +1,8 @@
 """CSV: one row per run, raw values at full precision, for machines and spreadsheets.
 
 Accuracies are fractions in [0, 1], times are seconds. A text that a spreadsheet would take for a
-formula (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break) gets a leading apostrophe; numbers
-stay numbers. See OWASP, "CSV injection".
+formula (`benchmark.tables.starts_formula`) gets a leading apostrophe; numbers stay numbers. See OWASP, "CSV
+injection". Texts are on one line, without characters that nobody sees.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import csv
 import io
 
 from benchmark import ExporterSpec, hookimpl
-from benchmark.tables import Scalar, Table
-
-FORMULA = ("=", "+", "-", "@", "\t", "\n")
+from benchmark.tables import Scalar, Table, one_line, starts_formula
 
 
 def export(tables: list[Table]) -> str:
@@ -37,9 +35,8 @@ def _field(value: Scalar) -> str:
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return repr(value)
-    # csv readers refuse NUL, and older writers leave a carriage return unquoted.
-    text = value.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
-    return f"'{text}" if text.startswith(FORMULA) else text
+    text = one_line(value)
+    return f"'{text}" if starts_formula(text) else text
 
 
 @hookimpl

@@ -78,8 +78,9 @@ def escape(text: str) -> str:
     parts: list[str] = []
     previous = ""
     for char in unicodedata.normalize("NFC", one_line(text)):
-        # "--" would become a dash, "''" and "``" a quotation mark.
-        parts.append(("{}" if char == previous and char in "-'`" else "") + _char(char))
+        # "--" would become a dash, "''" and "``" a quotation mark, "?`" and "!`" others that stand on their heads.
+        joined = (char == previous and char in "-'`") or (char == "`" and previous in ("?", "!"))
+        parts.append(("{}" if joined else "") + _char(char))
         previous = char
     return "".join(parts)
 

@@ -9,6 +9,8 @@ from benchmark.tables import Cell, Column, Table, one_line
 
 # Everything that starts markup inside a line; brackets alone do not ("[80.1, 82.3]").
 _SPECIAL = re.compile(r"[\\`*_{}<>#|~$]|(?<=\])\(")
+# What GitHub makes a link of by itself; an escape does not prevent it, an empty comment does.
+_LINK = re.compile(r"(?i)(?:https?|ftp|mailto|xmpp)(?=:)|www(?=\.)|(?<=[\w.+-])(?=@[\w\\-]+\.\w)")
 
 
 def export(tables: list[Table]) -> str:
@@ -18,7 +20,8 @@ def export(tables: list[Table]) -> str:
 
 def escape(text: str) -> str:
     """Escapes a text for use inside a line or a cell."""
-    return _SPECIAL.sub(lambda found: "\\" + found.group(), one_line(text).replace("&", "&amp;"))
+    escaped = _SPECIAL.sub(lambda found: "\\" + found.group(), one_line(text).replace("&", "&amp;"))
+    return _LINK.sub(lambda found: found.group() + "<!-- -->", escaped)
 
 
 def _section(table: Table) -> str:

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from bench_exporters import to_csv, to_html, to_json, to_latex, to_markdown
 from benchmark import registry
 from benchmark.specs import ExporterSpec
-from benchmark.tables import Cell, Column, Row, Table, render_text
+from benchmark.tables import Cell, Column, Row, Table, one_line, render_text, starts_formula
+from benchmark.testing import CheckFailed
+from benchmark.testing.scenario_checks import ACTIVE, UNSEEN, ExporterSubject, escapes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "exporters"
 MODULES = {"csv": to_csv, "html": to_html, "json": to_json, "latex": to_latex, "markdown": to_markdown}
@@ -157,7 +159,8 @@ def test_csv_can_be_read_and_starts_no_formula(tables: list[Table]) -> None:
             elif isinstance(value, (int, float)):
                 assert type(value)(field) == value  # numbers stay numbers, at full precision
             else:
-                assert not field.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+                assert not starts_formula(field)
+                assert field.removeprefix("'") == one_line(value).removeprefix("'")
 
 
 def test_csv_keeps_negative_numbers() -> None:
@@ -291,3 +294,66 @@ def test_latex_fits_the_page() -> None:
 @given(any_tables())
 def test_latex_compiles_whatever_it_is_given(tables: list[Table]) -> None:
     latex_log(tables)
+
+
+# --- What nobody sees, and what becomes active ------------------------------------------------
+
+FORMULAS = (
+    "=1+1",
+    " =1+1",
+    "\xa0=1+1",
+    "\ufeff=1+1",
+    "\u200b+1",
+    "\r\n-1",
+    "\t@A1",
+    "＝1+1",
+    "＋1",
+    "－1",
+    "＠A1",
+    "−1",
+)
+
+
+@pytest.mark.parametrize("text", FORMULAS, ids=ascii)
+def test_no_text_starts_a_formula(text: str) -> None:
+    item = table(runs=({"method": text, text: 1},))
+    for line in csv.reader(io.StringIO(to_csv.export([item]), newline="")):
+        for field in line:
+            assert field == "1" or field == "method" or field.startswith("'"), field
+
+
+def test_no_format_writes_what_nobody_sees() -> None:
+    item = table(Row((Cell(f"a{UNSEEN}b"), Cell("1"), Cell("1"))), title=UNSEEN, runs=({f"k{UNSEEN}": f"a{UNSEEN}b"},))
+    texts = {name: module.export([item]) for name, module in MODULES.items()} | {"terminal": render_text([item])}
+    for name, text in texts.items():
+        assert not {char for char in text if not char.isprintable()} - {"\n"}, name
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://a.example/x", "see http://a.example", "www.a.example", "ftp://a.example", "me@a.example", "me.x@a_b.c.d"],
+)
+def test_markdown_makes_no_links(text: str) -> None:
+    """GitHub links bare addresses, also escaped ones; a comment inside ends the address."""
+    escaped = to_markdown.escape(text)
+    assert "<!-- -->" in escaped
+    assert not re.search(r"(https?|ftp)://|www\.|\w@\w", escaped)
+    assert to_markdown.escape("l2p@pilot") == "l2p@pilot"
+
+
+@pytest.mark.parametrize("suffix", [*ACTIVE, ".csv", ".tsv", ".txt"])
+def test_an_exporter_that_escapes_nothing_fails_the_contract(suffix: str) -> None:
+    def careless(tables: list[Table]) -> str:
+        return "\n".join(cell.text for item in tables for row in item.rows for cell in row.cells)
+
+    def half(tables: list[Table]) -> str:
+        return "\n".join(one_line(cell.text) for item in tables for row in item.rows for cell in row.cells)
+
+    with pytest.raises(CheckFailed, match="nobody sees"):
+        escapes(ExporterSubject(ExporterSpec(name="mine", export=careless, summary="", suffix=suffix)))
+    subject = ExporterSubject(ExporterSpec(name="mine", export=half, summary="", suffix=suffix))
+    if suffix == ".txt":
+        escapes(subject)
+        return
+    with pytest.raises(CheckFailed, match=r"markup|formula"):
+        escapes(subject)

@@ -229,18 +229,17 @@ def facts(name: str) -> dict[str, Any] | None:
     return None if name in FAMILIES else _plain(get(name))
 
 
-def of_record(scenario: Mapping[str, Any]) -> Family:
+def of_record(name: str, kept: Mapping[str, Any] | None) -> Family:
     """The family of a record, from the record alone: tables do not depend on what is installed.
 
     Args:
-        scenario: The group ``scenario`` of the record. Where it keeps no facts of a family that is not built in, that
-            family is tabulated as a stream.
+        name: ``family`` of its scenario.
+        kept: ``family_facts`` of its scenario. Where there are none of a family that is not built in, that family is
+            tabulated as a stream.
     """
-    name: str = scenario["family"]
     if name in FAMILIES:
         return FAMILIES[name]
     unknown = Family(name=name, summary="not described in its records")
-    kept = scenario.get("family_facts")
     if not isinstance(kept, Mapping):
         return unknown
     default = _plain(unknown)

@@ -30,8 +30,8 @@ def files() -> Iterator[tuple[Path, str]]:
     if problems:
         raise SystemExit("\n".join(problem.message for problem in problems))
     everything: list[Table] = []
-    for track in sorted({run["track"] for run in found}):
-        tables = leaderboard([run for run in found if run["track"] == track])
+    for track in sorted({run.track for run in found}):
+        tables = leaderboard([run for run in found if run.track == track])
         everything += tables
         for name in FORMATS:
             exporter = registry.load_exporter(name)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from benchmark.cli import terminal
 from benchmark.files import check_folder, user_path
 
 if TYPE_CHECKING:
     from benchmark.leaderboard import Table
+    from benchmark.records import Record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,12 +106,10 @@ def _renderer(name: str, *, to_file: bool) -> Callable[[list[Table]], str]:
     return export
 
 
-def _filter(
-    found: Sequence[Mapping[str, Any]], scenarios: Sequence[str], tracks: Sequence[str]
-) -> list[Mapping[str, Any]]:
+def _filter(found: Sequence[Record], scenarios: Sequence[str], tracks: Sequence[str]) -> list[Record]:
     from benchmark.errors import did_you_mean
 
-    full = {run["scenario"]["name"] for run in found}
+    full = {run.scenario.name for run in found}
     present = full | {name.partition("/")[0] for name in full}
     wanted: set[str] = set()
     for name in scenarios:
@@ -119,13 +118,13 @@ def _filter(
             raise did_you_mean("scenario in these records", name, present)
         wanted |= matching
     for name in tracks:
-        if name not in (offered := {run["track"] for run in found}):
+        if name not in (offered := {run.track for run in found}):
             raise did_you_mean("track in these records", name, offered)
     return [
         run
         for run in found
-        if (not wanted or wanted & {run["scenario"]["name"], run["scenario"]["name"].partition("/")[0]})
-        and (not tracks or run["track"] in tracks)
+        if (not wanted or wanted & {run.scenario.name, run.scenario.name.partition("/")[0]})
+        and (not tracks or run.track in tracks)
     ]
 
 
@@ -140,10 +139,10 @@ def _aliases(name: str) -> set[str]:
     return {other + slash + variant for other in same}
 
 
-def _check_methods(found: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> None:
+def _check_methods(found: Sequence[Record], methods: Sequence[str]) -> None:
     from benchmark.errors import did_you_mean
 
-    present = {run["method"]["name"] for run in found}
+    present = {run.method.name for run in found}
     present |= {f"{run['method']['name']}@{run['method']['recipe']}" for run in found}
     for name in methods:
         if name not in present:

@@ -6,7 +6,10 @@ import argparse
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmark.records import Record
 
 from benchmark.cli import terminal
 from benchmark.files import user_path
@@ -84,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_FAILED if differences or any("differ" in warning for warning in warnings) else EXIT_OK
 
 
-def _recompute(path: Path, record: dict[str, Any]) -> tuple[Any, dict[str, Any], str, list[str]]:
+def _recompute(path: Path, record: Record) -> tuple[Any, dict[str, Any], str, list[str]]:
     """R, the metrics, what they were computed from, and what the user should know."""
     import hashlib
 
@@ -96,7 +99,7 @@ def _recompute(path: Path, record: dict[str, Any]) -> tuple[Any, dict[str, Any],
     recorded = np.array(record["accuracy"], dtype=np.float64)
     further = [test["name"] for test in record["scenario"]["tests"] if test["further"]]
     about: dict[str, Any] = {
-        "family": families.of_record(record["scenario"]),
+        "family": families.of_record(record.scenario.family, record.scenario.family_facts),
         "further": further,
         "baseline": record["baseline"],
         "transfers": record["evaluated_on"] == "test",
@@ -136,7 +139,7 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _print(record: dict[str, Any], source: str, values: dict[str, Any]) -> None:
+def _print(record: Record, source: str, values: dict[str, Any]) -> None:
     label = f"{record['scenario']['name']}  {record['method']['name']}@{record['method']['recipe']}"
     terminal.show(f"{label}  seed {record['seeds']['seed']}  ({record['run_id']}, from the {source})")
     width = max(map(len, values))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmark.records import Record
 
 from benchmark import families
 from benchmark.cli import terminal
@@ -34,7 +37,7 @@ HEADLINES = (
 _CONTINUAL = ("final_avg_acc", "final_acc", "avg_incremental_acc", "learning_acc")
 
 
-def brief(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def brief(record: Record, path: Path) -> dict[str, Any]:
     """The few fields that ``--json`` prints per run."""
     return {
         "run_id": record["run_id"],
@@ -49,7 +52,7 @@ def brief(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
     }
 
 
-def render(record: Mapping[str, Any], path: Path, *, colour: bool | None = None) -> str:
+def render(record: Record, path: Path, *, colour: bool | None = None) -> str:
     """The summary as text; colours only on a terminal and without ``NO_COLOR``."""
     if colour is None:
         colour = terminal.is_terminal() and "NO_COLOR" not in os.environ
@@ -62,7 +65,7 @@ def render(record: Mapping[str, Any], path: Path, *, colour: bool | None = None)
         *heat_map(record["accuracy"], scenario, colour=colour),
         "",
     ]
-    transferred = families.of_record(record["scenario"]).own in record["metrics"]
+    transferred = families.of_record(record.scenario.family, record.scenario.family_facts).own in record["metrics"]
     rows = [("mean_class_acc", "mean accuracy per class"), *HEADLINES] if transferred else list(HEADLINES)
     for name, words in rows:
         value = record["metrics"].get(name)

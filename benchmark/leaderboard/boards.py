@@ -14,15 +14,15 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from benchmark import families
 from benchmark.families import Family
 from benchmark.leaderboard import rows
 from benchmark.leaderboard.footnotes import Footnotes, row_facts, table_facts
-from benchmark.leaderboard.rows import Entry, Record, Seeds
+from benchmark.leaderboard.rows import Entry, Seeds
 from benchmark.metrics.single import harmonic_mean
 from benchmark.metrics.statistics import Summary, summarize
+from benchmark.records.schema import Method, Record
 from benchmark.tables import MISSING, Cell, Column, Row, Table
 
 _NUMBER = re.compile("[0-9]{1,18}")
@@ -35,14 +35,14 @@ _COMMON = (
 
 def family_of(run: Record) -> Family:
     """The family of a run's scenario, as its record tells it."""
-    return families.of_record(run["scenario"])
+    return families.of_record(run.scenario.family, run.scenario.family_facts)
 
 
 def variant_of(run: Record) -> str | None:
     """The variant whose column a run belongs to, or None when its scenario has a table of its own."""
-    scenario = run["scenario"]
-    variant: str = scenario["name"].partition("/")[2]
-    return variant if variant and scenario["variant_option"] and family_of(run).board == "variants" else None
+    scenario = run.scenario
+    variant: str = scenario.name.partition("/")[2]
+    return variant if variant and scenario.variant_option and family_of(run).board == "variants" else None
 
 
 class Board(ABC):
@@ -128,7 +128,7 @@ class Variants(Board):
         if key not in self._kept:
             found: dict[str, dict[Seeds, float]] = {variant: {} for variant in self.variants}
             for run in entry.completed:
-                value = run["metrics"].get(metric)
+                value = run.number(metric)
                 if value is not None:
                     found[variant_of(run) or ""][rows.seeds_of(run)] = value
             self._kept[key] = found
@@ -166,7 +166,7 @@ class Sets(Board):
         family = self.family
         self.others = []
         if family.further_mean:
-            self.others = [test["name"] for test in runs[0]["scenario"]["tests"] if test["further"]]
+            self.others = [test.name for test in runs[0].scenario.tests if test.further]
         first, *rest = (Column(key, title) for key, title in family.columns.items())
         self.columns = (first, *(Column(f"other {name}", f"{name} (%)") for name in self.others), *rest)
 
@@ -189,9 +189,7 @@ class Sets(Board):
             single = entry.summary(self.headline)
             found[self.headline] = rows.percent(Summary(single.n, self.mean(entry), single.std, single.ci95))
         for place, name in enumerate(self.others):
-            values = [
-                (run["metrics"].get(f"{self.family.further_mean}s") or [])[place : place + 1] for run in entry.completed
-            ]
+            values = [run.numbers(f"{self.family.further_mean}s")[place : place + 1] for run in entry.completed]
             found[f"other {name}"] = rows.percent(summarize([part[0] if part else None for part in values]))
         return found
 
@@ -200,7 +198,7 @@ BOARDS: Mapping[str, type[Board]] = {"stream": Stream, "variants": Variants, "se
 
 
 def table(
-    title: str, runs: Sequence[Record], validation: int, controls: Mapping[str, Any], methods: Sequence[str]
+    title: str, runs: Sequence[Record], validation: int, controls: Mapping[str, Method], methods: Sequence[str]
 ) -> Table:
     """Tabulates the runs of one table.
 
@@ -238,7 +236,7 @@ def table(
             "ci95": rows.interval(summarize(list(board.by_seed(entry).values()))),
             "gain": rows.gain(entry, reference, board.mean),
             "params_trainable": rows.mean_of([rows.cost(run, "params_trainable") for run in entry.completed], ",.0f"),
-            "train_seconds": rows.mean_of([sum(run["timing"]["train_seconds"]) for run in entry.completed], ",.1f"),
+            "train_seconds": rows.mean_of([sum(run.timing.train_seconds) for run in entry.completed], ",.1f"),
             "seeds": rows.count(entry, set(board.by_seed(entry)), expected),
         }
         if entry is best:
@@ -246,7 +244,7 @@ def table(
         found.append(Row(tuple(cells[column.key] for column in columns), entry.group))
     for name in sorted(set(controls) - {entry.method for entry in entries}):
         blank = {"method": Cell(name, name), "seeds": Cell("missing", 0)}
-        group = "control" if controls[name]["stream"] == "sequential" else "upper bound"
+        group = "control" if controls[name].stream == "sequential" else "upper bound"
         found.append(Row(tuple(blank.get(column.key, Cell(MISSING)) for column in columns), group))
     found.sort(key=lambda row: rows.GROUPS.index(row.group))  # stable: missing controls end their group
     caption = f"{board.family.caption} {_COMMON.format(of=board.of, selection=rows.selection_text(runs))}"
@@ -257,7 +255,7 @@ def table(
 
 def _defined(metric: str, runs: Sequence[Record]) -> bool:
     """Whether a finished run knows the metric."""
-    return any((run["metrics"] or {}).get(metric) is not None for run in runs)
+    return any(run.number(metric) is not None for run in runs)
 
 
 def _same(entry: Entry, one: str, other: str) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from benchmark.records.schema import Record
 from benchmark.specs import USES
 
 OWN_DISTRIBUTION = "adaptbench"
-Record = Mapping[str, Any]
 
 
 class Footnotes:
@@ -32,21 +31,21 @@ class Footnotes:
 
 def row_facts(runs: Sequence[Record]) -> list[str]:
     """What must be known of one row: the manifest of its method first, then its provenance and warnings."""
-    uses = sorted({use for run in runs for use in run["method"]["uses"]})
+    uses = sorted({use for run in runs for use in run.method.uses})
     facts = [f"uses {use}: {USES.get(use, 'not known to this version')}" for use in uses]
     if "test_batch" in uses:
         facts.append("leaking: predictions depend on other test images, so the number is not comparable")
-    owners = {run["method"]["distribution"] for run in runs}
+    owners = {run.method.distribution for run in runs}
     facts += [f"third-party method of {name}" for name in sorted(owners) if _foreign(name)]
-    if any(run["method"]["stream"] == "oracle" for run in runs):
+    if any(run.method.stream == "oracle" for run in runs):
         facts.append("oracle: trained on labelled target images, an upper bound")
-    if any(run["selection"]["rule"] == "target-oracle" for run in runs):
+    if any(run.selection.rule == "target-oracle" for run in runs):
         facts.append("oracle: the epoch was chosen by the labels of the target's test images, an upper bound")
-    if any(run["provenance"]["git_dirty"] for run in runs):
+    if any(run.provenance.git_dirty for run in runs):
         facts.append("unverified: made from code with uncommitted changes")
-    if any(not run["provenance"]["deterministic"] for run in runs):
+    if any(not run.provenance.deterministic for run in runs):
         facts.append("made without deterministic algorithms")
-    return facts + sorted({f"warning: {warning}" for run in runs for warning in run["warnings"]})
+    return facts + sorted({f"warning: {warning}" for run in runs for warning in run.warnings})
 
 
 def table_facts(runs: Sequence[Record], validation: int) -> list[str]:
@@ -56,20 +55,20 @@ def table_facts(runs: Sequence[Record], validation: int) -> list[str]:
         runs: Runs of the table.
         validation: Number of runs on validation data that are not shown.
     """
-    facts = sorted({f"Data: {name}: {text}." for run in runs for name, text in run["scenario"]["notes"].items()})
-    owners = {run["scenario"]["distribution"] for run in runs}
+    facts = sorted({f"Data: {name}: {text}." for run in runs for name, text in run.scenario.notes.items()})
+    owners = {run.scenario.distribution for run in runs}
     facts += [f"Third-party scenario of {name}." for name in sorted(owners) if _foreign(name)]
     backbones: dict[str, set[str]] = {}
     for run in runs:
-        backbones.setdefault(run["backbone"]["name"], set()).add(run["method"]["name"])
+        backbones.setdefault(run.backbone.name, set()).add(run.method.name)
     if len(backbones) > 1:
         *others, most = sorted(backbones, key=lambda name: (len(backbones[name]), name))
         special = "; ".join(f"{', '.join(sorted(backbones[name]))} on {name}" for name in others)
         facts.append(f"Backbones, which see images through the same weights: {special}; the others on {most}.")
     prints: dict[tuple[str, int], set[str]] = {}
     for run in runs:
-        place = run["scenario"]["name"], run["seeds"]["class_order"]
-        prints.setdefault(place, set()).add(run["scenario"]["fingerprint"])
+        place = run.scenario.name, run.seeds.class_order
+        prints.setdefault(place, set()).add(run.scenario.fingerprint)
     if any(len(found) > 1 for found in prints.values()):
         facts.append("Runs with the same class order differ in the fingerprint of their data: not comparable.")
     if validation:

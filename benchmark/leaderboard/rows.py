@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import asdict
+
 from benchmark.metrics.statistics import Summary, holm, paired_t, summarize
+from benchmark.records.schema import Method, Record
 from benchmark.tables import MISSING, Cell, Scalar
 
-Record = Mapping[str, Any]
 Seeds = tuple[int, int, int, int]
 GROUPS = ("upper bound", "method", "control")
 SIGNIFICANCE = 0.05
@@ -50,25 +52,25 @@ class Entry:
     @property
     def completed(self) -> list[Record]:
         """Finished runs."""
-        return [run for run in self.runs if run["status"] == "completed"]
+        return [run for run in self.runs if run.status == "completed"]
 
     @property
     def group(self) -> str:
         """One of `GROUPS`."""
         first = self.runs[0]
-        if first["method"]["stream"] != "sequential" or first["selection"]["rule"] == ORACLE:
+        if first.method.stream != "sequential" or first.selection.rule == ORACLE:
             return "upper bound"
-        return "control" if first["method"]["control"] else "method"
+        return "control" if first.method.control else "method"
 
     def summary(self, metric: str) -> Summary:
         """Of all finished runs; computed once, as sorting asks again and again."""
         if metric not in self._summaries:
-            self._summaries[metric] = summarize([run["metrics"].get(metric) for run in self.completed])
+            self._summaries[metric] = summarize([run.number(metric) for run in self.completed])
         return self._summaries[metric]
 
     def by_seed(self, metric: str) -> dict[Seeds, float]:
         """The metric by seeds, where it is defined."""
-        pairs = ((seeds_of(run), run["metrics"].get(metric)) for run in self.completed)
+        pairs = ((seeds_of(run), run.number(metric)) for run in self.completed)
         return {seeds: value for seeds, value in pairs if value is not None}
 
 
@@ -78,8 +80,8 @@ BySeed = Callable[[Entry], dict[Seeds, float]]
 
 def seeds_of(run: Record) -> Seeds:
     """The seeds of a run."""
-    seeds = run["seeds"]
-    return seeds["seed"], seeds["class_order"], seeds["init"], seeds["data"]
+    seeds = run.seeds
+    return seeds.seed, seeds.class_order, seeds.init, seeds.data
 
 
 def show(value: Any) -> str:
@@ -89,19 +91,19 @@ def show(value: Any) -> str:
 
 def selection_text(runs: Iterable[Record]) -> str:
     """How the models of a table were selected, for its caption."""
-    rules = sorted({run["selection"]["rule"] for run in runs}, key=list(_RULES).index)
+    rules = sorted({run.selection.rule for run in runs}, key=list(_RULES).index)
     if len(rules) == 1:
         return f"Model selection: {_RULES[rules[0]]}."
     return "Model selection: " + "; ".join(f"{_RULES[rule]} (engine.select={rule})" for rule in rules) + "."
 
 
 def _options(run: Record) -> dict[str, Any]:
-    effective = run["config"]["effective"]
-    options = {**effective.get("method", {})}
-    options.update({f"engine.{name}": value for name, value in effective.get("engine", {}).items()})
-    options["code"] = run["method"]["code_sha256"][:8]
-    options["device"] = run["provenance"]["device"].split(":")[0]
-    options["backbone"] = run["backbone"]["name"]
+    effective = run.config.effective
+    options: dict[str, Any] = {**effective.method}
+    options.update({f"engine.{name}": value for name, value in effective.engine.items()})
+    options["code"] = run.identity.code[:8]
+    options["device"] = run.provenance.device.split(":")[0]
+    options["backbone"] = run.backbone.name
     return options
 
 
@@ -109,21 +111,21 @@ def entries_of(runs: Sequence[Record]) -> list[Entry]:
     """Groups runs into configurations and labels these by what differs."""
     found: dict[tuple[str, str, str], Entry] = {}
     for run in runs:
-        method, options = run["method"], _options(run)
-        key = (method["name"], method["recipe"], repr(sorted(options.items())))
+        method, options = run.method, _options(run)
+        key = (method.name, method.recipe, repr(sorted(options.items())))
         if key not in found:
-            found[key] = Entry(method["name"], method["recipe"], options, [])
+            found[key] = Entry(method.name, method.recipe, options, [])
         found[key].runs.append(run)
     siblings: dict[tuple[str, str], list[Entry]] = {}
     for key in sorted(found):
         siblings.setdefault(key[:2], []).append(found[key])
     for (name, recipe), entries in siblings.items():
-        default = entries[0].runs[0]["method"].get("default_recipe", "default")
+        default = entries[0].runs[0].method.default_recipe
         plain = name if recipe == default else f"{name}@{recipe}"
         names = sorted({option for entry in entries for option in entry.options})
         differing = [option for option in names if len({show(entry.options.get(option)) for entry in entries}) > 1]
         for entry in entries:
-            entry.runs.sort(key=lambda run: (seeds_of(run), run["run_id"]))
+            entry.runs.sort(key=lambda run: (seeds_of(run), run.run_id))
             details = ", ".join(f"{option}={show(entry.options.get(option))}" for option in differing)
             entry.label = f"{plain} ({details})" if details else plain
     return [entry for entries in siblings.values() for entry in entries]
@@ -165,7 +167,7 @@ def best(entries: Sequence[Entry], by_seed: BySeed) -> Entry | None:
     return top if max(holm(p_values)) < SIGNIFICANCE else None
 
 
-def chosen(entries: Sequence[Entry], methods: Sequence[str], controls: Mapping[str, Any]) -> list[Entry]:
+def chosen(entries: Sequence[Entry], methods: Sequence[str], controls: Mapping[str, Method]) -> list[Entry]:
     """The entries of some methods (``name`` or ``name@recipe``) and of all controls; all when none are named."""
     return [
         entry
@@ -220,9 +222,7 @@ def count(entry: Entry, done: set[Seeds], expected: set[Seeds]) -> Cell:
     if not entry.runs:
         return Cell("missing", 0)
     finished = {seeds_of(run) for run in entry.completed}
-    stopped = Counter(
-        run["status"] for run in entry.runs if run["status"] != "completed" and seeds_of(run) not in finished
-    )
+    stopped = Counter(run.status for run in entry.runs if run.status != "completed" and seeds_of(run) not in finished)
     text = str(len(done)) if done >= expected else f"{len(done)} of {len(expected)}"
     for status, number in sorted(stopped.items()):
         text += f", {number} {status}"
@@ -231,40 +231,43 @@ def count(entry: Entry, done: set[Seeds], expected: set[Seeds]) -> Cell:
 
 def cost(run: Record, name: str) -> float | None:
     """A cost of a run, where it was measured."""
-    return run["cost"][name] if run["cost"] else None
+    value: float | None = run.cost[name] if run.cost else None
+    return value
 
 
 def raw(run: Record, label: str) -> dict[str, Scalar]:
     """One run for machines: full precision, accuracies as fractions."""
-    metrics = run["metrics"] or {}
-    scalars = {name: value for name, value in sorted(metrics.items()) if not isinstance(value, list)}
-    costs = {name: value for name, value in sorted((run["cost"] or {}).items()) if not isinstance(value, list)}
+    scalars = {
+        name: run.number(name) for name, value in sorted((run.metrics or {}).items()) if not isinstance(value, list)
+    }
+    costs = asdict(run.cost) if run.cost else {}
+    costs = {name: value for name, value in sorted(costs.items()) if not isinstance(value, list)}
     return {
-        "scenario": run["scenario"]["name"],
-        "scenario_version": run["scenario"]["version"],
-        "scenario_fingerprint": run["scenario"]["fingerprint"],
-        "family": run["scenario"]["family"],
-        "track": run["track"],
-        "backbone": run["backbone"]["name"],
-        "backbone_sha256": run["backbone"]["sha256"],
+        "scenario": run.scenario.name,
+        "scenario_version": run.scenario.version,
+        "scenario_fingerprint": run.scenario.fingerprint,
+        "family": run.scenario.family,
+        "track": run.track,
+        "backbone": run.backbone.name,
+        "backbone_sha256": run.backbone.sha256,
         "row": label,
-        "method": run["method"]["name"],
-        "recipe": run["method"]["recipe"],
-        "control": run["method"]["control"],
-        "stream": run["method"]["stream"],
-        "selection": run["selection"]["rule"],
-        "uses": " ".join(run["method"]["uses"]),
-        "distribution": run["method"]["distribution"],
-        "run_id": run["run_id"],
-        "status": run["status"],
-        "seed": run["seeds"]["seed"],
-        "seed_class_order": run["seeds"]["class_order"],
-        "seed_init": run["seeds"]["init"],
-        "seed_data": run["seeds"]["data"],
+        "method": run.method.name,
+        "recipe": run.method.recipe,
+        "control": run.method.control,
+        "stream": run.method.stream,
+        "selection": run.selection.rule,
+        "uses": " ".join(run.method.uses),
+        "distribution": run.method.distribution,
+        "run_id": run.run_id,
+        "status": run.status,
+        "seed": run.seeds.seed,
+        "seed_class_order": run.seeds.class_order,
+        "seed_init": run.seeds.init,
+        "seed_data": run.seeds.data,
         **scalars,
         **costs,
-        "train_seconds": sum(run["timing"]["train_seconds"]),
-        "eval_seconds": sum(run["timing"]["eval_seconds"]),
-        "total_seconds": run["timing"]["total_seconds"],
-        "peak_memory_bytes": run["timing"]["peak_memory_bytes"],
+        "train_seconds": sum(run.timing.train_seconds),
+        "eval_seconds": sum(run.timing.eval_seconds),
+        "total_seconds": run.timing.total_seconds,
+        "peak_memory_bytes": run.timing.peak_memory_bytes,
     }

@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmark import loading
 from benchmark.leaderboard import boards, rows
-from benchmark.leaderboard.rows import Record
+from benchmark.records.schema import Method, Record
 from benchmark.records.store import without_garbage_collection
 from benchmark.tables import Cell, Column, Row, Table, render_text
 
@@ -38,10 +37,10 @@ def leaderboard(records: Iterable[Record], *, methods: Sequence[str] = ()) -> li
 
 
 def _tables(unique: Sequence[Record], methods: Sequence[str]) -> list[Table]:
-    controls: dict[tuple[str, str], dict[str, Any]] = {}
+    controls: dict[tuple[str, str], dict[str, Method]] = {}
     for run in unique:
-        if run["method"]["control"]:
-            controls.setdefault(_peers(run), {})[run["method"]["name"]] = run["method"]
+        if run.method.control:
+            controls.setdefault(_peers(run), {})[run.method.name] = run.method
     by_table: dict[tuple[Any, ...], list[Record]] = {}
     for run in unique:
         by_table.setdefault(_table_key(run), []).append(run)
@@ -49,7 +48,7 @@ def _tables(unique: Sequence[Record], methods: Sequence[str]) -> list[Table]:
     tables = []
     for key in sorted(by_table):
         runs = by_table[key]
-        tested = [run for run in runs if run["evaluated_on"] == "test"]
+        tested = [run for run in runs if run.evaluated_on == "test"]
         if tested:
             title = _title(runs)
             if titles[title] > 1:
@@ -65,50 +64,46 @@ def _peers(run: Record) -> tuple[str, str]:
 
 
 def _image_tower(run: Record) -> tuple[str, str]:
-    """Name and hash of the weights that see the images.
-
-    A bundled dual encoder shares them with another backbone; methods on either are rows of one table.
-    """
-    name, digest = run["backbone"]["name"], run["backbone"]["sha256"]
-    return loading.image_towers().get(digest, (name, digest))
+    """Name and hash of the weights that see the images: backbones that share them are rows of one table."""
+    return run.backbone.image_name, run.backbone.image_sha256
 
 
 def _unique(records: Iterable[Record]) -> list[Record]:
     """One record per run id, a completed one if there is any."""
     found: dict[str, Record] = {}
     for run in records:
-        known = found.get(run["run_id"])
-        if known is None or (known["status"] != "completed" and run["status"] == "completed"):
-            found[run["run_id"]] = run
+        known = found.get(run.run_id)
+        if known is None or (known.status != "completed" and run.status == "completed"):
+            found[run.run_id] = run
     return [found[run_id] for run_id in sorted(found)]
 
 
 def _table_key(run: Record) -> tuple[Any, ...]:
     options = repr(sorted(_options(run).items()))  # several times as fast as JSON
-    return _name(run), run["scenario"]["version"], options, run["track"], *_image_tower(run)
+    return _name(run), run.scenario.version, options, run.track, *_image_tower(run)
 
 
 def _name(run: Record) -> str:
     """The scenario's name; without the variant where variants are columns."""
-    name: str = run["scenario"]["name"]
+    name: str = run.scenario.name
     return name if boards.variant_of(run) is None else name.partition("/")[0]
 
 
 def _options(run: Record) -> dict[str, Any]:
     """Options of the scenario that set tables apart."""
-    scenario = run["scenario"]
-    options: dict[str, Any] = scenario["options"]
+    scenario = run.scenario
+    options: dict[str, Any] = scenario.options
     if boards.variant_of(run) is None:
         return options
-    return {name: value for name, value in options.items() if name != scenario["variant_option"]}
+    return {name: value for name, value in options.items() if name != scenario.variant_option}
 
 
 def _title(runs: Sequence[Record]) -> str:
     """What a table is of; where its rows differ in their text tower, the backbone is that of the images."""
     run = runs[0]
-    backbones = {run["backbone"]["name"] for run in runs}
+    backbones = {run.backbone.name for run in runs}
     backbone = backbones.pop() if len(backbones) == 1 else _image_tower(run)[0]
-    return f"{_name(run)} (version {run['scenario']['version']}), track {run['track']}, {backbone}"
+    return f"{_name(run)} (version {run.scenario.version}), track {run.track}, {backbone}"
 
 
 def _title_details(run: Record) -> str:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from benchmark.records.store import (
-    IDENTITY,
-    SCHEMA,
-    TABLES_FORMAT,
-    Problem,
-    Record,
-    comparable,
-    find,
-    read,
-    read_all,
-    write,
-)
+from benchmark.records.schema import SCHEMA, Record, parse, plain
+from benchmark.records.store import TABLES_FORMAT, Problem, comparable, find, read, read_all, write
 
 __all__ = [
-    "IDENTITY",
     "SCHEMA",
     "TABLES_FORMAT",
     "Problem",
     "Record",
     "comparable",
     "find",
+    "parse",
+    "plain",
     "read",
     "read_all",
     "write",

@@ -1,350 +1,351 @@
-"""The JSON Schema of a record, and a fast check against it.
+"""What a record is: typed structs that decode and check it, and the JSON Schema made of them.
 
-`json_schema` is the document for other tools. `check` understands exactly the keywords used here
-(``type``, ``enum``, ``pattern``, ``minimum``, ``required``, ``properties``, ``items``,
-``additionalProperties``, and the one ``if``) and is fast enough for ten thousand records in a second or two; a test
-holds the two against each other.
+Fractions are in [0, 1], times in seconds, sizes in bytes; None (null) means undefined or not measured. No number is
+NaN, infinite or so large that a mean or a variance of it would be: whatever is a `Record` can be put into a table.
+A record is read by attribute, ``record.scenario.name``, or by key, ``record["scenario"]["name"]``, as its file is.
 """
 
 from __future__ import annotations
 
-import re
+import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-_STRING = {"type": "string"}
-_COUNT = {"type": "integer", "minimum": 0}
-_COUNT_OR_NULL = {"type": ["integer", "null"], "minimum": 0}
-_SECONDS = {"type": "number", "minimum": 0}
-_FLAG = {"type": "boolean"}
-_OPEN = {"type": "object"}
-_NUMBER_OR_NULL = {"type": ["number", "null"]}
-_INTEGERS = {"type": "array", "items": {"type": "integer"}}
-_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+import msgspec
+from msgspec import Meta, Struct
 
+SCHEMA = 3
+LISTS = frozenset({"avg_acc", "domain_acc", "forgetting_curve", "seen_acc", "transfer_accs"})
+"""Metrics with one value per experience or test set; every other metric is one number."""
 
-def _group(properties: Mapping[str, Any], *, optional: tuple[str, ...] = (), null: bool = False) -> dict[str, Any]:
-    return {
-        "type": ["object", "null"] if null else "object",
-        "properties": dict(properties),
-        "required": sorted(set(properties) - set(optional)),
-    }
+_LONG = 2**63
+_LARGE = 1e100  # its square is a number
+_HASH = r"^[0-9a-f]{64}$"
 
 
-_ERROR = "Why the run was interrupted or failed; absent when it was completed."
-_DOCUMENT: dict[str, Any] = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "title": "adaptbench record, schema 2",
-    "description": "One run: what was asked for, what ran, and every accuracy. Fractions are in [0, 1], times in "
-    "seconds, sizes in bytes; null means undefined or not measured.",
-    "additionalProperties": False,
-    "if": {"properties": {"status": {"const": "completed"}}},
-    "then": {"properties": {"metrics": {"type": "object"}}},
-    **_group(
-        {
-            "schema": {"type": "integer", "minimum": 1, "description": "Version of this layout."},
-            "run_id": {"type": "string", "pattern": "^[0-9a-f]{16}$", "description": "Hash of all that decides."},
-            "status": {"enum": ["completed", "interrupted", "failed"]},
-            "error": {"type": ["string", "null"], "description": _ERROR},
-            "track": _STRING,
-            "scenario": _group(
-                {
-                    "name": {"type": "string", "description": "With its variant, e.g. split-cifar100/10x10."},
-                    "version": {"type": "integer", "description": "Different versions never share a table."},
-                    "family": _STRING,
-                    "fingerprint": {
-                        "type": "string",
-                        "pattern": "^[0-9a-f]{64}(-lossy)?$",
-                        "description": "Hash of sample ids, labels, experiences, subsets; marked for re-encoded data.",
-                    },
-                    "num_classes": _COUNT,
-                    "class_order": _INTEGERS,
-                    "experiences": {
-                        "type": "array",
-                        "items": _group(
-                            {
-                                "classes": _INTEGERS,
-                                "domain": {"type": ["string", "null"]},
-                                "train": _COUNT,
-                                "test": _COUNT,
-                                "target": {**_COUNT_OR_NULL, "description": "Unlabelled target images."},
-                            }
-                        ),
-                    },
-                    "tests": {
-                        "type": "array",
-                        "description": "The columns of accuracy; further: not of an experience.",
-                        "items": _group({"name": _STRING, "further": _FLAG}),
-                    },
-                    "transductive": {"type": "boolean", "description": "Target images are the test images."},
-                    "variant_option": {"type": "string", "description": "Option behind the `/` of name, or empty."},
-                    "options": _OPEN,
-                    "notes": _OPEN,
-                    "distribution": {"type": "string", "description": "Package and version it comes from."},
-                }
-            ),
-            "method": _group(
-                {
-                    "name": _STRING,
-                    "recipe": _STRING,
-                    "default_recipe": {"type": "string", "description": "Shown without a suffix in tables."},
-                    "uses": {"type": "array", "items": _STRING, "description": "What it declared that it uses."},
-                    "control": {"type": "boolean", "description": "A yardstick that every table shows."},
-                    "stream": {"enum": ["sequential", "joint", "oracle"]},
-                    "code_sha256": _SHA256,
-                    "distribution": _STRING,
-                    "paper": _STRING,
-                },
-                optional=("default_recipe", "paper"),
-            ),
-            "backbone": _group(
-                {
-                    "name": _STRING,
-                    "sha256": _SHA256,
-                    "mean": {"type": "array", "items": {"type": "number"}},
-                    "std": {"type": "array", "items": {"type": "number"}},
-                    "normalize": _STRING,
-                    "image_size": _COUNT,
-                    "parameters": _COUNT,
-                }
-            ),
-            "config": _group(
-                {
-                    "given": {"type": "object", "description": "What the user set explicitly."},
-                    "effective": {
-                        "type": "object",
-                        "description": "Every value that can change a number, by group.",
-                        "properties": {"scenario": _OPEN, "method": _OPEN, "engine": _OPEN},
-                    },
-                    "origin": {"type": "object", "description": "Where each value came from."},
-                }
-            ),
-            "selection": _group(
-                {
-                    "rule": {"enum": ["last", "source-validation", "target-oracle"]},
-                    "chosen": {
-                        "type": "array",
-                        "description": "Epoch kept per experience, from 0; null where there was nothing to choose.",
-                        "items": _COUNT_OR_NULL,
-                    },
-                    "scores": {
-                        "type": "array",
-                        "description": "Per experience the accuracy on the selection images after each epoch.",
-                        "items": {"type": "array", "items": {"type": "number"}},
-                    },
-                }
-            ),
-            "seeds": _group({name: {"type": "integer"} for name in ("seed", "class_order", "init", "data")}),
-            "evaluated_on": {"enum": ["test", "validation"]},
-            "accuracy": {
-                "type": "array",
-                "description": "R (T, E): row = time, column = test set; null where not evaluated.",
-                "items": {"type": "array", "items": _NUMBER_OR_NULL},
-            },
-            "counts": {"type": "array", "items": _COUNT, "description": "Test images per column."},
-            "baseline": {
-                "type": ["array", "null"],
-                "description": "Accuracy of the untrained model, where it means something.",
-                "items": _NUMBER_OR_NULL,
-            },
-            "metrics": {
-                "type": ["object", "null"],
-                "description": "Output of benchmark.metrics.continual_metrics; null only in runs without an end.",
-                "additionalProperties": {"type": ["number", "null", "array"]},
-            },
-            "cost": _group(
-                {
-                    "params_total": _COUNT_OR_NULL,
-                    "params_trainable": _COUNT_OR_NULL,
-                    "params_trainable_per_experience": {"type": "array", "items": _COUNT_OR_NULL},
-                    "params_added": _COUNT_OR_NULL,
-                    "flops_forward": _COUNT_OR_NULL,
-                    "macs_forward": {"type": ["number", "null"]},
-                    "flops_train_step": _COUNT_OR_NULL,
-                    "storage_bytes": {"type": "array", "items": _COUNT_OR_NULL},
-                },
-                null=True,
-            ),
-            "timing": _group(
-                {
-                    "data_seconds": _SECONDS,
-                    "train_seconds": {"type": "array", "items": _SECONDS},
-                    "eval_seconds": {"type": "array", "items": _SECONDS},
-                    "total_seconds": _SECONDS,
-                    "peak_memory_bytes": _COUNT_OR_NULL,
-                    "throughput_images_per_second": _NUMBER_OR_NULL,
-                    "resumed": {"type": "integer", "minimum": 0, "description": "Times it went on after a stop."},
-                }
-            ),
-            "predictions": _group({"file": _STRING, "rows": _COUNT, "sha256": _SHA256}, null=True),
-            "losses": {
-                "type": "array",
-                "description": "Per experience, per epoch: the mean of each loss term.",
-                "items": {"type": "array"},
-            },
-            "warnings": {"type": "array", "items": _STRING},
-            "provenance": _group(
-                {
-                    "command": _STRING,
-                    "date": _STRING,
-                    "python": _STRING,
-                    "platform": _STRING,
-                    "packages": _OPEN,
-                    "git_commit": {"type": ["string", "null"]},
-                    "git_dirty": {"type": ["boolean", "null"]},
-                    "device": _STRING,
-                    "threads": _COUNT,
-                    "deterministic": _FLAG,
-                }
-            ),
-        },
-        optional=("error",),
-    ),
-}
+def _text(description: str, **rules: Any) -> Any:
+    return Meta(description=description, **rules)
 
-# bool is an int for isinstance, but not for JSON Schema; exact types are also faster.
-_TYPES: dict[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "null": (type(None),),
-}
+
+Integer = Annotated[int, Meta(ge=-_LONG, le=_LONG - 1)]
+Count = Annotated[int, Meta(ge=0, le=_LONG - 1)]
+Number = Annotated[float, Meta(ge=-_LARGE, le=_LARGE)]
+Seconds = Annotated[float, Meta(ge=0, le=_LARGE)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Sha256 = Annotated[str, Meta(pattern=_HASH, max_length=64)]
+Metric = Integer | Number | list[Number | None] | None
+_Scalar = bool | int | float | str | None
+_Item = _Scalar | list[_Scalar] | dict[str, _Scalar]
+Option = _Scalar | list[_Item] | dict[str, _Item]
+Options = dict[str, Option]
+
+
+class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group of keys."""
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self, name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+
+class Experience(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was trained on in one step of the stream: classes and numbers of samples."""
+
+    classes: list[Integer]
+    domain: str | None
+    train: Count
+    test: Count
+    target: Annotated[Count | None, _text("Unlabelled target samples.")]
+
+
+class TestSet(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One column of accuracy."""
+
+    name: str
+    further: Annotated[bool, _text("Not the test set of an experience.")]
+
+
+class Scenario(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The data and how they were cut."""
+
+    name: Annotated[str, _text("With its variant, e.g. split-cifar100/10x10.")]
+    version: Annotated[int, _text("Different versions never share a table.", ge=-_LONG, le=_LONG - 1)]
+    family: str
+    family_facts: Annotated[Options | None, _text("What tables need to know of a family that is not built in.")] = None
+    fingerprint: Annotated[
+        str,
+        _text(
+            "Hash of sample ids, labels, experiences, subsets and of what was decoded; marked for re-encoded data.",
+            pattern=r"^[0-9a-f]{64}(-lossy)?$",
+            max_length=70,
+        ),
+    ]
+    content: Annotated[
+        str,
+        _text("Hash of all that the data set decodes to; empty where it is not known.", pattern=r"^([0-9a-f]{64})?$"),
+    ]
+    partition: Annotated[str, _text("Which lists or cut made train and test; empty where there is one way.")]
+    num_classes: Count
+    class_order: list[Integer]
+    experiences: list[Experience]
+    tests: Annotated[list[TestSet], _text("The columns of accuracy.")]
+    transductive: Annotated[bool, _text("Target samples are the test samples.")]
+    variant_option: Annotated[str, _text("Option behind the `/` of name, or empty.")]
+    options: Options
+    notes: dict[str, str]
+    distribution: Annotated[str, _text("Package and version it comes from.")]
+
+
+class Method(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What learnt."""
+
+    name: str
+    recipe: str
+    default_recipe: Annotated[str, _text("Shown without a suffix in tables.")] = "default"
+    uses: Annotated[list[str], _text("What it declared that it uses.")]
+    control: Annotated[bool, _text("A yardstick that every table shows.")]
+    stream: Literal["sequential", "joint", "oracle"]
+    distribution: Annotated[str, _text("Package and version it comes from.")]
+    paper: str = ""
+
+
+class Identity(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which arithmetic ran."""
+
+    engine: Annotated[
+        int,
+        _text("Number of the engine's arithmetic; 0 in records of schema 1 and 2 (code: hash of bytes).", ge=0),
+    ]
+    code: Annotated[str, _text("Hash of the syntax trees of the method's modules.", pattern=_HASH, max_length=64)]
+
+
+class Backbone(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The pretrained weights."""
+
+    name: Annotated[str, _text("custom:FILE for weights that the user brought.")]
+    sha256: Annotated[str, _text("Hash of the file.", pattern=_HASH, max_length=64)]
+    image_name: Annotated[
+        str, _text("Weights that see the images: the same name, or that of a backbone it shares its image tower with.")
+    ]
+    image_sha256: Annotated[str, _text("Hash of their file.", pattern=_HASH, max_length=64)]
+    own_weights: Annotated[bool, _text("The user brought the file; nothing but its hash vouches for it.")]
+    parameters: Count
+
+
+class Inputs(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What samples went through on their way into the model."""
+
+    kind: Literal["image", "text"]
+    facts: Annotated[Options, _text("Of images: preset, size in pixels, normalize, mean and std per channel.")]
+
+
+class Groups(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options by the part that reads them."""
+
+    scenario: Options
+    method: Options
+    engine: Options
+
+
+class Effective(Groups, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every value that can change a number, by group."""
+
+    derived: Annotated[Options, _text("What the method computed from its options.")] = {}
+
+
+class Config(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options: asked for, in force, and what the track alone would give."""
+
+    given: Annotated[Options, _text("What the user set explicitly, by full key.")]
+    effective: Effective
+    track: Annotated[
+        Groups,
+        _text("Values that track and recipe give without any setting of the user; absent where it is not known."),
+    ]
+    origin: Annotated[dict[str, str], _text("Where each value came from.")]
+
+
+class Selection(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which epoch was kept."""
+
+    rule: Literal["last", "source-validation", "target-oracle"]
+    chosen: Annotated[
+        list[Count | None],
+        _text("Epoch kept per experience, from 0; null where there was nothing to choose."),
+    ]
+    scores: Annotated[
+        list[list[Share]], _text("Per experience the accuracy on the selection samples after each epoch.")
+    ]
+
+
+class Seeds(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of random numbers."""
+
+    seed: Integer
+    class_order: Integer
+    init: Integer
+    data: Integer
+
+
+class Cost(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What it took, whatever the machine."""
+
+    params_total: Count | None
+    params_trainable: Count | None
+    params_trainable_per_experience: list[Count | None]
+    params_added: Integer | None
+    flops_forward: Count | None
+    macs_forward: Count | Seconds | None
+    flops_train_step: Count | None
+    storage_bytes: list[Count | None]
+
+
+class Timing(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What it took on this machine."""
+
+    data_seconds: Seconds
+    train_seconds: list[Seconds]
+    eval_seconds: list[Seconds]
+    total_seconds: Seconds
+    peak_memory_bytes: Count | None
+    throughput_images_per_second: Seconds | None
+    resumed: Annotated[int, _text("Times it went on after a stop.", ge=0, le=_LONG - 1)]
+
+
+class PredictionsFile(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file of predictions beside the record."""
+
+    file: Annotated[str, _text("Its name, without a folder.", pattern=r"^[0-9A-Za-z._-]+\.parquet(?!\n)$")]
+    rows: Count
+    sha256: Sha256
+
+
+class Provenance(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the numbers come from."""
+
+    command: Annotated[str, _text("What was typed.")]
+    date: str
+    python: str
+    platform: str
+    packages: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+    device: str
+    threads: Count
+    deterministic: bool
+
+    def __post_init__(self) -> None:
+        """Checks that a shell can read the command."""
+        if any(char in self.command for char in "'\"\\"):  # anything else is read, and asking takes long
+            try:
+                shlex.split(self.command)
+            except ValueError as error:
+                raise ValueError(f"command: {error}") from None
+
+
+class Record(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run: what was asked for, what ran, and every accuracy."""
+
+    schema: Annotated[Literal[3], _text("Version of this layout.")]
+    run_id: Annotated[str, _text("Hash of all that decides.", pattern=r"^[0-9a-f]{16}$", max_length=16)]
+    status: Literal["completed", "interrupted", "failed"]
+    error: Annotated[str | None, _text("Why the run was interrupted or failed; absent when it was completed.")] = None
+    track: str
+    scenario: Scenario
+    method: Method
+    identity: Identity
+    backbone: Backbone
+    inputs: Inputs
+    config: Config
+    selection: Selection
+    seeds: Seeds
+    evaluated_on: Literal["test", "validation"]
+    accuracy: Annotated[
+        list[list[Share | None]], _text("R (T, E): row = time, column = test set; null where not evaluated.")
+    ]
+    counts: Annotated[list[Count], _text("Test samples per column.")]
+    baseline: Annotated[list[Share | None] | None, _text("Accuracy of the untrained model, where it means something.")]
+    metrics: Annotated[
+        dict[str, Metric] | None,
+        _text("Output of benchmark.metrics.continual_metrics; null only in runs without an end."),
+    ]
+    cost: Cost | None
+    timing: Timing
+    predictions: PredictionsFile | None
+    losses: Annotated[list[list[dict[str, Number]]], _text("Per experience, per epoch: the mean of each loss term.")]
+    warnings: list[str]
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        """Checks what parts say of one another.
+
+        Raises:
+            ValueError: They contradict each other.
+        """
+        sets = len(self.counts)
+        if len(self.scenario.tests) != sets:
+            raise ValueError(f"scenario.tests has {len(self.scenario.tests)} entries, counts has {sets}")
+        for time, row in enumerate(self.accuracy):
+            if len(row) != sets:
+                raise ValueError(f"accuracy[{time}] has {len(row)} entries, counts has {sets}")
+        if self.baseline is not None and len(self.baseline) != sets:
+            raise ValueError(f"baseline has {len(self.baseline)} entries, counts has {sets}")
+        lists = LISTS
+        if self.scenario.family_facts is not None:
+            lists |= {f"{self.scenario.family_facts.get('further_mean')}s"}
+        for name, value in (self.metrics or {}).items():
+            if (name in lists) != isinstance(value, list):
+                raise ValueError(f"metrics.{name} is {'no list' if name in lists else 'a list'}")
+        if self.status == "completed":
+            if self.metrics is None:
+                raise ValueError("metrics is null, but status is completed")
+            if not sets or len(self.accuracy) != len(self.scenario.experiences):
+                raise ValueError(f"accuracy has {len(self.accuracy)} rows of {sets}, but status is completed")
+
+    def number(self, metric: str) -> float | None:
+        """A metric that is one number; None where it is not defined."""
+        value = (self.metrics or {}).get(metric)
+        return None if isinstance(value, list) else value
+
+    def numbers(self, metric: str) -> list[float | None]:
+        """A metric that is a list of numbers; empty where it is not defined."""
+        value = (self.metrics or {}).get(metric)
+        return value if isinstance(value, list) else []
 
 
 def json_schema() -> dict[str, Any]:
-    """A fresh copy of the JSON Schema (draft 2020-12) of the current record layout."""
-    import copy
+    """The JSON Schema (draft 2020-12) of one record of the current layout, for other tools."""
+    document = msgspec.json.schema(Record)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"adaptbench record, schema {SCHEMA}",
+    } | (document)
 
-    return copy.deepcopy(_DOCUMENT)
 
+def parse(content: Mapping[str, Any]) -> Record:
+    """A record of the current schema from plain values.
 
-def check(record: object) -> str | None:
-    """Checks a record.
-
-    Returns:
-        What is wrong first, with the full key, or None if all is well.
+    Raises:
+        ValueError: It does not follow the schema; the message has the full key.
     """
-    wrong = _check(record, _COMPILED)
-    if wrong is not None:
-        return wrong.removeprefix(".") if wrong.startswith(".") else f"the file{wrong}"
-    if isinstance(record, dict) and record["status"] == "completed" and record["metrics"] is None:
-        return "metrics is null, but status is completed"
-    return None
+    try:
+        return msgspec.convert(content, Record)
+    except msgspec.ValidationError as error:
+        raise ValueError(explain(error)) from None
 
 
-class _Node:
-    """One schema with its keywords looked up once."""
-
-    __slots__ = (
-        "accepts",
-        "closed",
-        "enum",
-        "free",
-        "items",
-        "minimum",
-        "others",
-        "pattern",
-        "plain",
-        "properties",
-        "required",
-        "types",
-    )
-
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        names = schema.get("type", ())
-        names = (names,) if isinstance(names, str) else names
-        self.types = frozenset(kind for name in names for kind in _TYPES[name])
-        self.enum = schema.get("enum")
-        self.pattern = re.compile(schema["pattern"]) if "pattern" in schema else None
-        self.minimum = schema.get("minimum")
-        self.required = frozenset(schema.get("required", ()))
-        self.properties = {name: _Node(part) for name, part in schema.get("properties", {}).items()}
-        self.items = _Node(schema["items"]) if "items" in schema else None
-        others = schema.get("additionalProperties", True)
-        self.closed = others is False
-        self.others = _Node(others) if isinstance(others, dict) else None
-        # Scalars (and lists and objects without further rules): nothing but the type, and a minimum.
-        self.plain = bool(names) and not schema.keys() - {"type", "minimum", "description"}
-        self.free = self.plain and self.minimum is None
-        self.accepts = self.types if self.free else frozenset()
+def plain(record: Record) -> dict[str, Any]:
+    """A record as fresh dicts, lists and scalars."""
+    found: dict[str, Any] = msgspec.to_builtins(record)
+    return found
 
 
-_COMPILED = _Node(_DOCUMENT)
-
-
-# What is wrong is told from the inside out, and every level puts its own name in front: nothing is
-# put together as long as all is well.
-
-
-def _check(value: Any, node: _Node) -> str | None:
-    kind = type(value)
-    if node.types and kind not in node.types:
-        return f" is {_name(value)}"
-    if kind is dict:
-        return _check_group(value, node)
-    if kind is list:
-        return None if node.items is None else _check_items(value, node.items)
-    if node.enum is not None and value not in node.enum:
-        return f" is {value!r}; known are {', '.join(map(str, node.enum))}"
-    if kind is str:
-        if node.pattern is not None and not node.pattern.search(value):
-            return f" is {value!r}, which does not match {node.pattern.pattern}"
-    elif node.minimum is not None and value is not None and value < node.minimum:
-        return f" is {value}, less than {node.minimum}"
-    return None
-
-
-def _check_group(value: dict[str, Any], node: _Node) -> str | None:
-    if not node.required <= value.keys():
-        return f".{min(node.required - value.keys())} is missing"
-    find, others = node.properties.get, node.others
-    # Whole groups of scalars at once (options, origins, versions): most keys of a record are in one.
-    if (
-        others is not None
-        and others.free
-        and not node.properties
-        and others.types.issuperset(map(type, value.values()))
-    ):
-        return None
-    for name, item in value.items():
-        part = find(name, others)
-        if part is None:
-            if node.closed:
-                return f".{name} is not part of schema 2"
-            continue
-        # Three short cuts for the usual cases; whatever they cannot accept gets the full check,
-        # which finds the words.
-        kind = type(item)
-        if kind in part.accepts:
-            continue
-        if kind is int and part.plain and int in part.types and (part.minimum is None or item >= part.minimum):
-            continue
-        known = part.items if kind is list else None
-        if known is not None and known.free and known.types.issuperset(map(type, item)):
-            continue
-        if wrong := _check(item, part):
-            return f".{name}{wrong}"
-    return None
-
-
-def _check_items(values: list[Any], node: _Node) -> str | None:
-    kinds = set(map(type, values))
-    # Whole lists of scalars at once: the usual case, and lists can be long.
-    if node.plain and kinds <= node.types and (node.minimum is None or _at_least(values, kinds, node.minimum)):
-        return None
-    for place, item in enumerate(values):
-        if wrong := _check(item, node):
-            return f"[{place}]{wrong}"
-    return None
-
-
-def _at_least(values: list[Any], kinds: set[type], minimum: float) -> bool:
-    return type(None) not in kinds and (not values or min(values) >= minimum)
-
-
-def _name(value: object) -> str:
-    names = {"NoneType": "null", "dict": "an object", "list": "a list", "str": "a string", "bool": "true or false"}
-    return names.get(type(value).__name__, repr(value))
+def explain(error: msgspec.ValidationError) -> str:
+    """What is wrong with a record, the full key first."""
+    what, _, where = str(error).rpartition(" - at `")
+    if not what:
+        return str(error)
+    where = where.rstrip("`").removeprefix("$").removeprefix(".")
+    return f"{where}: {what}" if where else what

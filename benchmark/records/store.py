@@ -1,8 +1,8 @@
 """Records: one JSON file per run, written once, read for ever.
 
 ``<out>/<scenario with '/' as '-'>/<method>[@recipe]/<run id>.json``. The layout is
-`benchmark.records.schema`. Older schemas are upgraded on reading, one step at a time; a newer one
-is refused.
+`benchmark.records.schema`. Older schemas are upgraded on reading (`benchmark.records.upgrades`); a newer one is
+refused.
 """
 
 from __future__ import annotations
@@ -12,63 +12,24 @@ import gc
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
+import msgspec
 
 from benchmark.errors import DataMissing, RunFailed, UsageError
 from benchmark.files import replace_file
-from benchmark.records.schema import check
+from benchmark.records.schema import SCHEMA, Record, explain, parse, plain
+from benchmark.records.upgrades import UPGRADES
 
-SCHEMA = 2
-IDENTITY = 1
-"""The last schema that changed what a run is; part of its identity (`benchmark.run.plan.Plan.run_id`). Schema 2 only
-says more about a run, so a run that was recorded under schema 1 is not done again."""
 TABLES_FORMAT = "adaptbench-tables"
 """Value of ``format`` in JSON files that hold tables, which may lie among records."""
 
-# Bytes to "0" for digits, " " for what can stand before a number, "x" for the rest (quotes: hashes are no numbers).
-_SHAPES = bytes(
-    ord("0") if chr(c).isdecimal() else ord(" ") if chr(c) in " [,:-\n\r\t" else ord("x") for c in range(256)
-)
-_LONG_NUMBER = b" " + b"0" * 19
-
-Record = dict[str, Any]
-
-
-def upgrade_1_to_2(record: Record) -> Record:
-    """Schema 2 tells how the model was selected, and names the test sets, the target and the variant's option."""
-    try:
-        scenario, config = record["scenario"], record["config"]
-        effective = config["effective"]
-        parts = scenario["experiences"]
-        own = len(parts) == len(record["counts"])
-        names = [(parts[place]["domain"] if own else None) or str(place) for place in range(len(record["counts"]))]
-        return {
-            **record,
-            "schema": 2,
-            "scenario": {
-                **scenario,
-                "experiences": [{**part, "target": None} for part in parts],
-                "tests": [{"name": name, "further": False} for name in names],
-                "transductive": False,
-                "variant_option": "",
-            },
-            "config": {
-                **config,
-                "effective": {**effective, "engine": {**effective.get("engine", {}), "select": "last"}},
-            },
-            "selection": {"rule": "last", "chosen": [], "scores": []},
-        }
-    except (KeyError, TypeError, AttributeError, IndexError):
-        return {**record, "schema": 2}  # damaged: the check says what is missing
-
-
-_UPGRADES: dict[int, Callable[[Record], Record]] = {1: upgrade_1_to_2}
-"""``{n: upgrade_n_to_n_plus_1}``; each returns a new record and never edits the file."""
+_LARGEST = 2**28  # bytes of a record: the largest streams need a tenth of it
+_decode = msgspec.json.Decoder(Record).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +45,26 @@ class Problem:
     message: str
 
 
-def write(path: Path, record: Mapping[str, Any]) -> None:
+def write(path: Path, record: Record | Mapping[str, Any]) -> Record:
     """Writes a record atomically, keys sorted, numbers at full precision.
+
+    Returns:
+        What was written.
 
     Raises:
         RunFailed: The disk is full, the folder cannot be written, or a value is NaN or infinite.
         ValueError: The record does not follow the schema.
     """
-    bad = next(_not_finite(record, ""), None)
+    content = plain(record) if isinstance(record, Record) else record
+    bad = next(_not_finite(content, ""), None)
     if bad is not None:
         raise RunFailed(f"{path}: {bad} cannot be stored", hint="undefined values are null in records")
-    wrong = check(record)
-    if wrong is not None:
-        raise ValueError(f"{path}: {wrong}")
-    replace_file(path, (_dumps(record) + "\n").encode())
+    try:
+        checked = parse(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    replace_file(path, (_dumps(plain(checked)) + "\n").encode())
+    return checked
 
 
 def read(path: Path) -> Record:
@@ -130,7 +97,7 @@ def read_all(folder: Path) -> tuple[list[Record], list[Problem]]:
     records: list[Record] = []
     problems: list[Problem] = []
     with without_garbage_collection():
-        for path in _json_files(str(folder)):
+        for path in _json_files(str(folder), problems):
             try:
                 record = _parse(path)
             except DataMissing as error:
@@ -161,7 +128,7 @@ def find(folder: Path, run_id: str) -> Path:
     """
     if not folder.is_dir():
         raise UsageError(f"no results folder {folder}", hint="give the path of a record, or --results DIR")
-    paths = [path for path in map(Path, _json_files(str(folder))) if path.stem.startswith(run_id)]
+    paths = [path for path in map(Path, _json_files(str(folder), [])) if path.stem.startswith(run_id)]
     if len({path.stem for path in paths}) > 1:
         shown = ", ".join(sorted({path.stem for path in paths})[:5])
         raise UsageError(f"several runs begin with `{run_id}`: {shown}", hint="give more of its id")
@@ -172,36 +139,51 @@ def find(folder: Path, run_id: str) -> Path:
     return paths[0]
 
 
-def comparable(record: Mapping[str, Any]) -> Record:
-    """The record without timing and provenance: equal for two executions of the same run."""
-    return {key: value for key, value in record.items() if key not in ("timing", "provenance")}
+def comparable(record: Record) -> dict[str, Any]:
+    """The record as plain values without timing and provenance: equal for two executions of the same run."""
+    return {key: value for key, value in plain(record).items() if key not in ("timing", "provenance")}
 
 
-def _json_files(folder: str) -> Iterator[str]:
-    """Paths of ``*.json`` files, sorted; several times faster than ``Path.rglob``."""
-    with os.scandir(folder) as found:
-        items = sorted(found, key=lambda item: item.name)
+def _json_files(folder: str, problems: list[Problem], above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Paths of ``*.json`` files, sorted; several times faster than ``Path.rglob``.
+
+    Args:
+        folder: Where to look.
+        problems: Takes the folders that cannot be read.
+        above: Folders in which it lies.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return  # a link to a folder that it lies in
+    try:
+        with os.scandir(folder) as found:
+            items = sorted(found, key=lambda item: item.name)
+    except OSError as error:
+        problems.append(Problem(Path(folder), f"cannot read folder {folder}: {error.strerror}"))
+        return
     for item in items:
         if item.name.startswith("."):
             continue
         if item.is_dir():
             if not item.name.endswith(".work"):
-                yield from _json_files(item.path)
+                yield from _json_files(item.path, problems, (*above, real))
         elif item.name.endswith(".json"):
             yield item.path
 
 
 def _parse(path: Path | str) -> Record | None:
     """The upgraded record, or None for a file of tables."""
+    text = _bytes(path)
     try:
-        with open(path, "rb") as file:
-            text = file.read()
-        # orjson is several times as fast, but rounds integers of more than 64 bits, which json keeps.
-        content = json.loads(text) if _LONG_NUMBER in text.translate(_SHAPES) else orjson.loads(text)
-    except FileNotFoundError:
-        raise DataMissing(f"no record at {path}", hint="give the path of a record, or a run id") from None
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: JSON and UTF-8
-        raise DataMissing(f"damaged record: {path}: {error}", hint="run it again with --force") from error
+        return _decode(text)
+    except msgspec.ValidationError as error:  # of an older schema, most often
+        wrong = explain(error)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    try:
+        content = msgspec.json.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
     if isinstance(content, dict) and content.get("format") == TABLES_FORMAT:
         return None
     schema = content.get("schema") if isinstance(content, dict) else None
@@ -212,13 +194,38 @@ def _parse(path: Path | str) -> Record | None:
             f"{path} has schema {schema}, newer than {SCHEMA}, the newest this adaptbench can read",
             hint="upgrade with `pip install -U adaptbench`",
         )
-    for step in range(schema, SCHEMA):
-        content = _UPGRADES[step](content)
-    wrong = check(content)
-    if wrong is not None:
-        raise DataMissing(f"damaged record: {path}: {wrong}", hint="run it again with --force")
-    record: Record = content
-    return record
+    if schema == SCHEMA:
+        raise _damaged(path, wrong)
+    try:
+        for step in range(schema, SCHEMA):
+            content = UPGRADES[step](content)
+        return parse(content)
+    except KeyError as error:
+        raise _damaged(path, f"{error.args[0]} is missing") from error
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    except (TypeError, AttributeError, IndexError) as error:
+        raise _damaged(path, f"it does not follow schema {schema} ({error})") from error
+
+
+def _bytes(path: Path | str) -> bytes:
+    try:
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > _LARGEST:
+            raise DataMissing(
+                f"{path} is no record: {'too large' if stat.S_ISREG(about.st_mode) else 'no regular file'}",
+                hint="records are JSON files of some kilobytes",
+            )
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise DataMissing(f"no record at {path}", hint="give the path of a record, or a run id") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path | str, wrong: str) -> DataMissing:
+    return DataMissing(f"damaged record: {path}: {wrong}", hint="run it again with --force")
 
 
 def _not_finite(value: Any, key: str) -> Iterator[str]:

@@ -432,8 +432,7 @@ class _Run:
             cost=cost,
             seconds=self._seconds(),
         )
-        records.write(self.path, record)
-        return record
+        return records.plain(records.write(self.path, record))
 
     def _end(self, status: Literal["failed", "interrupted"], error: BaseException) -> None:
         """Leaves a record of what is finished and tells plugins; neither may hide the error that led here."""

@@ -1,9 +1,8 @@
 """From what the user asked for to one fully resolved run with an identity.
 
 The identity of a run is the hash of its resolved configuration, the scenario's fingerprint, the
-weights' hash, the method's code hash and the record schema (the last one that changed what a run is,
-`benchmark.records.IDENTITY`). Nothing that cannot change a number (output folder, checkpoint interval)
-is part of it.
+weights' hash, the method's code hash and the number of this layout. Nothing that cannot change a
+number (output folder, checkpoint interval) is part of it.
 """
 
 from __future__ import annotations
@@ -11,16 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from benchmark import config as configs
 from benchmark import registry
 from benchmark.errors import UsageError, did_you_mean
-from benchmark.records import IDENTITY
 from benchmark.registry import Loaded
 from benchmark.specs import MethodSpec, ScenarioSpec
+
+IDENTITY = 1
+"""The last layout of `Plan.run_id`; part of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,6 +160,17 @@ class Plan:
             "method": configs.as_dict(self.method_config),
             "engine": engine,
         }
+
+    def of_track(self) -> dict[str, Any]:
+        """The values of `effective` that track and recipe give without any setting of the user."""
+        layers = [
+            configs.Layer(f"track {self.track}", self.method_spec.tracks.get(self.track, {})),
+            configs.Layer(f"recipe {self.recipe}", self.method_spec.recipes.get(self.recipe, {})),
+        ]
+        scenario, _ = resolve_scenario(self.scenario_spec, "", [])
+        method: Any
+        method, _ = configs.resolve(self.method_spec.config, layers, key=f"method.{self.method_spec.name}")
+        return replace(self, scenario_config=scenario, method_config=method, engine=EngineConfig()).effective()
 
     def run_id(self, *, fingerprint: str, weights_sha256: str, device: str) -> str:
         """Identity of the run: 16 hexadecimal digits."""

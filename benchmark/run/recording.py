@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from benchmark import config as configs
-from benchmark import families, metrics
+from benchmark import families, loading, metrics
+from benchmark.code_identity import ENGINE
 from benchmark.records import SCHEMA
 from benchmark.records.predictions import Predictions
 from benchmark.run import provenance
@@ -69,26 +70,26 @@ def build(
             "uses": sorted(prepared.context.uses),
             "control": plan.method_spec.control,
             "stream": plan.method_spec.stream,
-            "code_sha256": plan.method.code_sha256,
             "distribution": plan.method.entry.distribution,
             "paper": plan.method_spec.paper,
         },
-        "backbone": {
-            "name": prepared.backbone.name,
-            "sha256": prepared.backbone.sha256,
-            "mean": list(prepared.backbone.mean),
-            "std": list(prepared.backbone.std),
-            "normalize": plan.method_config.normalize,
-            "normalize_mean": list(prepared.pipeline.mean),
-            "normalize_std": list(prepared.pipeline.std),
-            "image_size": prepared.backbone.image_size,
-            "parameters": prepared.backbone.parameters,
+        "identity": {"engine": ENGINE, "code": plan.method.code_sha256},
+        "backbone": _backbone(prepared),
+        "inputs": {
+            "kind": "image",
+            "facts": {
+                "preset": plan.preset,
+                "size": prepared.backbone.image_size,
+                "normalize": plan.method_config.normalize,
+                "mean": list(prepared.pipeline.mean),
+                "std": list(prepared.pipeline.std),
+            },
         },
         "config": {
             "given": dict(plan.given),
             "effective": {**plan.effective(), "derived": configs.derived(plan.method_config)},
+            "track": plan.of_track(),
             "origin": dict(plan.origin),
-            "preset": plan.preset,
         },
         "selection": {
             "rule": plan.engine.select,
@@ -129,6 +130,8 @@ def _scenario(prepared: Prepared) -> dict[str, Any]:
         "family": scenario.family,
         **({"family_facts": kept} if (kept := families.facts(scenario.family)) else {}),
         "fingerprint": scenario.fingerprint,
+        "content": "",
+        "partition": "",
         "num_classes": scenario.num_classes,
         "class_order": list(scenario.class_order),
         "experiences": [
@@ -147,6 +150,22 @@ def _scenario(prepared: Prepared) -> dict[str, Any]:
         "options": configs.as_dict(plan.scenario_config),
         "notes": dict(scenario.notes),
         "distribution": plan.scenario.entry.distribution,
+    }
+
+
+def _backbone(prepared: Prepared) -> dict[str, Any]:
+    backbone, weights = prepared.backbone, prepared.plan.request.weights
+    # The backbone's own file, given by hand, is known by its hash.
+    own = weights is not None and backbone.sha256 != loading.describe(backbone.name)["sha256"]
+    name = f"custom:{weights.name}" if own and weights is not None else backbone.name
+    image_name, image_sha256 = loading.image_towers().get(backbone.sha256, (name, backbone.sha256))
+    return {
+        "name": name,
+        "sha256": backbone.sha256,
+        "image_name": image_name,
+        "image_sha256": image_sha256,
+        "own_weights": own,
+        "parameters": backbone.parameters,
     }
 
 

@@ -42,7 +42,7 @@ TOLERANCE = 1e-4  # of logits, relative to the largest: batched and single produ
 class Outcome:
     """One finished run: its record, its predictions with logits, and what was seen on the way."""
 
-    record: dict[str, Any]
+    record: records.Record
     predictions: Predictions
     watcher: Watcher
     prepared: Prepared

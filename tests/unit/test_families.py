@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +55,14 @@ def test_info_lists_the_variants(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ink-chalk, ink-outline, ink-photo" in capsys.readouterr().out
 
 
-def adapted(**changes: Any) -> dict[str, Any]:
-    record = copy.deepcopy(records.read(GOLDEN / f"v{records.SCHEMA}.json"))
+def adapted(**changes: Any) -> records.Record:
+    record = records.plain(records.read(GOLDEN / f"v{records.SCHEMA}.json"))
     tests = [{"name": "target", "further": False}, {"name": "source", "further": True}]
     record["scenario"] |= {"family": "uda", "tests": tests}
-    record["accuracy"] = [[0.625, 0.75]]
+    record["scenario"]["experiences"] = record["scenario"]["experiences"][:1]
+    record["accuracy"], record["counts"] = [[0.625, 0.75]], [50, 50]
     record["metrics"] = {"final_avg_acc": 0.625, "target_acc": 0.625, "source_acc": 0.75, "mean_class_acc": 0.61}
-    return record | changes
+    return records.parse(record | changes)
 
 
 def test_the_summary_uses_the_words_of_the_family() -> None:

@@ -52,7 +52,7 @@ def test_records_keep_what_is_not_built_in(registered: None) -> None:
     assert families.facts("uda") is None
     kept = json.loads(json.dumps(families.facts("open-set")))
     families.REGISTERED.clear()  # the plugin is not installed where tables are made
-    assert families.of_record({"family": "open-set", "family_facts": kept}) == OWN
+    assert families.of_record("open-set", kept) == OWN
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_records_keep_what_is_not_built_in(registered: None) -> None:
     ids=str,
 )
 def test_a_family_that_a_record_does_not_describe_is_tabulated_as_a_stream(kept: object) -> None:
-    found = families.of_record({"family": "mine", "family_facts": kept})
+    found = families.of_record("mine", kept)
     assert found.board == "stream"
     assert found.headline in found.columns
 

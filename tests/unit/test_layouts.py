@@ -16,11 +16,11 @@ from benchmark.leaderboard import Table, leaderboard, render_text
 from benchmark.leaderboard.boards import BOARDS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-TEMPLATE = records.read(GOLDEN / "records" / "v2.json")
+TEMPLATE = records.plain(records.read(GOLDEN / "records" / "v2.json"))
 OPTIONS = {"uda": "pair", "dg": "held_out", "few-shot": "shots"}
 
 
-def run(method: str, family: str, name: str, seed: int, metrics: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def run(method: str, family: str, name: str, seed: int, metrics: dict[str, Any], **changes: Any) -> records.Record:
     """A record of a run; ``changes`` are ``part__key=value`` or ``key=value``."""
     record = copy.deepcopy(TEMPLATE)
     variant = name.partition("/")[2]
@@ -43,9 +43,12 @@ def run(method: str, family: str, name: str, seed: int, metrics: dict[str, Any],
             record[part][inner] = value
         else:
             record[part] = value
+    sets = len(record["scenario"]["tests"])
+    record["counts"] = [50] * sets
+    record["accuracy"] = [[None] * sets for _ in record["scenario"]["experiences"]]
     identity = json.dumps([record[key] for key in sorted(record) if key != "run_id"], sort_keys=True)
     record["run_id"] = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return record
+    return records.parse(record)
 
 
 def uda(method: str, pair: str, seed: int, target: float, **changes: Any) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def uda(method: str, pair: str, seed: int, target: float, **changes: Any) -> dic
     return run(method, "uda", f"styles-uda/{pair}", seed, changes.pop("metrics", values), **changes)
 
 
-def pairs(method: str, values: dict[str, list[float]], **changes: Any) -> list[dict[str, Any]]:
+def pairs(method: str, values: dict[str, list[float]], **changes: Any) -> list[records.Record]:
     return [uda(method, pair, seed, value, **changes) for pair, row in values.items() for seed, value in enumerate(row)]
 
 
@@ -62,12 +65,12 @@ def rows(table: Table) -> dict[str, dict[str, Any]]:
     return {row.cells[0].text: dict(zip(keys, row.cells, strict=True)) for row in table.rows}
 
 
-def only(found: list[dict[str, Any]], **options: Any) -> Table:
+def only(found: list[records.Record], **options: Any) -> Table:
     (table,) = leaderboard(found, **options)
     return table
 
 
-def basic() -> list[dict[str, Any]]:
+def basic() -> list[records.Record]:
     return [
         *pairs("control-a", {"ink-chalk": [0.50, 0.52], "chalk-ink": [0.60, 0.62]}),
         *pairs("mine", {"ink-chalk": [0.70, 0.72], "chalk-ink": [0.80, 0.82]}),
@@ -128,7 +131,7 @@ def test_the_caption_states_how_models_were_selected() -> None:
     chosen = only(pairs("mine", {"ink-chalk": [0.5]}, selection=rule))
     assert "Model selection: best epoch on held-out source images." in chosen.caption
     stream = copy.deepcopy(TEMPLATE)
-    assert "Model selection: last epoch." in only([stream]).caption
+    assert "Model selection: last epoch." in only([records.parse(stream)]).caption
 
 
 def test_an_oracle_is_marked_and_competes_with_nobody() -> None:
@@ -161,9 +164,8 @@ def test_bold_is_for_the_mean() -> None:
 
 
 def test_options_and_tracks_are_other_tables() -> None:
-    found = [*basic(), uda("mine", "ink-chalk", 0, 0.5, track="mini"), uda("mine", "ink-chalk", 0, 0.5)]
-    found[-1]["scenario"]["options"]["train"] = 7
-    found[-1]["run_id"] = "f" * 16
+    found = [*basic(), uda("mine", "ink-chalk", 0, 0.5, track="mini")]
+    found.append(uda("mine", "ink-chalk", 0, 0.5, scenario__options={"train": 7, "pair": "ink-chalk"}))
     tables = leaderboard(found)
     assert len(tables) == 3
     assert any("train=7" in table.title and "pair" not in table.title for table in tables)
@@ -174,7 +176,10 @@ def test_controls_of_other_families_are_not_missing() -> None:
     stream["method"] |= {"name": "control-b", "control": True}
     stream["run_id"] = "e" * 16
     other = uda("mine", "ink-photo", 0, 0.5, scenario__version=2)
-    tables = {table.title.split(" ")[0] + table.title[-40:]: table for table in leaderboard([*basic(), stream, other])}
+    tables = {
+        table.title.split(" ")[0] + table.title[-40:]: table
+        for table in leaderboard([*basic(), records.parse(stream), other])
+    }
     assert len(tables) == 3
     names = [set(rows(table)) for table in tables.values()]
     assert {"control-b"} in names  # streams do not miss what only adaptation has
@@ -256,7 +261,7 @@ def test_unfinished_runs_show() -> None:
     assert broken["mean"].text == "–"
 
 
-def everything() -> list[dict[str, Any]]:
+def everything() -> list[records.Record]:
     found = basic()
     styles = ("ink", "chalk", "outline", "photo")
     for one in styles:

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from benchmark import cli, loading, records
+from benchmark import cli, records
 from benchmark.leaderboard import HEADLINE, Table, leaderboard, render_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-TEMPLATE = records.read(GOLDEN / "records" / "v1.json")
+TEMPLATE = records.plain(records.read(GOLDEN / "records" / "v1.json"))
 CONTROLS = {"floor": "sequential", "probe": "sequential", "everything": "joint"}
 
 
-def run(method: str, seed: int, accuracy: float, **changes: Any) -> dict[str, Any]:
+def run(method: str, seed: int, accuracy: float, **changes: Any) -> records.Record:
     """A record; ``changes`` are ``part__key=value`` or ``key=value``."""
     record = copy.deepcopy(TEMPLATE)
     record["method"] |= {"name": method, "control": method in CONTROLS, "stream": CONTROLS.get(method, "sequential")}
@@ -32,10 +32,10 @@ def run(method: str, seed: int, accuracy: float, **changes: Any) -> dict[str, An
             record[part] = value
     identity = json.dumps([record[key] for key in sorted(record) if key != "run_id"], sort_keys=True)
     record["run_id"] = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return record
+    return records.parse(record)
 
 
-def basic() -> list[dict[str, Any]]:
+def basic() -> list[records.Record]:
     return [
         *(run("floor", seed, value) for seed, value in enumerate([0.30, 0.32, 0.31])),
         *(run("probe", seed, value) for seed, value in enumerate([0.60, 0.61, 0.62])),
@@ -49,7 +49,7 @@ def rows(table: Table) -> dict[str, dict[str, Any]]:
     return {row.cells[0].text: dict(zip(keys, row.cells, strict=True)) for row in table.rows}
 
 
-def only(found: list[dict[str, Any]], **options: Any) -> Table:
+def only(found: list[records.Record], **options: Any) -> Table:
     tables = leaderboard(found, **options)
     assert len(tables) == 1
     return tables[0]
@@ -105,10 +105,11 @@ def test_controls_that_are_missing_show() -> None:
 
 
 def test_backbones_that_see_through_the_same_weights_share_a_table() -> None:
-    towers = {name: loading.describe(name)["sha256"] for name in ("nano-vit", "nano-clip")}
+    hashes = {"nano-vit": "1" * 64, "nano-clip": "2" * 64}
+    tower = {"backbone__image_name": "nano-vit", "backbone__image_sha256": "1" * 64}
 
-    def on(backbone: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        changes = {"backbone__name": backbone, "backbone__sha256": towers[backbone]}
+    def on(backbone: str, found: list[records.Record]) -> list[records.Record]:
+        changes = {"backbone__name": backbone, "backbone__sha256": hashes[backbone], **tower}
         return [run(one["method"]["name"], one["seeds"]["seed"], one["metrics"][HEADLINE], **changes) for one in found]
 
     named = [run("names", seed, 0.5) for seed in range(3)]
@@ -138,7 +139,7 @@ def test_missing_seeds_and_unfinished_runs_show() -> None:
 
 def test_a_finished_run_hides_its_unfinished_record() -> None:
     finished = basic()
-    twin = copy.deepcopy(finished[6]) | {"status": "interrupted", "metrics": {}}
+    twin = records.parse(records.plain(finished[6]) | {"status": "interrupted", "metrics": {}})
     assert leaderboard([twin, *finished]) == leaderboard(finished)
 
 
@@ -154,8 +155,8 @@ def test_different_options_are_different_rows() -> None:
 def test_tables_are_apart() -> None:
     changed = [
         {"track": "mini"},
-        {"backbone__sha256": "0" * 64},
-        {"backbone__name": "other"},
+        {"backbone__image_sha256": "0" * 64},
+        {"backbone__image_name": "other", "backbone__name": "other"},
         {"scenario__version": 2},
         {"scenario__options": {"split": "3x2", "train": 10}},
     ]
@@ -217,9 +218,8 @@ def test_columns_follow_the_content() -> None:
     plain = {column.key for column in only(basic()).columns}
     assert "final_acc" not in plain
     assert "worst_domain_acc" not in plain
-    domains = basic()
-    for record in domains:
-        record["metrics"] |= {"worst_domain_acc": 0.25, "final_acc": 0.5}
+    values = {"final_avg_acc": 0.75, "worst_domain_acc": 0.25, "final_acc": 0.5}
+    domains = [run("mine", 0, 0.75, metrics=values)]
     columns = {column.key for column in only(domains).columns}
     assert {"final_acc", "worst_domain_acc"} <= columns
 
@@ -230,8 +230,7 @@ def test_method_filter_keeps_controls() -> None:
 
 
 def test_minus_zero_is_zero() -> None:
-    found = [run("floor", 0, 0.5), run("mine", 0, 0.5 - 1e-9)]
-    found[1]["metrics"]["forgetting"] = -1e-9
+    found = [run("floor", 0, 0.5), run("mine", 0, 0.5 - 1e-9, metrics__forgetting=-1e-9)]
     row = rows(only(found))["mine"]
     assert (row["gain"].text, row["forgetting"].text) == ("+0.00", "0.00")
 
@@ -400,7 +399,7 @@ class TestMetricsCommand:
         assert json.loads(capsys.readouterr().out)["metrics"] == {f"forgetting ({variant})": stored[key]}
 
     def test_says_when_the_record_is_wrong(self, record: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        changed = records.read(record)
+        changed = records.plain(records.read(record))
         changed["metrics"]["final_avg_acc"] = 0.99
         records.write(record, changed)
         assert cli.main(["metrics", str(record)]) == 1
@@ -419,7 +418,7 @@ class TestMetricsCommand:
 
     def test_errors(self, record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["metrics", str(tmp_path / "none.json")]) == 2
-        unfinished = records.read(record) | {"status": "interrupted"}
+        unfinished = records.plain(records.read(record)) | {"status": "interrupted"}
         records.write(tmp_path / "u.json", unfinished)
         assert cli.main(["metrics", str(tmp_path / "u.json")]) == 2
         assert "hint: resume it with: bench run" in capsys.readouterr().err

@@ -1,0 +1,3 @@
+"""Which arithmetic ran."""
+
+ENGINE = 1

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmark.errors import PluginError
 from benchmark.families import FAMILIES, Family
+from benchmark.guard import Guard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,22 +103,14 @@ class MethodSpec:
         """What the method uses under this configuration.
 
         Raises:
-            PluginError: Its function raises, or returns something else than words of `USES`.
+            PluginError: Its function fails, or names what no one can use.
         """
-        if not callable(self.uses):
-            return self.uses
-        try:
-            found = self.uses(config)
-        except Exception as error:
-            raise PluginError(
-                f"method `{self.name}`: `uses` failed: {type(error).__name__}: {error}",
-                hint="it is called with the method's options alone",
-            ) from error
-        if not isinstance(found, frozenset) or not found <= USES.keys():
-            raise PluginError(
-                f"method `{self.name}`: `uses` returned {found!r}", hint=f"return a frozenset of {', '.join(USES)}"
-            )
-        return found
+        guard = Guard(f"method `{self.name}`")
+        with guard("uses"):
+            found = self.uses(config) if callable(self.uses) else self.uses
+        if not isinstance(found, (set, frozenset)) or not found <= USES.keys():
+            raise guard.refuse("uses", found, hint=f"return a frozenset of {', '.join(USES)}")
+        return frozenset(found)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

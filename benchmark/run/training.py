@@ -63,6 +63,8 @@ class Trainer:
         self._work = work
         self._stop = stop
         self._guard = guard
+        data = self._plan.scenario
+        self._scenario_guard = Guard(f"scenario `{data.spec.name}` of `{data.entry.distribution}`")
         self._examiner = examiner
         self._told = told
         self._quiet = quiet
@@ -189,9 +191,17 @@ class Trainer:
 
     def _batch(self, feed: Feed, method: Method, epoch: int, step: int) -> Batch:
         if not isinstance(method, FeatureMethod):
-            return feed.batch(epoch, step)
+            with self._scenario_guard("images"):
+                return feed.batch(epoch, step)
         with self._guard("encode"):
-            return feed.batch(epoch, step)
+            batch = feed.batch(epoch, step)
+        sides = [(batch.features, len(batch))]
+        if batch.target_index is not None:
+            sides.append((batch.target_features, len(batch.target_index)))
+        for found, rows in sides:
+            if rows and not (isinstance(found, Tensor) and found.ndim == 2 and len(found) == rows):
+                raise self._guard.refuse("encode", found, hint=f"return features of shape ({rows}, d)")
+        return batch
 
     def _checked(self, what: str, terms: object, *, needs: str = "") -> Losses:
         """Loss terms as numbers.

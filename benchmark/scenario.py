@@ -5,12 +5,16 @@ Nothing here knows methods or the engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from benchmark.samples import ImageSet
+import numpy as np
+
+from benchmark.digests import joined
+from benchmark.samples import ImageSet, digest_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,9 +75,23 @@ class TestSet:
     classes: tuple[int, ...] | None = None
 
 
+class Named(Protocol):
+    """What a `benchmark.specs.ScenarioSpec` says of a scenario."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - see the spec
+    @property
+    def family(self) -> str: ...  # noqa: D102
+    @property
+    def variant(self) -> str: ...  # noqa: D102
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
     """A stream with everything needed to train, evaluate and recognise it again.
+
+    What follows from the rest may be left out: ``num_classes``, ``class_order``, ``content``, ``fingerprint``,
+    ``image_size``. `Scenario.of` takes the name and the family from the spec.
 
     Attributes:
         name: Registered name with its variant, e.g. ``split-cifar100/10x10``.
@@ -83,10 +101,16 @@ class Scenario:
         num_classes: Size C of the label space; labels are 0..C-1 after remapping. Classes of
             `TestSet`s that are never trained come last.
         class_names: C names in label order.
-        class_order: Position p holds the original label that became p.
-        fingerprint: SHA-256 of ids, labels, experience and subset (`benchmark.splits.fingerprint`).
-        image_size: Side of the stored images in pixels.
-        notes: Facts for the record, e.g. the layout that was read, ``lossy`` data.
+        class_order: Position p holds the original label that became p; default: the natural order.
+        content: SHA-256 over the digests of the whole data sets that the samples are from (`content_of`). It depends
+            neither on the seed nor on options such as the number of images; a scenario whose sources do gives it
+            (`benchmark.digests.joined`).
+        partition: What cut the data into training and test samples where more than one rule is in use, e.g.
+            ``official lists``; else empty. Records of different partitions share no table.
+        fingerprint: Hash of the split and the content (`fingerprint`); ``-lossy`` behind it marks re-encoded data.
+        image_size: Side of the stored images in pixels; 0 where there are none.
+        notes: Facts for the record, e.g. the layout that was read. A note ``lossy`` (or ``... lossy``) says that the
+            data are a re-encoded copy, and marks the fingerprint.
         tests: Further test sets.
         transductive: Whether the target images are the test images.
     """
@@ -95,14 +119,43 @@ class Scenario:
     version: int
     family: str
     experiences: tuple[Experience, ...]
-    num_classes: int
     class_names: tuple[str, ...]
-    class_order: tuple[int, ...]
-    fingerprint: str
-    image_size: int
+    num_classes: int = 0
+    class_order: tuple[int, ...] = ()
+    content: str = ""
+    partition: str = ""
+    fingerprint: str = ""
+    image_size: int = 0
     notes: Mapping[str, str] = field(default_factory=dict)
     tests: tuple[TestSet, ...] = ()
     transductive: bool = False
+
+    def __post_init__(self) -> None:
+        """Fills in what was left out."""
+        content = self.content or content_of(self.experiences, self.tests)
+        mark = "-lossy" if any(note.split()[-1:] == ["lossy"] for note in self.notes) else ""
+        train = self.experiences[0].train
+        follows = {
+            "num_classes": self.num_classes or len(self.class_names),
+            "class_order": self.class_order or tuple(range(len(self.class_names))),
+            "content": content,
+            "fingerprint": self.fingerprint or fingerprint(self.experiences, self.tests, content) + mark,
+            "image_size": self.image_size or (train.image_shape[-1] if train.kind == "image" else 0),
+        }
+        for name, value in follows.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, spec: Named, config: object, **facts: Any) -> Scenario:
+        """A scenario named by its spec, and by the variant that its options choose.
+
+        Args:
+            spec: `benchmark.specs.ScenarioSpec`.
+            config: Its options.
+            **facts: The attributes that do not follow from these two or from one another.
+        """
+        variant = f"/{getattr(config, spec.variant)}" if spec.variant else ""
+        return cls(name=spec.name + variant, family=spec.family, **facts)
 
     @property
     def domains(self) -> tuple[str | None, ...]:
@@ -120,6 +173,46 @@ class Scenario:
     def open_vocabulary(self) -> bool:
         """Whether there are test sets of classes that are never trained."""
         return any(test.classes is not None for test in self.tests)
+
+
+def _subsets(experiences: Sequence[Experience], tests: Sequence[TestSet]) -> Iterator[tuple[str, ImageSet]]:
+    for index, experience in enumerate(experiences):
+        for name in ("train", "target", "test", "validation"):
+            images = getattr(experience, name)
+            if images is not None:
+                yield f"{index} {name}", images
+    for test in tests:
+        yield f"test {test.name}", test.images
+
+
+def content_of(experiences: Sequence[Experience], tests: Sequence[TestSet] = ()) -> str:
+    """SHA-256 over the digests of all sources that the samples are from, whole as they are.
+
+    A source without a digest is read once (`benchmark.samples.digest_of`).
+    """
+    sources = {id(images.source): images.source for _, images in _subsets(experiences, tests)}
+    return joined(digest_of(source) for source in sources.values())
+
+
+def fingerprint(experiences: Sequence[Experience], tests: Sequence[TestSet] = (), content: str = "") -> str:
+    """SHA-256 of the split and of what it splits; equal fingerprints mean the same samples in the same places.
+
+    The split is the sorted sample ids, their remapped labels, experience index and subset name.
+
+    Args:
+        experiences: Of the stream.
+        tests: Test sets beside those of the experiences.
+        content: `Scenario.content`; default: `content_of` the same.
+    """
+    split = hashlib.sha256(b"adaptbench split 1\n")
+    for where, images in _subsets(experiences, tests):
+        ids, labels = images.ids.numpy(), images.labels.numpy()
+        by_id = np.lexsort((labels, ids))
+        split.update(f"{where} {len(ids)}\n".encode())
+        split.update(ids[by_id].astype("<i8").tobytes())
+        split.update(labels[by_id].astype("<i8").tobytes())
+    content = content or content_of(experiences, tests)
+    return hashlib.sha256(f"adaptbench split 2\n{split.hexdigest()}\n{content}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

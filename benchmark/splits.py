@@ -1,4 +1,4 @@
-"""Class orders, splits into experiences, hold-out sets and fingerprints.
+"""Class orders, splits into experiences, hold-out sets.
 
 Rules and test vectors are those of the scenario specification (sections 0.1, 0.3 and 0.4). Every
 random choice comes from a generator made here and thrown away: the global states of ``random``,
@@ -11,17 +11,15 @@ class whose new label is p. Mammoth's orders are lookup tables, the inverse: pas
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from benchmark.api import Experience, ImageSet, TestSet
+from benchmark.samples import ImageSet
+from benchmark.scenario import Experience
 
 ORDER_RULES = "natural, numpy:SEED, python:SEED, seed (follows the run) or a list such as 3,0,2,1"
 SPLIT_RULES = "TxK (T experiences of K classes), bINIT-incK (INIT classes, then K each) or sizes such as 20,20,10"
@@ -121,8 +119,6 @@ def class_incremental(
         One experience per entry of ``split``; within a set, samples keep their order.
     """
     import torch
-
-    from benchmark.api import Experience, ImageSet
 
     renamed = torch.empty(len(order), dtype=torch.int64)
     renamed[torch.tensor(order)] = torch.arange(len(order))
@@ -248,35 +244,6 @@ def first_per_class(labels: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
     given = np.asarray(labels)
     parts = [np.flatnonzero(given == label)[:count] for label in np.unique(given)]
     return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
-
-
-def fingerprint(experiences: Sequence[Experience], tests: Sequence[TestSet] = ()) -> str:
-    """SHA-256 over the sorted sample ids, their remapped labels, experience index and subset name.
-
-    Equal fingerprints mean equal splits. Pixels are not hashed: the layout and re-encoded copies
-    are told apart by ids and by the scenario's notes.
-
-    Args:
-        experiences: Of the stream.
-        tests: Test sets beside those of the experiences.
-    """
-    digest = hashlib.sha256(b"adaptbench split 1\n")
-
-    def add(where: str, images: ImageSet | None) -> None:
-        if images is None:
-            return
-        ids, labels = images.ids.numpy(), images.labels.numpy()
-        by_id = np.lexsort((labels, ids))
-        digest.update(f"{where} {len(ids)}\n".encode())
-        digest.update(ids[by_id].astype("<i8").tobytes())
-        digest.update(labels[by_id].astype("<i8").tobytes())
-
-    for index, experience in enumerate(experiences):
-        for name in ("train", "target", "test", "validation"):
-            add(f"{index} {name}", getattr(experience, name))
-    for test in tests:
-        add(f"test {test.name}", test.images)
-    return digest.hexdigest()
 
 
 def _short(text: str) -> str:

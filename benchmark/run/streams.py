@@ -10,6 +10,7 @@ import torch
 from benchmark import families, splits
 from benchmark.api import Experience, ImageSet, Scenario, TestSet
 from benchmark.errors import UsageError
+from benchmark.scenario import fingerprint
 
 VALIDATION_SHARE = 0.2
 SELECTION_SHARE = 0.1  # of the training images, for model selection (scenario specification, section 0.4)
@@ -209,7 +210,7 @@ def validation(scenario: Scenario, experiences: int) -> Scenario:
         transductive=False,
     )
     mark = "-lossy" if scenario.fingerprint.endswith("-lossy") else ""
-    return dataclasses.replace(short, fingerprint=splits.fingerprint(short.experiences) + mark)
+    return dataclasses.replace(short, fingerprint=fingerprint(short.experiences, (), scenario.content) + mark)
 
 
 def first_images(data: ImageSet, count: int) -> ImageSet:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,12 +14,14 @@ import numpy as np
 import torch
 
 from benchmark import config as configs
-from benchmark import families, registry, splits
+from benchmark import families, registry
 from benchmark.api import ImageSet, Scenario
 from benchmark.errors import UsageError
 from benchmark.inputs.images import PRESETS
 from benchmark.run import checkpoint
 from benchmark.run.plan import resolve_scenario
+from benchmark.samples import Window, digest_of
+from benchmark.scenario import fingerprint
 from benchmark.tables import Cell, Column, Row, Scalar, Table, starts_formula
 from benchmark.testing.laboratory import ExporterSubject, ScenarioSubject
 from benchmark.testing.observation import CheckFailed, CheckSkipped
@@ -54,22 +57,46 @@ def record(subject: ScenarioSubject) -> None:
 def repeat(subject: ScenarioSubject) -> None:
     """Two builds are equal; the fingerprint is that of the split, another seed changes both or none."""
     one, two = subject.scenario, subject.build()
+    for (where, first), (_, second) in zip(_subsets(one), _subsets(two), strict=False):
+        places = _spread(min(len(first), len(second)))
+        if not torch.equal(first.images(places), second.images(places)):
+            raise CheckFailed(f"{where}: two builds have different images")
     if one.fingerprint != two.fingerprint:
         raise CheckFailed(
             "two builds have different fingerprints", hint="draw from private generators with fixed seeds"
         )
-    # A note such as "-lossy" may follow the hash of the split.
-    if not one.fingerprint.startswith(splits.fingerprint(one.experiences, one.tests)):
-        raise CheckFailed("the fingerprint is not `benchmark.splits.fingerprint` of the experiences and test sets")
-    for (where, first), (_, second) in zip(_subsets(one), _subsets(two), strict=True):
-        places = _spread(len(first))
-        if not torch.equal(first.images(places), second.images(places)):
-            raise CheckFailed(f"{where}: two builds have different images")
+    # "-lossy" may follow the hash.
+    if one.fingerprint[:64] != fingerprint(one.experiences, one.tests, one.content):
+        raise CheckFailed(
+            "the fingerprint is not `benchmark.scenario.fingerprint` of the experiences, test sets and content",
+            hint="leave `fingerprint` out: `Scenario` computes it",
+        )
     other = subject.build(seed=1)
     if other.class_order != one.class_order and other.fingerprint == one.fingerprint:
         raise CheckFailed("seed 1 gives another class order, but the same fingerprint")
     if other.fingerprint != subject.build(seed=1).fingerprint:
         raise CheckFailed("two builds with seed 1 have different fingerprints")
+
+
+def content(subject: ScenarioSubject) -> None:
+    """The content is a hash that no seed changes; sources with one digest hold the same samples."""
+    one, other = subject.scenario, subject.build(seed=1)
+    if not re.fullmatch("[0-9a-f]{64}", one.content):
+        raise CheckFailed(f"`content` is {one.content!r}, not a SHA-256", hint="leave it out: `Scenario` computes it")
+    if one.content != other.content:
+        raise CheckFailed(
+            "seed 1 changes `content`, though the data set is the same",
+            hint="join the digests of the whole data set with `benchmark.digests.joined`",
+        )
+    known: dict[str, tuple[str, ImageSet]] = {}
+    for where, subset in _subsets(one):
+        source = ImageSet(subset.source, torch.arange(len(subset.source)), torch.zeros(len(subset.source)))
+        twin_where, twin = known.setdefault(digest_of(subset.source), (where, source))
+        if isinstance(subset.source, Window) or isinstance(twin.source, Window):
+            continue  # its digest is that of all the rows behind it
+        places = _spread(min(len(source), len(twin)))
+        if len(source) != len(twin) or not torch.equal(source.images(places), twin.images(places)):
+            raise CheckFailed(f"{where} and {twin_where}: sources with one `digest` hold different samples")
 
 
 def classes(subject: ScenarioSubject) -> None:
@@ -289,6 +316,7 @@ def _spread(count: int) -> torch.Tensor:
 SCENARIO_CHECKS: dict[str, Callable[[ScenarioSubject], None]] = {
     "record": record,
     "repeat": repeat,
+    "content": content,
     "classes": classes,
     "names": names,
     "ids": ids,

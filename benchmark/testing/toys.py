@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from benchmark import families, splits
+from benchmark import families
 from benchmark.api import (
     Batch,
     Context,
@@ -98,11 +98,7 @@ def build_toy(config: ToyConfig, request: ScenarioRequest) -> Scenario:
         version=1,
         family=family.name,
         experiences=tuple(experiences),
-        num_classes=total,
         class_names=tuple(f"thing {label}" for label in range(total)),
-        class_order=tuple(range(total)),
-        fingerprint=splits.fingerprint(experiences),
-        image_size=SIZE,
     )
 
 
@@ -152,11 +148,7 @@ def _build_transfer(config: ToyConfig, family: Family) -> Scenario:
         version=1,
         family=family.name,
         experiences=(experience,),
-        num_classes=total,
         class_names=tuple(f"thing {label}" for label in range(total)),
-        class_order=tuple(range(total)),
-        fingerprint=splits.fingerprint([experience], tests),
-        image_size=SIZE,
         tests=tests,
     )
 

@@ -19,16 +19,15 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from benchmark import data, readers, splits
+from benchmark import ScenarioSpec, data, readers, splits
 from benchmark.errors import DataMissing
 from benchmark.readers import Array, Arrays
-
-if TYPE_CHECKING:
-    from benchmark.api import ImageSet, Scenario, ScenarioRequest
+from benchmark.samples import Pixels, Samples
+from benchmark.scenario import Scenario, ScenarioRequest
 
 SPLITS = ("train", "test")
 
@@ -42,7 +41,7 @@ class Cifar:
     """One of the two data sets, with the facts that its files are checked against.
 
     Attributes:
-        name: Registered name of the scenario.
+        name: Of its folder in the cache.
         version: Version of the scenario.
         dataset: Folders, accepted layouts, download.
         native: Folder inside the archive.
@@ -102,10 +101,11 @@ def check_options(options: Options, num_classes: int) -> None:
             raise ValueError(f"{field}: {count} is negative; use a number of images per class, or 0 for all")
 
 
-def build(cifar: Cifar, options: Options, request: ScenarioRequest) -> Scenario:
+def build(spec: ScenarioSpec, cifar: Cifar, options: Options, request: ScenarioRequest) -> Scenario:
     """Builds the stream.
 
     Args:
+        spec: What is built.
         cifar: The data set, with counts and checksums to expect.
         options: Split, class order, images per class.
         request: Data root, cache, seed, and whether fetching is allowed.
@@ -113,30 +113,24 @@ def build(cifar: Cifar, options: Options, request: ScenarioRequest) -> Scenario:
     Raises:
         DataMissing: The data are absent, incomplete, damaged, or not what they should be.
     """
-    from benchmark.api import Scenario
-
     whole, notes = image_sets(cifar, request, {"train": options.train, "test": options.test})
     order = splits.class_order(options.class_order, len(cifar.class_names), seed=request.seed)
-    experiences = splits.class_incremental(
-        whole["train"], whole["test"], order, splits.sizes(options.split, len(cifar.class_names))
-    )
-    return Scenario(
-        name=f"{cifar.name}/{options.split}",
+    return Scenario.of(
+        spec,
+        options,
         version=cifar.version,
-        family="class-il",
-        experiences=experiences,
-        num_classes=len(order),
+        experiences=splits.class_incremental(
+            whole["train"], whole["test"], order, splits.sizes(options.split, len(cifar.class_names))
+        ),
         class_names=tuple(cifar.class_names[label] for label in order),
         class_order=order,
-        fingerprint=splits.fingerprint(experiences) + ("-lossy" if "lossy" in notes else ""),
-        image_size=cifar.image_size,
         notes=notes,
     )
 
 
 def image_sets(
     cifar: Cifar, request: ScenarioRequest, counts: Mapping[str, int]
-) -> tuple[dict[str, ImageSet], dict[str, str]]:
+) -> tuple[dict[str, Samples], dict[str, str]]:
     """The sets ``train`` and ``test`` with their original labels, and notes.
 
     Args:
@@ -149,8 +143,6 @@ def image_sets(
     """
     import torch
 
-    from benchmark.api import ImageSet
-
     kept = load(cifar, data.data_root(request.data_root), request)
     whole = {}
     for split in SPLITS:
@@ -158,7 +150,7 @@ def image_sets(
         rows = torch.arange(len(images))
         if counts[split]:
             rows = torch.from_numpy(splits.first_per_class(labels, counts[split]))
-        whole[split] = ImageSet(images, rows, labels[rows])
+        whole[split] = Samples(Pixels(images, kept.digests[f"{split}_images"]), rows, labels[rows])
     return whole, kept.notes
 
 

@@ -7,14 +7,12 @@ class is one (`benchmark.splits.holdout`, seed 0), and the shots are drawn from 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench_scenarios import _cifar, _shots
 from bench_scenarios.split_cifar100 import CIFAR100
 from benchmark import splits
-
-if TYPE_CHECKING:
-    from benchmark.api import ImageSet, ScenarioRequest
+from benchmark.samples import Samples
+from benchmark.scenario import ScenarioRequest
 
 POOL = 450  # images per class that the shots are drawn from
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -40,7 +38,7 @@ class ShotsConfig:
             raise ValueError(f"test: {self.test} is negative; use a number of images per class, or 0 for all")
 
 
-def draw(config: ShotsConfig, request: ScenarioRequest) -> tuple[ImageSet, ImageSet, ImageSet, dict[str, str]]:
+def draw(config: ShotsConfig, request: ScenarioRequest) -> tuple[Samples, Samples, Samples, dict[str, str]]:
     """Training, validation and test images of all 100 classes, and notes; the seed draws the first two."""
     import torch
 
@@ -49,8 +47,3 @@ def draw(config: ShotsConfig, request: ScenarioRequest) -> tuple[ImageSet, Image
     kept, held = (torch.from_numpy(rows) for rows in splits.holdout(train.labels, 0.1, seed=0))
     shots, validation = _shots.sample(train.subset(kept), train.subset(held), config.shots, request.seed)
     return shots, validation, whole["test"], notes
-
-
-def mark(notes: dict[str, str]) -> str:
-    """What follows the hash in the fingerprint."""
-    return "-lossy" if "lossy" in notes else ""

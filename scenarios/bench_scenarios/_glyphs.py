@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from bench_scenarios.split_glyphs import CLASSES, WORLD_SEED, check_counts
-
-if TYPE_CHECKING:
-    from benchmark.api import ImageSet
+from benchmark.samples import Pixels, Samples
 
 Characters = Literal["alphabets", "half", "all"]
 STYLES = ("ink", "chalk", "outline", "photo")
@@ -64,7 +62,7 @@ def names_of(characters: Sequence[int]) -> tuple[str, ...]:
     return tuple(names[character] for character in characters)
 
 
-def draw(characters: Sequence[int], styles: Sequence[str], count: int, split: int, cache: Path) -> ImageSet:
+def draw(characters: Sequence[int], styles: Sequence[str], count: int, split: int, cache: Path) -> Samples:
     """Renders one set of images.
 
     Args:
@@ -81,7 +79,6 @@ def draw(characters: Sequence[int], styles: Sequence[str], count: int, split: in
     import torch
 
     from bench_scenarios import glyph_world
-    from benchmark.api import ImageSet
 
     places = [glyph_world.DOMAINS.index(style) for style in styles]
     images, numbers, drawn = glyph_world.load(characters, count, places, seed=WORLD_SEED, split=split, cache=cache)
@@ -90,11 +87,16 @@ def draw(characters: Sequence[int], styles: Sequence[str], count: int, split: in
     label, domain = torch.full((CLASSES,), -1), torch.full((len(glyph_world.DOMAINS),), -1)
     label[torch.tensor(characters)] = torch.arange(len(characters))
     domain[torch.tensor(places)] = torch.arange(len(places))
-    return ImageSet(images, torch.arange(len(numbers)), label[numbers], ids, domain[drawn])
+    return Samples(Pixels(images), torch.arange(len(numbers)), label[numbers], ids, domain[drawn])
 
 
-def one_domain(images: ImageSet) -> ImageSet:
+def content() -> str:
+    """Digest of the world that all of them show."""
+    from bench_scenarios import glyph_world
+
+    return glyph_world.digest(WORLD_SEED)
+
+
+def one_domain(images: Samples) -> Samples:
     """The same set without the styles of its images."""
-    from benchmark.api import ImageSet
-
-    return ImageSet(images.source, images.rows, images.labels, images.ids)
+    return Samples(images.source, images.rows, images.labels, images.ids)

@@ -16,13 +16,13 @@ import numpy as np
 
 from benchmark import data, readers
 from benchmark.data import DataSet, Download
+from benchmark.digests import digest_of_array
 from benchmark.errors import DataMissing
-from benchmark.readers import Array
+from benchmark.readers import Array, Arrays
+from benchmark.scenario import ScenarioRequest
 
 if TYPE_CHECKING:
     import torch
-
-    from benchmark.api import ScenarioRequest
 
 COUNTS = {"train": 60_000, "test": 10_000}
 SIDE = 28
@@ -99,7 +99,7 @@ FILES: dict[str, tuple[_File, _File]] = {
 }
 
 
-def load(request: ScenarioRequest) -> tuple[dict[str, Array], dict[str, str]]:
+def load(request: ScenarioRequest) -> Arrays:
     """Reads images and labels.
 
     Returns:
@@ -126,7 +126,7 @@ def load(request: ScenarioRequest) -> tuple[dict[str, Array], dict[str, str]]:
             f"{found[split]:,} of {count:,} {'training' if split == 'train' else split} images"
             for split, count in COUNTS.items()
         )
-    return arrays, notes
+    return Arrays(arrays, notes, {name: digest_of_array(array) for name, array in arrays.items()})
 
 
 def _read(file: _File, root: Path, mode: str) -> Array:

@@ -13,7 +13,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +20,8 @@ from benchmark import data, readers, splits
 from benchmark.data import DataSet
 from benchmark.errors import DataMissing
 from benchmark.readers import Array
-
-if TYPE_CHECKING:
-    from benchmark.api import ImageSet, ScenarioRequest
+from benchmark.samples import Pixels, Samples
+from benchmark.scenario import ScenarioRequest
 
 CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
 DOMAINS = ("photo", "art_painting", "cartoon", "sketch")  # from natural to abstract
@@ -70,41 +68,35 @@ class Pacs:
 
     Attributes:
         images: uint8 ``(9991, 3, S, S)``, sorted by domain, class, file name.
+        source: The same as a source.
         labels: int64 ``(9991,)``.
         rows: Rows of each domain.
         train: For each domain the rows of its training part.
         test: Likewise of its test part.
         notes: For the record.
+        partition: What made training and test parts (`benchmark.scenario.Scenario.partition`).
     """
 
     images: Array
+    source: Pixels
     labels: Array
     rows: Mapping[str, Array]
     train: Mapping[str, Array]
     test: Mapping[str, Array]
     notes: Mapping[str, str]
+    partition: str
 
-    @property
-    def side(self) -> int:
-        """Side of the images in pixels."""
-        return int(self.images.shape[-1])
-
-    @property
-    def mark(self) -> str:
-        """What follows the hash in the fingerprint."""
-        return "-lossy" if "lossy" in self.notes else ""
-
-    def subset(self, rows: Array, domains: Array | None = None) -> ImageSet:
+    def subset(self, rows: Array, domains: Array | None = None) -> Samples:
         """Images of the given rows on the shared source, ids are rows."""
         import torch
 
-        from benchmark.api import ImageSet
+        from benchmark.api import Samples
 
         places = torch.from_numpy(np.ascontiguousarray(rows))
         given = None if domains is None else torch.from_numpy(domains)
-        return ImageSet(torch.from_numpy(self.images), places, torch.from_numpy(self.labels[rows]), places, given)
+        return Samples(self.source, places, torch.from_numpy(self.labels[rows]), places, given)
 
-    def several(self, parts: Mapping[str, Array], domains: Sequence[str]) -> ImageSet:
+    def several(self, parts: Mapping[str, Array], domains: Sequence[str]) -> Samples:
         """Rows of several domains, one after the other, each image with its domain."""
         rows = np.concatenate([parts[domain] for domain in domains])
         place = np.repeat(np.arange(len(domains)), [len(parts[domain]) for domain in domains])
@@ -117,6 +109,8 @@ def load(config: PacsConfig, request: ScenarioRequest) -> Pacs:
     Raises:
         DataMissing: The data are absent, incomplete, damaged, or not what they should be.
     """
+    import torch
+
     root = data.data_root(request.data_root)
     with PACS.reading(root):
         base = _find(root)
@@ -135,7 +129,10 @@ def load(config: PacsConfig, request: ScenarioRequest) -> Pacs:
         }
     kept.notes["split"] = "80/20 per class and domain, seed 0" if lists is None else "official lists (90/10)"
     train, test = ({domain: part[place] for domain, part in parts.items()} for place in (0, 1))
-    return Pacs(kept.arrays["images"], labels, rows, train, test, kept.notes)
+    images = kept.arrays["images"]
+    source = Pixels(torch.from_numpy(images), kept.digests["images"])
+    partition = "80/20 cut" if lists is None else "official lists"
+    return Pacs(images, source, labels, rows, train, test, kept.notes, partition)
 
 
 def _find(root: Path) -> Path:

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING
 
 from benchmark import splits
-
-if TYPE_CHECKING:
-    from benchmark.api import ImageSet
+from benchmark.samples import Samples
 
 SHOTS = (1, 2, 4, 8, 16)
 VALIDATION_SHOTS = 4
@@ -30,7 +27,7 @@ def check_shots(shots: int, most: int = 10_000) -> None:
         raise ValueError(f"shots: {shots} is out of range; use 1..{most}, published are {', '.join(map(str, SHOTS))}")
 
 
-def sample(train: ImageSet, validation: ImageSet, shots: int, seed: int) -> tuple[ImageSet, ImageSet]:
+def sample(train: Samples, validation: Samples, shots: int, seed: int) -> tuple[Samples, Samples]:
     """Draws the training and the validation images of a run.
 
     Args:
@@ -52,7 +49,7 @@ def base_classes(num_classes: int) -> tuple[int, ...]:
     return tuple(range(math.ceil(num_classes / 2)))
 
 
-def only(images: ImageSet, first: int, last: int) -> ImageSet:
+def only(images: Samples, first: int, last: int) -> Samples:
     """The images with labels ``first`` to ``last`` - 1."""
     inside = (images.labels >= first) & (images.labels < last)
     return images.subset(inside.nonzero().flatten())

@@ -10,14 +10,11 @@ data sets: no published figure is comparable. Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench_scenarios import _cifar_shots, _shots
-from bench_scenarios.split_cifar100 import CIFAR100, CLASS_NAMES
-from benchmark import ScenarioSpec, hookimpl, splits
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from bench_scenarios.split_cifar100 import CLASS_NAMES
+from benchmark import ScenarioSpec, hookimpl
+from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,8 +24,6 @@ class Cifar100BaseToNewConfig(_cifar_shots.ShotsConfig):
 
 def build(config: Cifar100BaseToNewConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream; the seed draws the training images. See `bench_scenarios._cifar.load` for what it raises."""
-    from benchmark.api import Experience, Scenario, TestSet
-
     train, validation, test, notes = _cifar_shots.draw(config, request)
     count = len(CLASS_NAMES)
     base = _shots.base_classes(count)
@@ -40,34 +35,31 @@ def build(config: Cifar100BaseToNewConfig, request: ScenarioRequest) -> Scenario
     )
     new = _shots.only(test, len(base), count)
     tests = (TestSet(name="new", images=new, classes=tuple(range(len(base), count))),)
-    return Scenario(
-        name="cifar100-base-to-new",
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="base-to-new",
         experiences=(experience,),
-        num_classes=count,
         class_names=CLASS_NAMES,
-        class_order=tuple(range(count)),
-        fingerprint=splits.fingerprint([experience], tests) + _cifar_shots.mark(notes),
-        image_size=CIFAR100.image_size,
         notes=notes,
         tests=tests,
     )
 
 
+SPEC = ScenarioSpec(
+    name="cifar100-base-to-new",
+    build=build,
+    config=Cifar100BaseToNewConfig,
+    summary="50 classes of CIFAR-100 from 16 images each, 50 more by their names alone",
+    family="base-to-new",
+    tracks={"mini": "cifar32", "paper": "clip224"},
+    source=_cifar_shots.SOURCE,
+    licence=_cifar_shots.LICENCE,
+    size_mb=169.0,
+)
+
+
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``cifar100-base-to-new``."""
-    return [
-        ScenarioSpec(
-            name="cifar100-base-to-new",
-            build=build,
-            config=Cifar100BaseToNewConfig,
-            summary="50 classes of CIFAR-100 from 16 images each, 50 more by their names alone",
-            family="base-to-new",
-            tracks={"mini": "cifar32", "paper": "clip224"},
-            source=_cifar_shots.SOURCE,
-            licence=_cifar_shots.LICENCE,
-            size_mb=169.0,
-        )
-    ]
+    return [SPEC]

@@ -9,14 +9,11 @@ comparable. Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench_scenarios import _cifar_shots, _shots
-from bench_scenarios.split_cifar100 import CIFAR100, CLASS_NAMES
-from benchmark import ScenarioSpec, hookimpl, splits
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from bench_scenarios.split_cifar100 import CLASS_NAMES
+from benchmark import ScenarioSpec, hookimpl
+from benchmark.scenario import Experience, Scenario, ScenarioRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,39 +23,34 @@ class Cifar100FewShotConfig(_cifar_shots.ShotsConfig):
 
 def build(config: Cifar100FewShotConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream; the seed draws the training images. See `bench_scenarios._cifar.load` for what it raises."""
-    from benchmark.api import Experience, Scenario
-
     train, validation, test, notes = _cifar_shots.draw(config, request)
     experience = Experience(train=train, test=test, classes=tuple(range(len(CLASS_NAMES))), validation=validation)
-    return Scenario(
-        name=f"cifar100-few-shot/{config.shots}",
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="few-shot",
         experiences=(experience,),
-        num_classes=len(CLASS_NAMES),
         class_names=CLASS_NAMES,
-        class_order=tuple(range(len(CLASS_NAMES))),
-        fingerprint=splits.fingerprint([experience]) + _cifar_shots.mark(notes),
-        image_size=CIFAR100.image_size,
         notes=notes,
     )
+
+
+SPEC = ScenarioSpec(
+    name="cifar100-few-shot",
+    build=build,
+    config=Cifar100FewShotConfig,
+    summary="CIFAR-100 from 1, 2, 4, 8 or 16 images per class",
+    family="few-shot",
+    tracks={"mini": "cifar32", "paper": "clip224"},
+    variant="shots",
+    variants=tuple(map(str, _shots.SHOTS)),
+    source=_cifar_shots.SOURCE,
+    licence=_cifar_shots.LICENCE,
+    size_mb=169.0,
+)
 
 
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``cifar100-few-shot``."""
-    return [
-        ScenarioSpec(
-            name="cifar100-few-shot",
-            build=build,
-            config=Cifar100FewShotConfig,
-            summary="CIFAR-100 from 1, 2, 4, 8 or 16 images per class",
-            family="few-shot",
-            tracks={"mini": "cifar32", "paper": "clip224"},
-            variant="shots",
-            variants=tuple(map(str, _shots.SHOTS)),
-            source=_cifar_shots.SOURCE,
-            licence=_cifar_shots.LICENCE,
-            size_mb=169.0,
-        )
-    ]
+    return [SPEC]

@@ -8,15 +8,13 @@ CoCoOp's transfer from ImageNet to ten other data sets. No published figure is c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench_scenarios import _cifar, _cifar_shots
 from bench_scenarios.split_cifar10 import CIFAR10
 from bench_scenarios.split_cifar100 import CIFAR100
-from benchmark import ScenarioSpec, hookimpl, splits
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from benchmark import ScenarioSpec, hookimpl
+from benchmark.samples import Samples
+from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,45 +29,39 @@ class CifarCrossDatasetConfig(_cifar_shots.ShotsConfig):
 
 def build(config: CifarCrossDatasetConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream; the seed draws the training images. See `bench_scenarios._cifar.load` for what it raises."""
-    from benchmark.api import Experience, ImageSet, Scenario, TestSet
-
     train, validation, test, notes = _cifar_shots.draw(config, request)
     own, all_names = len(CIFAR100.class_names), (*CIFAR100.class_names, *CIFAR10.class_names)
     experience = Experience(train=train, test=test, classes=tuple(range(own)), validation=validation)
     sets, others = _cifar.image_sets(CIFAR10, request, {"train": 0, "test": 10 * config.test})
     other = sets["test"]
-    images = ImageSet(other.source, other.rows, other.labels + own, other.ids)
+    images = Samples(other.source, other.rows, other.labels + own, other.ids)
     tests = (TestSet(name="cifar10", images=images, classes=tuple(range(own, len(all_names)))),)
     notes |= {f"CIFAR-10 {key}": text for key, text in others.items()}
-    lossy = _cifar_shots.mark(notes) or _cifar_shots.mark(others)
-    return Scenario(
-        name="cifar-cross-dataset",
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="cross-dataset",
         experiences=(experience,),
-        num_classes=len(all_names),
         class_names=all_names,
-        class_order=tuple(range(len(all_names))),
-        fingerprint=splits.fingerprint([experience], tests) + lossy,
-        image_size=CIFAR100.image_size,
         notes=notes,
         tests=tests,
     )
 
 
+SPEC = ScenarioSpec(
+    name="cifar-cross-dataset",
+    build=build,
+    config=CifarCrossDatasetConfig,
+    summary="CIFAR-100 from 16 images per class, then CIFAR-10 by its names alone",
+    family="cross-dataset",
+    tracks={"mini": "cifar32", "paper": "clip224"},
+    source=_cifar_shots.SOURCE,
+    licence=_cifar_shots.LICENCE,
+    size_mb=339.0,
+)
+
+
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``cifar-cross-dataset``."""
-    return [
-        ScenarioSpec(
-            name="cifar-cross-dataset",
-            build=build,
-            config=CifarCrossDatasetConfig,
-            summary="CIFAR-100 from 16 images per class, then CIFAR-10 by its names alone",
-            family="cross-dataset",
-            tracks={"mini": "cifar32", "paper": "clip224"},
-            source=_cifar_shots.SOURCE,
-            licence=_cifar_shots.LICENCE,
-            size_mb=339.0,
-        )
-    ]
+    return [SPEC]

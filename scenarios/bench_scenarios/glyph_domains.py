@@ -8,13 +8,11 @@ for every seed. Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from bench_scenarios.split_glyphs import check_counts, render
-from benchmark import ScenarioSpec, hookimpl, splits
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from bench_scenarios.split_glyphs import WORLD_SEED, check_counts, render
+from benchmark import ScenarioSpec, hookimpl
+from benchmark.samples import Samples
+from benchmark.scenario import Experience, Scenario, ScenarioRequest
 
 STYLES = ("ink", "chalk", "outline", "photo")
 
@@ -45,7 +43,6 @@ def build(config: GlyphDomainsConfig, request: ScenarioRequest) -> Scenario:
     import torch
 
     from bench_scenarios import glyph_world
-    from benchmark.api import Experience, ImageSet, Scenario
 
     characters = glyph_world.domain_classes()
     domains = [glyph_world.DOMAINS.index(style) for style in config.order]
@@ -53,10 +50,10 @@ def build(config: GlyphDomainsConfig, request: ScenarioRequest) -> Scenario:
     new_label = torch.full((glyph_world.CLASSES,), -1)
     new_label[torch.tensor(characters)] = torch.arange(len(characters))
 
-    def part(images: ImageSet, place: int) -> ImageSet:
+    def part(images: Samples, place: int) -> Samples:
         each = len(images) // len(domains)  # rendered style by style, in this order
         rows = torch.arange(place * each, (place + 1) * each)
-        return ImageSet(images.source, rows, new_label[images.labels[rows]], images.ids[rows])
+        return Samples(images.source, rows, new_label[images.labels[rows]], images.ids[rows])
 
     experiences = tuple(
         Experience(
@@ -68,32 +65,31 @@ def build(config: GlyphDomainsConfig, request: ScenarioRequest) -> Scenario:
         for place, style in enumerate(config.order)
     )
     names = glyph_world.class_names()
-    return Scenario(
-        name="glyph-domains",
+    return Scenario.of(
+        SPEC,
+        config,
         version=glyph_world.VERSION,
-        family="domain-il",
         experiences=experiences,
-        num_classes=len(characters),
+        content=glyph_world.digest(WORLD_SEED),
         class_names=tuple(names[character] for character in characters),
         class_order=tuple(characters),
-        fingerprint=splits.fingerprint(experiences),
-        image_size=glyph_world.SIZE,
         notes={"layout": "rendered"},
     )
+
+
+SPEC = ScenarioSpec(
+    name="glyph-domains",
+    build=build,
+    config=GlyphDomainsConfig,
+    summary="50 characters through the styles ink, chalk, outline, photo; domain-incremental; bundled",
+    family="domain-il",
+    tracks={"nano": "glyph32"},
+    source="rendered by adaptbench from DejaVu and STIX fonts",
+    licence="Apache-2.0, as adaptbench",
+)
 
 
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``glyph-domains``."""
-    return [
-        ScenarioSpec(
-            name="glyph-domains",
-            build=build,
-            config=GlyphDomainsConfig,
-            summary="50 characters through the styles ink, chalk, outline, photo; domain-incremental; bundled",
-            family="domain-il",
-            tracks={"nano": "glyph32"},
-            source="rendered by adaptbench from DejaVu and STIX fonts",
-            licence="Apache-2.0, as adaptbench",
-        )
-    ]
+    return [SPEC]

@@ -333,6 +333,11 @@ def render(
     return torch.from_numpy(render_masks(table, first[chosen] + font.astype(np.int64), styles, sample_keys))
 
 
+def digest(seed: int, which: str = LETTERS) -> str:
+    """Digest of a whole world, all of whose images follow from this."""
+    return hashlib.sha256(f"glyphs {VERSION} {seed} {_shipped(which)[3]}".encode()).hexdigest()
+
+
 # --- data sets --------------------------------------------------------------------------------------------------------
 
 

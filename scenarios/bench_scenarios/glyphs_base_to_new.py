@@ -10,13 +10,11 @@ of the two accuracies (Zhou et al., CoCoOp, CVPR 2022). Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench_scenarios import _glyphs, _shots
-from benchmark import ScenarioSpec, hookimpl, splits
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from benchmark import ScenarioSpec, hookimpl
+from benchmark.samples import Samples
+from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,12 +39,9 @@ class GlyphsBaseToNewConfig(_glyphs.GlyphConfig):
 
 def build(config: GlyphsBaseToNewConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream; the seed draws the training images."""
-    from bench_scenarios import glyph_world
-    from benchmark.api import Experience, ImageSet, Scenario, TestSet
-
     characters = _glyphs.choose(config.characters)
 
-    def draw(count: int, split: int) -> ImageSet:
+    def draw(count: int, split: int) -> Samples:
         return _glyphs.one_domain(_glyphs.draw(characters, _glyphs.STYLES, count, split, request.cache))
 
     pool, spare = draw(config.train, _glyphs.TRAIN), draw(config.train, _glyphs.VALIDATION)
@@ -61,33 +56,32 @@ def build(config: GlyphsBaseToNewConfig, request: ScenarioRequest) -> Scenario:
     )
     new = _shots.only(test, len(base), count)
     tests = (TestSet(name="new", images=new, classes=tuple(range(len(base), count))),)
-    return Scenario(
-        name="glyphs-base-to-new",
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="base-to-new",
         experiences=(experience,),
-        num_classes=count,
+        content=_glyphs.content(),
         class_names=_glyphs.names_of(characters),
         class_order=tuple(characters),
-        fingerprint=splits.fingerprint([experience], tests),
-        image_size=glyph_world.SIZE,
         notes={"layout": "rendered"},
         tests=tests,
     )
 
 
+SPEC = ScenarioSpec(
+    name="glyphs-base-to-new",
+    build=build,
+    config=GlyphsBaseToNewConfig,
+    summary="30 letters from 16 images each, 30 more by their names alone; bundled",
+    family="base-to-new",
+    tracks={"nano": "glyph32"},
+    source=_glyphs.SOURCE,
+    licence=_glyphs.LICENCE,
+)
+
+
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``glyphs-base-to-new``."""
-    return [
-        ScenarioSpec(
-            name="glyphs-base-to-new",
-            build=build,
-            config=GlyphsBaseToNewConfig,
-            summary="30 letters from 16 images each, 30 more by their names alone; bundled",
-            family="base-to-new",
-            tracks={"nano": "glyph32"},
-            source=_glyphs.SOURCE,
-            licence=_glyphs.LICENCE,
-        )
-    ]
+    return [SPEC]

@@ -9,14 +9,13 @@ from ImageNet to ten other data sets is. Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from bench_scenarios import _glyphs, _shots
 from bench_scenarios.split_glyphs import check_counts
-from benchmark import ScenarioSpec, hookimpl, splits
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from benchmark import ScenarioSpec, hookimpl
+from benchmark.samples import Samples
+from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
 SCRIPTS = ("latin", "greek", "cyrillic")
 
@@ -46,16 +45,15 @@ class GlyphsCrossDatasetConfig:
 def build(config: GlyphsCrossDatasetConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream; the seed draws the training images."""
     from bench_scenarios import glyph_world
-    from benchmark.api import Experience, ImageSet, Scenario, TestSet
 
     scripts = (config.script, *(script for script in SCRIPTS if script != config.script))
     groups = [glyph_world.script_classes(script.upper()) for script in scripts]
     characters = [character for group in groups for character in group]
 
-    def draw(first: int, last: int, count: int, split: int) -> ImageSet:
+    def draw(first: int, last: int, count: int, split: int) -> Samples:
         chosen = characters[first:last]
         found = _glyphs.draw(chosen, _glyphs.STYLES, count, split, request.cache)
-        return ImageSet(found.source, found.rows, found.labels + first, found.ids)
+        return Samples(found.source, found.rows, found.labels + first, found.ids)
 
     own = len(groups[0])
     pool, spare = draw(0, own, config.train, _glyphs.TRAIN), draw(0, own, config.train, _glyphs.VALIDATION)
@@ -72,34 +70,33 @@ def build(config: GlyphsCrossDatasetConfig, request: ScenarioRequest) -> Scenari
         images = draw(first, last, config.test, _glyphs.TEST)
         tests.append(TestSet(name=script, images=images, classes=tuple(range(first, last))))
         first = last
-    return Scenario(
-        name=f"glyphs-cross-dataset/{config.script}",
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="cross-dataset",
         experiences=(experience,),
-        num_classes=len(characters),
+        content=_glyphs.content(),
         class_names=_glyphs.names_of(characters),
         class_order=tuple(characters),
-        fingerprint=splits.fingerprint([experience], tests),
-        image_size=glyph_world.SIZE,
         notes={"layout": "rendered"},
         tests=tuple(tests),
     )
 
 
+SPEC = ScenarioSpec(
+    name="glyphs-cross-dataset",
+    build=build,
+    config=GlyphsCrossDatasetConfig,
+    summary="letters of one script from 16 images each, those of two others by name alone; bundled",
+    family="cross-dataset",
+    tracks={"nano": "glyph32"},
+    variant="script",
+    source=_glyphs.SOURCE,
+    licence=_glyphs.LICENCE,
+)
+
+
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``glyphs-cross-dataset``."""
-    return [
-        ScenarioSpec(
-            name="glyphs-cross-dataset",
-            build=build,
-            config=GlyphsCrossDatasetConfig,
-            summary="letters of one script from 16 images each, those of two others by name alone; bundled",
-            family="cross-dataset",
-            tracks={"nano": "glyph32"},
-            variant="script",
-            source=_glyphs.SOURCE,
-            licence=_glyphs.LICENCE,
-        )
-    ]
+    return [SPEC]

@@ -9,13 +9,10 @@ images of the three styles. The images are the same for every seed. Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench_scenarios import _glyphs
-from benchmark import ScenarioSpec, hookimpl, splits
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from benchmark import ScenarioSpec, hookimpl
+from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,9 +37,6 @@ class GlyphsDgConfig(_glyphs.GlyphConfig):
 
 def build(config: GlyphsDgConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream; it does not depend on the seed."""
-    from bench_scenarios import glyph_world
-    from benchmark.api import Experience, Scenario, TestSet
-
     characters = _glyphs.choose(config.characters)
     sources = tuple(style for style in _glyphs.STYLES if style != config.held_out)
     held_out = _glyphs.draw(characters, [config.held_out], config.test, _glyphs.TEST, request.cache)
@@ -55,35 +49,34 @@ def build(config: GlyphsDgConfig, request: ScenarioRequest) -> Scenario:
         sources=sources,
     )
     tests = (TestSet(name="source", images=_glyphs.one_domain(rest)),)
-    return Scenario(
-        name=f"glyphs-dg/{config.held_out}",
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="dg",
         experiences=(experience,),
-        num_classes=len(characters),
+        content=_glyphs.content(),
         class_names=_glyphs.names_of(characters),
         class_order=tuple(characters),
-        fingerprint=splits.fingerprint([experience], tests),
-        image_size=glyph_world.SIZE,
         notes={"layout": "rendered"},
         tests=tests,
     )
 
 
+SPEC = ScenarioSpec(
+    name="glyphs-dg",
+    build=build,
+    config=GlyphsDgConfig,
+    summary="60 letters in three styles, tested in the fourth; leave one out; bundled",
+    family="dg",
+    tracks={"nano": "glyph32"},
+    variant="held_out",
+    variants=_glyphs.STYLES,
+    source=_glyphs.SOURCE,
+    licence=_glyphs.LICENCE,
+)
+
+
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``glyphs-dg``."""
-    return [
-        ScenarioSpec(
-            name="glyphs-dg",
-            build=build,
-            config=GlyphsDgConfig,
-            summary="60 letters in three styles, tested in the fourth; leave one out; bundled",
-            family="dg",
-            tracks={"nano": "glyph32"},
-            variant="held_out",
-            variants=_glyphs.STYLES,
-            source=_glyphs.SOURCE,
-            licence=_glyphs.LICENCE,
-        )
-    ]
+    return [SPEC]

@@ -9,13 +9,11 @@ for all. Up to four further images per class are there for model selection. Vers
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench_scenarios import _glyphs, _shots
-from benchmark import ScenarioSpec, hookimpl, splits
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from benchmark import ScenarioSpec, hookimpl
+from benchmark.samples import Samples
+from benchmark.scenario import Experience, Scenario, ScenarioRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,12 +38,9 @@ class GlyphsFewShotConfig(_glyphs.GlyphConfig):
 
 def build(config: GlyphsFewShotConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream; the seed draws the training images."""
-    from bench_scenarios import glyph_world
-    from benchmark.api import Experience, ImageSet, Scenario
-
     characters = _glyphs.choose(config.characters)
 
-    def draw(count: int, split: int) -> ImageSet:
+    def draw(count: int, split: int) -> Samples:
         return _glyphs.one_domain(_glyphs.draw(characters, _glyphs.STYLES, count, split, request.cache))
 
     pool, spare = draw(config.train, _glyphs.TRAIN), draw(config.train, _glyphs.VALIDATION)
@@ -56,34 +51,33 @@ def build(config: GlyphsFewShotConfig, request: ScenarioRequest) -> Scenario:
         classes=tuple(range(len(characters))),
         validation=validation,
     )
-    return Scenario(
-        name=f"glyphs-few-shot/{config.shots}",
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="few-shot",
         experiences=(experience,),
-        num_classes=len(characters),
+        content=_glyphs.content(),
         class_names=_glyphs.names_of(characters),
         class_order=tuple(characters),
-        fingerprint=splits.fingerprint([experience]),
-        image_size=glyph_world.SIZE,
         notes={"layout": "rendered"},
     )
+
+
+SPEC = ScenarioSpec(
+    name="glyphs-few-shot",
+    build=build,
+    config=GlyphsFewShotConfig,
+    summary="60 letters in four styles from 1, 2, 4, 8 or 16 images each; bundled",
+    family="few-shot",
+    tracks={"nano": "glyph32"},
+    variant="shots",
+    variants=tuple(map(str, _shots.SHOTS)),
+    source=_glyphs.SOURCE,
+    licence=_glyphs.LICENCE,
+)
 
 
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``glyphs-few-shot``."""
-    return [
-        ScenarioSpec(
-            name="glyphs-few-shot",
-            build=build,
-            config=GlyphsFewShotConfig,
-            summary="60 letters in four styles from 1, 2, 4, 8 or 16 images each; bundled",
-            family="few-shot",
-            tracks={"nano": "glyph32"},
-            variant="shots",
-            variants=tuple(map(str, _shots.SHOTS)),
-            source=_glyphs.SOURCE,
-            licence=_glyphs.LICENCE,
-        )
-    ]
+    return [SPEC]

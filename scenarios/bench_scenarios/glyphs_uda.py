@@ -10,13 +10,11 @@ on test images of the source style. The images are the same for every seed. Vers
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench_scenarios import _glyphs
-from benchmark import ScenarioSpec, hookimpl, splits
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from benchmark import ScenarioSpec, hookimpl
+from benchmark.samples import Samples
+from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,13 +38,10 @@ class GlyphsUdaConfig(_glyphs.GlyphConfig):
 
 def build(config: GlyphsUdaConfig, request: ScenarioRequest) -> Scenario:
     """Builds the pair; it does not depend on the seed."""
-    from bench_scenarios import glyph_world
-    from benchmark.api import Experience, ImageSet, Scenario, TestSet
-
     characters = _glyphs.choose(config.characters)
     source, target = config.pair.split("-")
 
-    def draw(style: str, count: int, split: int) -> ImageSet:
+    def draw(style: str, count: int, split: int) -> Samples:
         return _glyphs.one_domain(_glyphs.draw(characters, [style], count, split, request.cache))
 
     labelled = draw(target, config.train, _glyphs.TRAIN)
@@ -60,36 +55,35 @@ def build(config: GlyphsUdaConfig, request: ScenarioRequest) -> Scenario:
         sources=(source,),
     )
     tests = (TestSet(name="source", images=draw(source, config.test, _glyphs.TEST)),)
-    return Scenario(
-        name=f"glyphs-uda/{config.pair}",
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="uda",
         experiences=(experience,),
-        num_classes=len(characters),
+        content=_glyphs.content(),
         class_names=_glyphs.names_of(characters),
         class_order=tuple(characters),
-        fingerprint=splits.fingerprint([experience], tests),
-        image_size=glyph_world.SIZE,
         notes={"layout": "rendered"},
         tests=tests,
         transductive=config.transductive,
     )
 
 
+SPEC = ScenarioSpec(
+    name="glyphs-uda",
+    build=build,
+    config=GlyphsUdaConfig,
+    summary="60 letters, labelled in one style, unlabelled in another; all 12 ordered pairs; bundled",
+    family="uda",
+    tracks={"nano": "glyph32"},
+    variant="pair",
+    variants=_glyphs.PAIRS,
+    source=_glyphs.SOURCE,
+    licence=_glyphs.LICENCE,
+)
+
+
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``glyphs-uda``."""
-    return [
-        ScenarioSpec(
-            name="glyphs-uda",
-            build=build,
-            config=GlyphsUdaConfig,
-            summary="60 letters, labelled in one style, unlabelled in another; all 12 ordered pairs; bundled",
-            family="uda",
-            tracks={"nano": "glyph32"},
-            variant="pair",
-            variants=_glyphs.PAIRS,
-            source=_glyphs.SOURCE,
-            licence=_glyphs.LICENCE,
-        )
-    ]
+    return [SPEC]

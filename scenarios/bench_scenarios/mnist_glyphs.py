@@ -12,15 +12,15 @@ glyph backbones, so their features of glyph digits are not those of unseen class
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from bench_scenarios import _glyphs, _mnist
 from bench_scenarios.split_glyphs import WORLD_SEED
 from benchmark import ScenarioSpec, hookimpl, splits
+from benchmark.digests import joined
 from benchmark.readers import Array
-
-if TYPE_CHECKING:
-    from benchmark.api import ImageSet, Scenario, ScenarioRequest
+from benchmark.samples import Pixels, Samples
+from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
 PAIRS = ("mnist-glyphs", "glyphs-mnist")
 _GLYPH_IDS = 1_000_000  # MNIST's ids are rows of its files
@@ -59,14 +59,13 @@ def build(config: MnistGlyphsConfig, request: ScenarioRequest) -> Scenario:
         ValueError: A digit of MNIST has too few images.
     """
     from bench_scenarios import glyph_world
-    from benchmark.api import Experience, Scenario, TestSet
 
-    arrays, notes = _mnist.load(request)
+    mnist = _mnist.load(request)
 
-    def draw(domain: str, split: str) -> ImageSet:
+    def draw(domain: str, split: str) -> Samples:
         count = config.train if split == "train" else config.test
         if domain == "mnist":
-            return _mnist_images(arrays[f"{split}_images"], arrays[f"{split}_labels"], split, count)
+            return _mnist_images(mnist.arrays[f"{split}_images"], mnist.arrays[f"{split}_labels"], split, count)
         return _glyph_images(config.style, split, count, request)
 
     source, target = config.pair.split("-")
@@ -81,40 +80,35 @@ def build(config: MnistGlyphsConfig, request: ScenarioRequest) -> Scenario:
         sources=(source,),
     )
     tests = (TestSet(name="source", images=draw(source, "test")),)
-    notes["glyphs"] = "nine of the ten digits are pre-training characters of the bundled glyph backbones"
-    return Scenario(
-        name=f"mnist-glyphs/{config.pair}",
+    said = "nine of the ten digits are pre-training characters of the bundled glyph backbones"
+    digests = [mnist.digests[f"{split}_images"] for split in _mnist.COUNTS]
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="uda",
         experiences=(experience,),
-        num_classes=10,
+        content=joined([*digests, glyph_world.digest(WORLD_SEED, glyph_world.DIGITS)]),
         class_names=tuple(glyph_world.class_names(glyph_world.DIGITS)),
-        class_order=tuple(range(10)),
-        fingerprint=splits.fingerprint([experience], tests),
-        image_size=glyph_world.SIZE,
-        notes=notes,
+        notes={**mnist.notes, "glyphs": said},
         tests=tests,
     )
 
 
-def _mnist_images(images: Array, labels: Array, split: str, count: int) -> ImageSet:
+def _mnist_images(images: Array, labels: Array, split: str, count: int) -> Samples:
     import torch
-
-    from benchmark.api import ImageSet
 
     rows = splits.first_per_class(labels, count)
     if len(rows) != 10 * count:
         raise ValueError(f"{split}: MNIST has fewer than {count} {split} images of some digit")
     found = torch.from_numpy(labels[rows])
     ids = torch.from_numpy(rows) + (0 if split == "train" else _mnist.COUNTS["train"])
-    return ImageSet(_mnist.padded(images[rows]), torch.arange(len(rows)), found, ids)
+    return Samples(Pixels(_mnist.padded(images[rows])), torch.arange(len(rows)), found, ids)
 
 
-def _glyph_images(style: str, split: str, count: int, request: ScenarioRequest) -> ImageSet:
+def _glyph_images(style: str, split: str, count: int, request: ScenarioRequest) -> Samples:
     import torch
 
     from bench_scenarios import glyph_world
-    from benchmark.api import ImageSet
 
     styles = list(range(len(_glyphs.STYLES))) if style == "mixed" else [glyph_world.DOMAINS.index(style)]
     number, each = ("train", "test").index(split), count // len(styles)
@@ -123,24 +117,25 @@ def _glyph_images(style: str, split: str, count: int, request: ScenarioRequest) 
     )
     index = torch.arange(len(labels)) % each
     ids = _GLYPH_IDS + ((number * len(_glyphs.STYLES) + domains) * 10 + labels) * 10_000 + index
-    return ImageSet(images, torch.arange(len(labels)), labels, ids)
+    return Samples(Pixels(images), torch.arange(len(labels)), labels, ids)
+
+
+SPEC = ScenarioSpec(
+    name="mnist-glyphs",
+    build=build,
+    config=MnistGlyphsConfig,
+    summary="handwritten digits of MNIST and printed digits, adapted from one to the other, both ways",
+    family="uda",
+    tracks={"nano": "glyph32"},
+    variant="pair",
+    variants=PAIRS,
+    source="MNIST: LeCun, Cortes, Burges, via torchvision's mirror; glyphs: " + _glyphs.SOURCE,
+    licence="MNIST: CC BY-SA 3.0 according to the L2P paper; glyphs: Apache-2.0",
+    size_mb=11.6,
+)
 
 
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``mnist-glyphs``."""
-    return [
-        ScenarioSpec(
-            name="mnist-glyphs",
-            build=build,
-            config=MnistGlyphsConfig,
-            summary="handwritten digits of MNIST and printed digits, adapted from one to the other, both ways",
-            family="uda",
-            tracks={"nano": "glyph32"},
-            variant="pair",
-            variants=PAIRS,
-            source="MNIST: LeCun, Cortes, Burges, via torchvision's mirror; glyphs: " + _glyphs.SOURCE,
-            licence="MNIST: CC BY-SA 3.0 according to the L2P paper; glyphs: Apache-2.0",
-            size_mb=11.6,
-        )
-    ]
+    return [SPEC]

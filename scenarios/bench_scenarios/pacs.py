@@ -9,13 +9,10 @@ they are there, else 80/20). Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench_scenarios import _pacs
 from benchmark import ScenarioSpec, hookimpl, splits
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from benchmark.scenario import Experience, Scenario, ScenarioRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +48,6 @@ class PacsDilConfig(_pacs.PacsConfig):
 
 def build(config: PacsDilConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream. See `bench_scenarios._pacs.load` for what it raises."""
-    from benchmark.api import Experience, Scenario
-
     found = _pacs.load(config, request)
     experiences = tuple(
         Experience(
@@ -63,33 +58,31 @@ def build(config: PacsDilConfig, request: ScenarioRequest) -> Scenario:
         )
         for domain in config.domains(request.seed)
     )
-    return Scenario(
-        name="pacs",
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="domain-il",
         experiences=experiences,
-        num_classes=len(_pacs.CLASSES),
         class_names=_pacs.CLASSES,
-        class_order=tuple(range(len(_pacs.CLASSES))),
-        fingerprint=splits.fingerprint(experiences) + found.mark,
-        image_size=found.side,
+        partition=found.partition,
         notes=found.notes,
     )
+
+
+SPEC = ScenarioSpec(
+    name="pacs",
+    build=build,
+    config=PacsDilConfig,
+    summary="7 classes as photo, art painting, cartoon, sketch; domain-incremental, real images",
+    family="domain-il",
+    tracks={"mini": "domainbed224", "paper": "imagenet224"},
+    source=_pacs.SOURCE,
+    licence=_pacs.LICENCE,
+    size_mb=174.0,
+)
 
 
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``pacs``."""
-    return [
-        ScenarioSpec(
-            name="pacs",
-            build=build,
-            config=PacsDilConfig,
-            summary="7 classes as photo, art painting, cartoon, sketch; domain-incremental, real images",
-            family="domain-il",
-            tracks={"mini": "domainbed224", "paper": "imagenet224"},
-            source=_pacs.SOURCE,
-            licence=_pacs.LICENCE,
-            size_mb=174.0,
-        )
-    ]
+    return [SPEC]

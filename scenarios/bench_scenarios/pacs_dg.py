@@ -9,13 +9,12 @@ is kept of the sources is measured on their test parts. Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from bench_scenarios import _pacs
-from benchmark import ScenarioSpec, hookimpl, splits
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from benchmark import ScenarioSpec, hookimpl
+from benchmark.samples import Samples
+from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +38,6 @@ class PacsDgConfig(_pacs.PacsConfig):
 
 def build(config: PacsDgConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream. See `bench_scenarios._pacs.load` for what it raises."""
-    from benchmark.api import Experience, ImageSet, Scenario, TestSet
-
     found = _pacs.load(config, request)
     sources = tuple(domain for domain in _pacs.DOMAINS if domain != config.held_out)
     experience = Experience(
@@ -51,37 +48,35 @@ def build(config: PacsDgConfig, request: ScenarioRequest) -> Scenario:
         sources=sources,
     )
     rest = found.several(found.test, sources)
-    tests = (TestSet(name="source", images=ImageSet(rest.source, rest.rows, rest.labels, rest.ids)),)
-    return Scenario(
-        name=f"pacs-dg/{config.held_out}",
+    tests = (TestSet(name="source", images=Samples(rest.source, rest.rows, rest.labels, rest.ids)),)
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="dg",
         experiences=(experience,),
-        num_classes=len(_pacs.CLASSES),
         class_names=_pacs.CLASSES,
-        class_order=tuple(range(len(_pacs.CLASSES))),
-        fingerprint=splits.fingerprint([experience], tests) + found.mark,
-        image_size=found.side,
+        partition=found.partition,
         notes=found.notes,
         tests=tests,
     )
 
 
+SPEC = ScenarioSpec(
+    name="pacs-dg",
+    build=build,
+    config=PacsDgConfig,
+    summary="PACS, trained on three domains, tested on the fourth; leave one out",
+    family="dg",
+    tracks={"mini": "domainbed224", "paper": "domainbed224"},
+    variant="held_out",
+    variants=_pacs.DOMAINS,
+    source=_pacs.SOURCE,
+    licence=_pacs.LICENCE,
+    size_mb=174.0,
+)
+
+
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``pacs-dg``."""
-    return [
-        ScenarioSpec(
-            name="pacs-dg",
-            build=build,
-            config=PacsDgConfig,
-            summary="PACS, trained on three domains, tested on the fourth; leave one out",
-            family="dg",
-            tracks={"mini": "domainbed224", "paper": "domainbed224"},
-            variant="held_out",
-            variants=_pacs.DOMAINS,
-            source=_pacs.SOURCE,
-            licence=_pacs.LICENCE,
-            size_mb=174.0,
-        )
-    ]
+    return [SPEC]

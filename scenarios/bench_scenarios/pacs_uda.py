@@ -10,13 +10,11 @@ are tested on the rest, and an upper bound that trains on target labels is possi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from bench_scenarios import _pacs
-from benchmark import ScenarioSpec, hookimpl, splits
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from benchmark import ScenarioSpec, hookimpl
+from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +39,6 @@ class PacsUdaConfig(_pacs.PacsConfig):
 
 def build(config: PacsUdaConfig, request: ScenarioRequest) -> Scenario:
     """Builds the pair. See `bench_scenarios._pacs.load` for what it raises."""
-    from benchmark.api import Experience, Scenario, TestSet
-
     found = _pacs.load(config, request)
     source, target = config.pair.split("-")
     whole = config.protocol == "transductive"
@@ -60,37 +56,35 @@ def build(config: PacsUdaConfig, request: ScenarioRequest) -> Scenario:
     notes = dict(found.notes)
     if whole:
         del notes["split"]
-    return Scenario(
-        name=f"pacs-uda/{config.pair}",
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="uda",
         experiences=(experience,),
-        num_classes=len(_pacs.CLASSES),
         class_names=_pacs.CLASSES,
-        class_order=tuple(range(len(_pacs.CLASSES))),
-        fingerprint=splits.fingerprint([experience], tests) + found.mark,
-        image_size=found.side,
+        partition="" if whole else found.partition,
         notes=notes,
         tests=tests,
         transductive=whole,
     )
 
 
+SPEC = ScenarioSpec(
+    name="pacs-uda",
+    build=build,
+    config=PacsUdaConfig,
+    summary="PACS, labelled in one domain, unlabelled in another; all 12 ordered pairs",
+    family="uda",
+    tracks={"mini": "domainbed224", "paper": "imagenet224"},
+    variant="pair",
+    variants=_pacs.PAIRS,
+    source=_pacs.SOURCE,
+    licence=_pacs.LICENCE,
+    size_mb=174.0,
+)
+
+
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``pacs-uda``."""
-    return [
-        ScenarioSpec(
-            name="pacs-uda",
-            build=build,
-            config=PacsUdaConfig,
-            summary="PACS, labelled in one domain, unlabelled in another; all 12 ordered pairs",
-            family="uda",
-            tracks={"mini": "domainbed224", "paper": "imagenet224"},
-            variant="pair",
-            variants=_pacs.PAIRS,
-            source=_pacs.SOURCE,
-            licence=_pacs.LICENCE,
-            size_mb=174.0,
-        )
-    ]
+    return [SPEC]

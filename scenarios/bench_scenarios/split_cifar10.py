@@ -8,14 +8,11 @@ as ``seq-cifar10`` of aimagelab/mammoth (5x2, natural order). Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench_scenarios import _cifar
 from benchmark import ScenarioSpec, hookimpl
 from benchmark.data import DataSet, Download
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from benchmark.scenario import Scenario, ScenarioRequest
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -79,23 +76,24 @@ class SplitCifar10Config:
 
 def build(config: SplitCifar10Config, request: ScenarioRequest) -> Scenario:
     """Builds the stream. See `bench_scenarios._cifar.build`."""
-    return _cifar.build(CIFAR10, config, request)
+    return _cifar.build(SPEC, CIFAR10, config, request)
+
+
+SPEC = ScenarioSpec(
+    name="split-cifar10",
+    build=build,
+    config=SplitCifar10Config,
+    summary="CIFAR-10, class-incremental, 5 experiences of 2 classes",
+    family="class-il",
+    tracks={"mini": "cifar32", "paper": "unit224"},
+    variant="split",
+    source="https://www.cs.toronto.edu/~kriz/cifar.html",
+    licence="none stated at the source; MIT according to the L2P paper",
+    size_mb=170.5,
+)
 
 
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``split-cifar10``."""
-    return [
-        ScenarioSpec(
-            name="split-cifar10",
-            build=build,
-            config=SplitCifar10Config,
-            summary="CIFAR-10, class-incremental, 5 experiences of 2 classes",
-            family="class-il",
-            tracks={"mini": "cifar32", "paper": "unit224"},
-            variant="split",
-            source="https://www.cs.toronto.edu/~kriz/cifar.html",
-            licence="none stated at the source; MIT according to the L2P paper",
-            size_mb=170.5,
-        )
-    ]
+    return [SPEC]

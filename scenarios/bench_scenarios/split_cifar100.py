@@ -9,14 +9,11 @@ Published splits: ``10x10`` in natural order (google-research/l2p), ``10x10``, `
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench_scenarios import _cifar
 from benchmark import ScenarioSpec, hookimpl
 from benchmark.data import DataSet, Download
-
-if TYPE_CHECKING:
-    from benchmark.api import Scenario, ScenarioRequest
+from benchmark.scenario import Scenario, ScenarioRequest
 
 # The fine labels; their numbers are their alphabetical ranks.
 _NAMES = """
@@ -84,24 +81,25 @@ class SplitCifar100Config:
 
 def build(config: SplitCifar100Config, request: ScenarioRequest) -> Scenario:
     """Builds the stream. See `bench_scenarios._cifar.build`."""
-    return _cifar.build(CIFAR100, config, request)
+    return _cifar.build(SPEC, CIFAR100, config, request)
+
+
+SPEC = ScenarioSpec(
+    name="split-cifar100",
+    build=build,
+    config=SplitCifar100Config,
+    summary="CIFAR-100, class-incremental, 10 experiences of 10 classes",
+    family="class-il",
+    tracks={"mini": "cifar32", "paper": "unit224"},
+    variant="split",
+    aliases=("split-cifar",),
+    source="https://www.cs.toronto.edu/~kriz/cifar.html",
+    licence="none stated at the source; MIT according to the L2P paper",
+    size_mb=169.0,
+)
 
 
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``split-cifar100``, short ``split-cifar``."""
-    return [
-        ScenarioSpec(
-            name="split-cifar100",
-            build=build,
-            config=SplitCifar100Config,
-            summary="CIFAR-100, class-incremental, 10 experiences of 10 classes",
-            family="class-il",
-            tracks={"mini": "cifar32", "paper": "unit224"},
-            variant="split",
-            aliases=("split-cifar",),
-            source="https://www.cs.toronto.edu/~kriz/cifar.html",
-            licence="none stated at the source; MIT according to the L2P paper",
-            size_mb=169.0,
-        )
-    ]
+    return [SPEC]

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmark import ScenarioSpec, hookimpl, splits
+from benchmark.samples import Pixels, Samples
+from benchmark.scenario import Scenario, ScenarioRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from benchmark.api import ImageSet, Scenario, ScenarioRequest
 
 CLASSES = 100
 WORLD_SEED = 0
@@ -62,7 +63,7 @@ def check_counts(train: int, test: int) -> None:
             raise ValueError(f"{field}: {count} images are out of range; use 1..10000")
 
 
-def render(classes: list[int], domains: list[int], counts: tuple[int, int], cache: Path) -> dict[str, ImageSet]:
+def render(classes: list[int], domains: list[int], counts: tuple[int, int], cache: Path) -> dict[str, Samples]:
     """Renders the training and the test set.
 
     Args:
@@ -78,54 +79,51 @@ def render(classes: list[int], domains: list[int], counts: tuple[int, int], cach
     import torch
 
     from bench_scenarios import glyph_world
-    from benchmark.api import ImageSet
 
     sets = {}
     for number, (split, count) in enumerate(zip(_SPLITS, counts, strict=True)):
         images, labels, styles = glyph_world.load(classes, count, domains, seed=WORLD_SEED, split=number, cache=cache)
         index = torch.arange(len(labels)) % count
         ids = ((number * len(glyph_world.DOMAINS) + styles) * CLASSES + labels) * 10_000 + index
-        sets[split] = ImageSet(images, torch.arange(len(labels)), labels, ids)
+        sets[split] = Samples(Pixels(images), torch.arange(len(labels)), labels, ids)
     return sets
 
 
 def build(config: SplitGlyphsConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream; the images depend on neither seed nor machine."""
     from bench_scenarios import glyph_world
-    from benchmark.api import Scenario
 
     every = list(range(len(glyph_world.DOMAINS)))
     sets = render(list(range(CLASSES)), every, (config.train, config.test), request.cache)
     order = splits.class_order(config.class_order, CLASSES, seed=request.seed)
     experiences = splits.class_incremental(sets["train"], sets["test"], order, splits.sizes(config.split, CLASSES))
     names = glyph_world.class_names()
-    return Scenario(
-        name=f"split-glyphs/{config.split}",
+    return Scenario.of(
+        SPEC,
+        config,
         version=glyph_world.VERSION,
-        family="class-il",
         experiences=experiences,
-        num_classes=CLASSES,
+        content=glyph_world.digest(WORLD_SEED),
         class_names=tuple(names[label] for label in order),
         class_order=order,
-        fingerprint=splits.fingerprint(experiences),
-        image_size=glyph_world.SIZE,
         notes={"layout": "rendered"},
     )
+
+
+SPEC = ScenarioSpec(
+    name="split-glyphs",
+    build=build,
+    config=SplitGlyphsConfig,
+    summary="100 characters in four styles, class-incremental, 10 experiences of 10 classes; bundled",
+    family="class-il",
+    tracks={"nano": "glyph32"},
+    variant="split",
+    source="rendered by adaptbench from DejaVu and STIX fonts",
+    licence="Apache-2.0, as adaptbench",
+)
 
 
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
     """Registers ``split-glyphs``."""
-    return [
-        ScenarioSpec(
-            name="split-glyphs",
-            build=build,
-            config=SplitGlyphsConfig,
-            summary="100 characters in four styles, class-incremental, 10 experiences of 10 classes; bundled",
-            family="class-il",
-            tracks={"nano": "glyph32"},
-            variant="split",
-            source="rendered by adaptbench from DejaVu and STIX fonts",
-            licence="Apache-2.0, as adaptbench",
-        )
-    ]
+    return [SPEC]

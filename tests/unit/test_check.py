@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark import splits
 from benchmark.api import Batch, Context, Experience, ExperienceView, ImageSet, Scenario, ScenarioRequest
 from benchmark.cli import main
 from benchmark.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UndeclaredUse
+from benchmark.samples import Pixels
 from benchmark.specs import MethodSpec, ScenarioSpec
 from benchmark.testing import ExporterContract, MethodContract, ScenarioContract, checks, toys
 from benchmark.testing.toys import TOY_METHOD, TOY_SCENARIO, ToyMethod, ToyMethodConfig
@@ -306,6 +306,11 @@ def test_declared_uses_are_skipped_with_the_reason() -> None:
         assert result_of(spec, check).result == "skip"
 
 
+def alike(images: ImageSet) -> ImageSet:
+    """The same images from a source whose digest says nothing."""
+    return ImageSet(Pixels(images.images(slice(None)), "d" * 64), torch.arange(len(images)), images.labels, images.ids)
+
+
 def build_bad(kind: str) -> Any:
     def build(config: toys.ToyConfig, request: ScenarioRequest) -> Scenario:
         if kind == "global":
@@ -322,7 +327,10 @@ def build_bad(kind: str) -> Any:
         parts = (first, *good.experiences[1:])
         names = ("same",) * good.num_classes if kind == "names" else good.class_names
         mark = "0" * 64 if kind == "fingerprint" else good.fingerprint
-        return dataclasses.replace(good, experiences=parts, class_names=names, fingerprint=mark)
+        content = {"seeded": f"{request.seed:064}", "no hash": "mine"}.get(kind, good.content)
+        if kind == "constant":
+            parts = tuple(dataclasses.replace(part, train=alike(part.train), test=alike(part.test)) for part in parts)
+        return dataclasses.replace(good, experiences=parts, class_names=names, fingerprint=mark, content=content)
 
     return build
 
@@ -333,6 +341,9 @@ def build_bad(kind: str) -> Any:
         ("global", "surroundings", "torch's global generator was used"),
         ("images", "repeat", "two builds have different images"),
         ("fingerprint", "repeat", "the fingerprint is not"),
+        ("seeded", "content", "seed 1 changes `content`"),
+        ("no hash", "content", "`content` is 'mine', not a SHA-256"),
+        ("constant", "content", "sources with one `digest` hold different samples"),
         ("labels", "classes", "labels and `classes` differ"),
         ("names", "names", "1 different names for 4 classes"),
         ("ids", "ids", "1 sample ids occur twice"),
@@ -439,7 +450,7 @@ def test_scenario_checks_find_leaks(family: str, changes: dict[str, Any], check:
             else:
                 found = made[value]() if isinstance(value, str) and value in made else value
                 part = dataclasses.replace(part, **{name: found})
-        return dataclasses.replace(good, experiences=(part,), fingerprint=splits.fingerprint([part], good.tests))
+        return dataclasses.replace(good, experiences=(part,), fingerprint="")
 
     spec = dataclasses.replace(TOY_SCENARIO, build=build, family=family)
     (result,) = checks.run_checks(checks.scenario_subject(spec), frozenset({check}))

@@ -122,7 +122,7 @@ def request_in(folder: Path, **options: Any) -> ScenarioRequest:
 
 
 def built(cifar: Cifar, folder: Path, config: Any = None, **options: Any) -> Scenario:
-    return _cifar.build(cifar, config or SplitCifar10Config(), request_in(folder, **options))
+    return _cifar.build(split_cifar10.SPEC, cifar, config or SplitCifar10Config(), request_in(folder, **options))
 
 
 def whole(scenario: Scenario, part: str) -> ImageSet:

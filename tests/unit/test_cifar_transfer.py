@@ -49,8 +49,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             pq.write_table(table, tmp_path / "data" / folder / f"{split}.parquet")
     for module, name, real, folder in (
         (_cifar_shots, "CIFAR100", split_cifar100.CIFAR100, "cifar100"),
-        (cifar100_few_shot, "CIFAR100", split_cifar100.CIFAR100, "cifar100"),
-        (cifar100_base_to_new, "CIFAR100", split_cifar100.CIFAR100, "cifar100"),
         (cifar_cross_dataset, "CIFAR100", split_cifar100.CIFAR100, "cifar100"),
         (cifar_cross_dataset, "CIFAR10", split_cifar10.CIFAR10, "cifar10"),
     ):

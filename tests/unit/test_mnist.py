@@ -42,18 +42,19 @@ def request_in(root: Path) -> ScenarioRequest:
 
 
 def test_a_subset_is_read_and_noted(root: Path) -> None:
-    arrays, notes = _mnist.load(request_in(root))
+    found = _mnist.load(request_in(root))
+    arrays, notes = found.arrays, found.notes
     assert arrays["train_images"].shape == (60, 28, 28)
     assert arrays["test_labels"].tolist()[:11] == [*range(10), 0]
     assert notes == {"layout": "idx", "subset": "60 of 60,000 training images, 50 of 10,000 test images"}
 
 
 def test_packed_files_are_the_same(root: Path) -> None:
-    plain, _ = _mnist.load(request_in(root))
+    plain = _mnist.load(request_in(root)).arrays
     for path in list((root / "MNIST" / "raw").iterdir()):
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
-    packed, _ = _mnist.load(request_in(root))
+    packed = _mnist.load(request_in(root)).arrays
     assert all(np.array_equal(plain[name], packed[name]) for name in plain)
 
 
@@ -129,7 +130,7 @@ def test_pairs(root: Path, pair: Any) -> None:
     assert part.test.labels.bincount().tolist() == [4] * 10
     ids = [part.train.ids, part.target.ids, part.test.ids, scenario.tests[0].images.ids]
     assert len(torch.cat(ids).unique()) == 160
-    arrays, _ = _mnist.load(request_in(root))
+    arrays = _mnist.load(request_in(root)).arrays
     mnist = part.train if pair.startswith("mnist") else part.target
     for place in (0, 7):
         row = int(mnist.ids[place])
@@ -160,8 +161,8 @@ def test_too_few_images_and_odd_numbers(root: Path) -> None:
 def test_real_files(data_root: Path, tmp_path: Path) -> None:
     if not (data_root / "MNIST").is_dir():
         pytest.skip("BENCH_DATA has no MNIST")
-    arrays, notes = _mnist.load(ScenarioRequest(data_root=data_root, cache=tmp_path))
-    assert notes["layout"] == "idx"
+    arrays = (found := _mnist.load(ScenarioRequest(data_root=data_root, cache=tmp_path))).arrays
+    assert found.notes["layout"] == "idx"
     assert len(arrays["train_labels"]) == len(arrays["train_images"]) > 1000
     assert set(arrays["test_labels"].tolist()) == set(range(10))
     scenario = mnist_glyphs.build(MnistGlyphsConfig(), ScenarioRequest(data_root=data_root, cache=tmp_path))

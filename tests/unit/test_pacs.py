@@ -17,7 +17,7 @@ from bench_scenarios.pacs import PacsDilConfig
 from bench_scenarios.pacs_dg import PacsDgConfig
 from bench_scenarios.pacs_uda import PacsUdaConfig
 from benchmark import splits
-from benchmark.api import ScenarioRequest
+from benchmark.api import Scenario, ScenarioRequest
 from benchmark.cli import main
 from benchmark.errors import EXIT_DATA, DataMissing
 
@@ -59,7 +59,6 @@ def test_rows_are_sorted_by_domain_class_and_name(root: Path) -> None:
     assert found.notes["pixels"] == "8x8"
     assert "227x227" in found.notes["resized"]
     assert "lossy" not in found.notes
-    assert found.mark == ""
 
 
 def test_the_split_is_80_20_per_class_and_domain(root: Path) -> None:
@@ -168,6 +167,34 @@ def test_official_lists_name_every_image_once(root: Path, part: str, change: Any
     path.write_text("\n".join(change(path.read_text().splitlines())))
     with pytest.raises(DataMissing, match=said):
         _pacs.load(_pacs.PacsConfig(), request_in(root))
+
+
+def content(folder: Path) -> Scenario:
+    request = ScenarioRequest(data_root=folder, cache=folder.parent / "cache", download="never")
+    return pacs.build(PacsDilConfig(), request)
+
+
+def test_another_copy_of_the_images_is_another_scenario(root: Path, tmp_path: Path) -> None:
+    """Same names and counts, other pixels: another content, another fingerprint, and so another run and row."""
+    plain = content(root)
+    assert (plain.partition, len(plain.content)) == ("80/20 cut", 64)
+    for number, (size, quality) in enumerate([(8, 5), (4, 100)]):
+        copy = tmp_path / str(number) / "data"
+        for path in (root / "PACS").rglob("*.*"):
+            target = copy / path.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.RandomState(7).randint(0, 256, (size, size, 3)).astype(np.uint8)
+            Image.fromarray(noise).save(target, quality=quality)
+        other = content(copy)
+        assert other.name == plain.name
+        assert other.content != plain.content
+        assert other.fingerprint != plain.fingerprint
+    dg = pacs_dg.build(PacsDgConfig(), request_in(root))
+    assert dg.content == plain.content  # the whole data set, whatever is chosen of it
+    write_lists(root)
+    listed = content(root)
+    assert (listed.content, listed.partition) == (plain.content, "official lists")
+    assert pacs_uda.build(PacsUdaConfig(), request_in(root)).partition == ""
 
 
 # --- what is missing ----------------------------------------------------------------------------

@@ -9,15 +9,18 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from benchmark.api import Experience, ExperienceView, ImageSet, Samples
+from benchmark.digests import digest_of_array
 from benchmark.errors import PluginError
 from benchmark.run import streams
-from benchmark.samples import Kind, Text, digest_of
+from benchmark.samples import Kind, Pixels, Text, digest_of
 from benchmark.testing.toys import toy_scenario
 
 TEXTS: list[Text] = [{"text": f"sentence {number}"} for number in range(6)]
@@ -175,6 +178,27 @@ def test_a_digest_is_that_of_the_content() -> None:
     assert digest_of(data.alone().source) == digest_of(pixels)
     joined = digest_of(Samples.concat([data, other]).source)
     assert joined not in {digest_of(pixels), digest_of(pixels + 1)}
+
+
+def test_a_digest_is_the_same_however_the_pixels_are_held() -> None:
+    array = np.random.RandomState(0).randint(0, 256, (600, 3, 2, 2)).astype(np.uint8)
+    pixels = torch.from_numpy(array)
+
+    class Bare:  # a source of a stranger, without a digest
+        kind = "image"
+
+        def __len__(self) -> int:
+            return 600
+
+        def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+            return pixels[rows]
+
+    digests = {digest_of(pixels), digest_of(Pixels(pixels)), digest_of_array(array), digest_of(cast("Any", Bare()))}
+    assert len(digests) == 1
+    assert Pixels(pixels, "known").digest == "known"
+    assert torch.equal(Pixels(pixels)[torch.tensor([5, 0])], pixels[[5, 0]])
+    array[599, 2, 1, 1] ^= 1
+    assert digest_of(pixels) not in digests
 
 
 def test_the_old_names_stay() -> None:

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.api import ImageSet
-from benchmark.splits import class_incremental, class_order, fingerprint, holdout, sizes
+from benchmark.samples import Samples
+from benchmark.scenario import content_of, fingerprint
+from benchmark.splits import class_incremental, class_order, holdout, sizes
 
 # (rule, C, first entries, first 16 hex digits of the SHA-256 of the comma-joined order): the
 # test vectors of the scenario specification, section 0.3.
@@ -170,7 +172,23 @@ def test_the_fingerprint_knows_order_split_and_subset_but_not_sample_order() -> 
 def test_the_fingerprint_is_pinned() -> None:
     order = class_order("numpy:0", 10)
     experiences = class_incremental(*stream(order, ()), order, (5, 5))
-    assert fingerprint(experiences)[:16] == "7a5ef3904c468aa8"
+    content = "c" * 64
+    # The hash of the split is that of fingerprints before they knew the content.
+    text = f"adaptbench split 2\n7a5ef3904c468aa8ad4034a9888f866ea098c1e77974e454794efadfddcc426e\n{content}"
+    assert fingerprint(experiences, (), content) == hashlib.sha256(text.encode()).hexdigest()
+    assert fingerprint(experiences) == fingerprint(experiences, (), content_of(experiences)) != text
+
+
+def test_one_changed_pixel_is_another_content() -> None:
+    order = class_order("natural", 10)
+    train, test = stream(order, ())
+    plain = class_incremental(train, test, order, (5, 5))
+    changed = train.images(slice(None)).clone()
+    changed[-1, -1, -1, -1] ^= 1
+    other = class_incremental(Samples(changed, train.rows, train.labels, train.ids), test, order, (5, 5))
+    assert content_of(plain) == content_of(class_incremental(train, test, order, (2, 8)))
+    assert content_of(plain) != content_of(other)
+    assert fingerprint(plain) != fingerprint(other)
 
 
 @given(st.lists(st.integers(0, 4), max_size=60), st.sampled_from([0.1, 0.2, 0.29, 0.5]), st.integers(0, 1000))

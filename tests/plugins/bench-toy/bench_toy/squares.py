@@ -37,29 +37,27 @@ def build(config: SquaresConfig, request: ScenarioRequest) -> Scenario:
     order = splits.class_order(config.class_order, len(COLOURS), seed=request.seed)
     sizes = splits.sizes(config.split, len(COLOURS))
     experiences = splits.class_incremental(images(config.train, seed=0), images(config.test, seed=1), order, sizes)
-    return Scenario(
-        name=f"toy-squares/{config.split}",
+    return Scenario.of(
+        SPEC,
+        config,
         version=1,
-        family="class-il",
         experiences=experiences,
-        num_classes=len(COLOURS),
         class_names=tuple(COLOURS[label] for label in order),
         class_order=order,
-        fingerprint=splits.fingerprint(experiences),
-        image_size=32,
     )
+
+
+SPEC = ScenarioSpec(
+    name="toy-squares",
+    build=build,
+    config=SquaresConfig,
+    summary="bright squares",
+    family="class-il",
+    tracks={"nano": "plain"},
+    variant="split",
+)
 
 
 @hookimpl
 def bench_register_scenarios() -> list[ScenarioSpec]:
-    return [
-        ScenarioSpec(
-            name="toy-squares",
-            build=build,
-            config=SquaresConfig,
-            summary="bright squares",
-            family="class-il",
-            tracks={"nano": "plain"},
-            variant="split",
-        )
-    ]
+    return [SPEC]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from benchmark.families import Family
 from benchmark.hookspecs import hookimpl
 from benchmark.specs import BackboneSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
 from benchmark.tracks import Track
@@ -39,6 +40,7 @@ __all__ = [
     "Experience",
     "ExperienceView",
     "ExporterSpec",
+    "Family",
     "FeatureConfig",
     "FeatureMethod",
     "ImageSet",

@@ -13,6 +13,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from benchmark.events import EpochEnded, ExperienceEnded, ExperienceStarted, RunFailed, RunFinished, RunStarted
+    from benchmark.families import Family
     from benchmark.specs import BackboneSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
     from benchmark.tracks import Track
 
@@ -88,6 +89,23 @@ def bench_register_tracks() -> list[Track]:  # type: ignore[empty-body]
         @hookimpl
         def bench_register_tracks() -> list[Track]:
             return [Track(name="field", backbone="my-vit", summary="photographs from camera traps")]
+
+    .. versionadded:: 0.2
+    """
+
+
+@hookspec
+def bench_register_families() -> list[Family]:  # type: ignore[empty-body]
+    """Returns the families of scenarios of this plugin (entry-point group ``bench.families``).
+
+    Records of runs keep what tables need of a family, so that their tables need no plugin.
+
+    Example::
+
+        @hookimpl
+        def bench_register_families() -> list[Family]:
+            return [Family(name="noise-il", summary="the same classes under more and more noise",
+                           stream=True, domains=True)]
 
     .. versionadded:: 0.2
     """

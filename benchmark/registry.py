@@ -31,20 +31,21 @@ import pluggy
 
 from benchmark import hookspecs, spec_rules
 from benchmark.errors import PluginError, UsageError, did_you_mean
-from benchmark.families import FAMILIES
+from benchmark.families import FAMILIES, Family, register
 from benchmark.files import switched_on
 from benchmark.guard import said
 from benchmark.specs import BackboneSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
 from benchmark.tracks import Track
 
-Kind = Literal["methods", "scenarios", "exporters", "backbones", "tracks", "plots"]
-Spec = MethodSpec | ScenarioSpec | ExporterSpec | BackboneSpec | Track | PlotSpec
+Kind = Literal["methods", "scenarios", "exporters", "backbones", "tracks", "families", "plots"]
+Spec = MethodSpec | ScenarioSpec | ExporterSpec | BackboneSpec | Track | Family | PlotSpec
 _TYPES: dict[Kind, type] = {
     "methods": MethodSpec,
     "scenarios": ScenarioSpec,
     "exporters": ExporterSpec,
     "backbones": BackboneSpec,
     "tracks": Track,
+    "families": Family,
     "plots": PlotSpec,
 }
 KINDS: tuple[Kind, ...] = tuple(_TYPES)
@@ -136,7 +137,7 @@ def names(kind: Kind) -> list[str]:
 
 def singular(kind: Kind) -> str:
     """What one plugin of a kind is called."""
-    return kind[:-1]
+    return "family" if kind == "families" else kind[:-1]
 
 
 def load_method(name: str) -> Loaded:
@@ -145,8 +146,12 @@ def load_method(name: str) -> Loaded:
 
 
 def load_scenario(name: str) -> Loaded:
-    """Imports one scenario. See `load`."""
-    return load("scenarios", name)
+    """Imports one scenario, and its family. See `load`."""
+    loaded = load("scenarios", name)
+    family = cast("ScenarioSpec", loaded.spec).family
+    if family not in FAMILIES:
+        load_family(family)
+    return loaded
 
 
 def load_exporter(name: str) -> ExporterSpec:
@@ -162,6 +167,13 @@ def load_backbone(name: str) -> Loaded:
 def load_track(name: str) -> Track:
     """Imports one track. See `load`."""
     return cast("Track", load("tracks", name).spec)
+
+
+def load_family(name: str) -> Family:
+    """Imports one family, which scenarios may then be of. See `load`."""
+    loaded = load("families", name)
+    register(cast("Family", loaded.spec), owner=f"`{loaded.entry.distribution}`")
+    return cast("Family", loaded.spec)
 
 
 def load_plot(name: str) -> PlotSpec:
@@ -260,8 +272,6 @@ def _call(kind: Kind, module: ModuleType, distribution: str) -> list[Spec]:
 
 def _known(kind: str) -> Collection[str]:
     """Names that a record may refer to; hiding a plugin does not make those that name it wrong."""
-    if kind == "families":
-        return FAMILIES
     if kind == "presets":
         from benchmark.inputs.images import PRESETS
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmark import config as configs
 from benchmark.errors import UsageError
+from benchmark.families import Family
 from benchmark.specs import USES, BackboneSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
 from benchmark.tracks import Track
 
@@ -146,6 +147,18 @@ def _track(track: Track, known: Known) -> None:
             _known(model.partition(":")[0], field, known("backbones"), "backbone")
 
 
+def _family(family: Family, known: Known) -> None:
+    for part in dataclasses.fields(family):
+        value = getattr(family, part.name)
+        if part.type == "bool":
+            if not isinstance(value, bool):
+                raise Wrong(f"{part.name}: {value!r:.200} is not True or False")
+        elif not isinstance(value, Mapping):
+            _line(family, part.name)
+        elif not all(isinstance(word, str) and word.isprintable() for pair in value.items() for word in pair):
+            raise Wrong(f"{part.name}: {value!r:.200} is no mapping of text to text")
+
+
 def _plot(spec: PlotSpec, known: Known) -> None:
     _callable(spec, "draw", 1)
 
@@ -156,6 +169,7 @@ CHECKS: dict[type, Callable[[Any, Known], None]] = {
     ExporterSpec: _exporter,
     BackboneSpec: _backbone,
     Track: _track,
+    Family: _family,
     PlotSpec: _plot,
 }
 

@@ -196,12 +196,12 @@ class PlotSpec:
 
     Attributes:
         name: Name on the command line; equal to the entry point's.
-        draw: ``draw(records) -> matplotlib.figure.Figure``: a pure function of the records. It makes its figure by
-            ``Figure()``, not through ``pyplot``, which keeps state and looks for a display. It raises `ValueError` with
-            the reason where these records cannot be drawn.
+        draw: ``draw(records) -> matplotlib.figure.Figure``: a pure function of a list of `benchmark.records.Record`. It
+            makes its figure by ``Figure()``, not through ``pyplot``, which keeps state and looks for a display, and
+            raises `ValueError` with the reason where these records cannot be drawn.
         summary: One line for ``bench info``.
     """
 
     name: str
-    draw: Callable[[Sequence[Mapping[str, Any]]], Figure]
+    draw: Callable[[Sequence[Any]], Figure]
     summary: str

@@ -36,6 +36,7 @@ COMMANDS: dict[str, str] = {
     "list": "names of methods, scenarios, backbones and all other plugins",
     "info": "what a plugin is, and where it comes from",
     "leaderboard": "turn records into tables",
+    "plot": "draw a figure of records",
     "metrics": "recompute the metrics of one run from its predictions",
     "check": "run the contract that every plugin must pass",
     "new-plugin": "write the skeleton of a plugin package",

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
+    add_filters(parser)
+    parser.add_argument(
+        "--format", default=None, metavar="NAME", help="table (default) or an exporter: `bench list exporters`"
+    )
+    parser.add_argument("--json", action="store_true", help="the same as --format json")
+    parser.add_argument("-o", "--output", type=user_path, metavar="FILE", help="write to a file instead of stdout")
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that choose records (`read`)."""
     parser.add_argument(
         "--results", type=user_path, default=Path("runs"), metavar="DIR", help="folder with records (default: runs)"
     )
@@ -32,11 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method", action="append", default=[], metavar="NAME", help="only these beside the controls, e.g. l2p@pilot"
     )
-    parser.add_argument(
-        "--format", default=None, metavar="NAME", help="table (default) or an exporter: `bench list exporters`"
-    )
-    parser.add_argument("--json", action="store_true", help="the same as --format json")
-    parser.add_argument("-o", "--output", type=user_path, metavar="FILE", help="write to a file instead of stdout")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,21 +50,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: Unknown format, folder or filter; or there is no record.
     """
-    from benchmark import leaderboard, records
-    from benchmark.errors import EXIT_OK, UsageError
+    from benchmark import leaderboard
+    from benchmark.errors import EXIT_OK
     from benchmark.files import replace_file
 
     if args.output is not None:
         check_folder(args.output.parent, "--output")
     render = _renderer("json" if args.json else args.format or "table", to_file=args.output is not None)
-    found, problems = records.read_all(args.results)
-    for problem in problems:
-        terminal.say(f"warning: {problem.message}; skipped")
-    if not found:
-        raise UsageError(f"no records in {args.results}", hint="`bench run` makes some; or give --results DIR")
-    chosen = _filter(found, _split(args.scenario), _split(args.track))
-    methods = _split(args.method)
-    _check_methods(chosen, methods)
+    chosen, methods = read(args)
     tables = leaderboard.leaderboard(chosen, methods=methods)
     if not tables:
         terminal.say("warning: all records are of runs on validation data, which no table shows")
@@ -70,6 +68,28 @@ def run(args: argparse.Namespace) -> int:
     else:
         terminal.write(text)
     return EXIT_OK
+
+
+def read(args: argparse.Namespace) -> tuple[list[Record], list[str]]:
+    """The records that the filters choose; what cannot be read is told and skipped.
+
+    Returns:
+        Records of the scenarios and tracks, and the methods that are asked for (none: all).
+
+    Raises:
+        UsageError: Unknown folder or filter; or there is no record.
+    """
+    from benchmark import records
+    from benchmark.errors import UsageError
+
+    found, problems = records.read_all(args.results)
+    for problem in problems:
+        terminal.say(f"warning: {problem.message}; skipped")
+    if not found:
+        raise UsageError(f"no records in {args.results}", hint="`bench run` makes some; or give --results DIR")
+    chosen, methods = _filter(found, _split(args.scenario), _split(args.track)), _split(args.method)
+    _check_methods(chosen, methods)
+    return chosen, methods
 
 
 def _split(values: Sequence[str]) -> list[str]:

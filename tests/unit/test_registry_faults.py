@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import registry
+from benchmark import families, registry
 from benchmark.cli import main
 from benchmark.errors import EXIT_PLUGIN, PluginError, UsageError
 from benchmark.specs import MethodSpec
@@ -50,11 +50,14 @@ def backbone(**changes):
 def track(**changes):
     return Track(**{"name": "mine", "backbone": "nano-vit", "summary": "x", **changes})
 
+def family(**changes):
+    return Family(**{"name": "mine", "summary": "x", **changes})
+
 def plot(**changes):
     return PlotSpec(**{"name": "mine", "draw": one, "summary": "x", **changes})
 """
 MAKER = {"methods": "method", "scenarios": "scenario", "exporters": "exporter"}
-MAKER |= {"backbones": "backbone", "tracks": "track", "plots": "plot"}
+MAKER |= {"backbones": "backbone", "tracks": "track", "families": "family", "plots": "plot"}
 
 
 def plugin(folder: Path, text: str, name: str = "strange.py") -> Path:
@@ -120,7 +123,7 @@ def test_names_are_fit_for_paths_and_commands(kind: registry.Kind, name: str, tm
         ("methods", "paper=3", "paper: 3 is not one line of text"),
         ("scenarios", "build=one", "build: it is called with 2"),
         ("scenarios", "config=type('Bad', (), {'__annotations__': {'a': 1}})", "config: .* is no dataclass"),
-        ("scenarios", "family='klass-il'", "family: the family 'klass-il' is unknown; use one of class-il"),
+        ("scenarios", "family='klass-il'", "family: the family 'klass-il' is unknown; use one of base-to-new"),
         ("scenarios", "family=[]", r"family: the family \[\] is unknown"),
         ("scenarios", "tracks={}", "tracks: there is none"),
         ("scenarios", "tracks={'minni': 'plain'}", "tracks: the track 'minni' is unknown"),
@@ -138,12 +141,26 @@ def test_names_are_fit_for_paths_and_commands(kind: registry.Kind, name: str, tm
         ("tracks", "backbone=''", "backbone: the backbone '' is unknown"),
         ("tracks", "backbone='nano-wit'", "backbone: the backbone 'nano-wit' is unknown"),
         ("tracks", "dual='nano-wit'", "dual: the backbone 'nano-wit' is unknown"),
+        ("families", "stream='yes'", "stream: 'yes' is not True or False"),
+        ("families", "headline=3", "headline: 3 is not one line of text"),
+        ("families", "further={'a': 3}", "further: .* is no mapping of text to text"),
         ("plots", "draw=two", "draw: it is called with 1 argument"),
     ],
 )
 def test_junk_in_a_record_is_named(kind: registry.Kind, change: str, problem: str, tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=rf"strange\.py`: bench_register_{kind}: 'mine': {problem}"):
         load(tmp_path, kind, f"{MAKER[kind]}({change})")
+
+
+def test_a_scenario_brings_its_family_with_it(tmp_path: Path) -> None:
+    text = registers("scenarios", "scenario(family='noise-il')")
+    text += "@hookimpl\ndef bench_register_families():\n    return [family(name='noise-il', stream=True)]\n"
+    registry.add_file(plugin(tmp_path, text))
+    assert registry.load_scenario("mine").spec.name == "mine"
+    try:
+        assert families.get("noise-il").stream
+    finally:
+        del families.REGISTERED["noise-il"]
 
 
 @pytest.mark.parametrize("raised", ["SystemExit", "SystemExit(0)", "GeneratorExit", "BaseException('x')", "Rude"])

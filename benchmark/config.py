@@ -14,9 +14,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from benchmark.errors import UsageError, did_you_mean
+from benchmark.errors import PluginError, UsageError, blamed, did_you_mean, plain, shorten, shown
+from benchmark.files import user_path
 
 T = TypeVar("T")
+LARGEST = 2**63 - 1  # whole number: what records and tensors hold
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,11 +47,11 @@ def resolve(config: type[T], layers: Iterable[Layer], *, key: str) -> tuple[T, d
 
     Raises:
         UsageError: Unknown key, wrong type, value out of range; the message holds the full key.
+        PluginError: ``config`` is no dataclass, has options of other types, or raises something else than `ValueError`.
     """
-    if not dataclasses.is_dataclass(config):
-        raise TypeError(f"{config!r} is not a dataclass")
-    fields = {field.name: field for field in dataclasses.fields(config) if field.init}
-    hints = typing.get_type_hints(config)
+    with blamed(f"the class of the options {key}"):
+        fields = {field.name: field for field in dataclasses.fields(config) if field.init}  # type: ignore[arg-type]
+        hints = typing.get_type_hints(config)
     values: dict[str, Any] = {}
     origin = dict.fromkeys(fields, "default")
     for layer in layers:
@@ -67,12 +69,13 @@ def resolve(config: type[T], layers: Iterable[Layer], *, key: str) -> tuple[T, d
     if missing:
         raise UsageError(f"{key}.{missing[0]} has no default and is not given", hint=f"--set {missing[0]}=VALUE")
     try:
-        return config(**values), origin
+        with blamed(f"checking the options {key}", passing=(ValueError,)):
+            return config(**values), origin
     except ValueError as error:
         name = str(error).split(":", 1)[0]
         where = origin.get(name)
         prefix = f"{where}: " if where and where != "default" else ""
-        raise UsageError(f"{prefix}{key}.{error}") from error
+        raise UsageError(f"{prefix}{key}.{shorten(str(error), 500)}") from error
 
 
 def coerce(value: object, hint: Any, *, where: str) -> Any:
@@ -91,7 +94,7 @@ def coerce(value: object, hint: Any, *, where: str) -> Any:
         for choice in allowed:
             if (value == choice and type(value) is type(choice)) or (isinstance(value, str) and value == str(choice)):
                 return choice
-        raise UsageError(f"{where}: {value!r} is not allowed", hint=f"use one of {', '.join(map(str, allowed))}")
+        raise UsageError(f"{where}: {shown(value)} is not allowed", hint=f"use one of {', '.join(map(str, allowed))}")
     if origin is tuple:
         inner = typing.get_args(hint)[0]
         items = value.split(",") if isinstance(value, str) else value
@@ -109,8 +112,10 @@ def coerce(value: object, hint: Any, *, where: str) -> Any:
             raise _wrong(where, value, "text")
         return value
     if hint is Path:
-        return Path(str(value))
-    raise TypeError(f"{where}: options of type {hint!r} are not supported")
+        if not isinstance(value, (str, Path)):
+            raise _wrong(where, value, "a path")
+        return user_path(value)
+    raise PluginError(f"{where}: options of type {hint!r} are not supported", hint="see benchmark.config.coerce")
 
 
 def _coerce_union(value: object, choices: tuple[Any, ...], where: str) -> Any:
@@ -136,31 +141,32 @@ def _coerce_bool(value: object, where: str) -> bool:
 
 
 def _coerce_int(value: object, where: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
     if isinstance(value, str):
         try:
-            return int(value)
-        except ValueError:
-            pass
-    raise _wrong(where, value, "a whole number")
+            value = int(value)
+        except ValueError:  # also of more digits than Python reads
+            raise _wrong(where, value, "a whole number") from None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(where, value, "a whole number")
+    if abs(value) > LARGEST:
+        raise _wrong(where, value, f"a whole number up to {LARGEST}")
+    return value
 
 
 def _coerce_float(value: object, where: str) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise _wrong(where, value, "a number")
+    try:
         number = float(value)
-    else:
-        try:
-            number = float(str(value))
-        except ValueError:
-            raise _wrong(where, value, "a number") from None
+    except (ValueError, OverflowError):
+        raise _wrong(where, value, "a number") from None
     if number != number or number in (float("inf"), float("-inf")):
         raise _wrong(where, value, "a finite number")
     return number
 
 
 def _wrong(where: str, value: object, wanted: str) -> UsageError:
-    return UsageError(f"{where}: {value!r} is not {wanted}")
+    return UsageError(f"{where}: {shown(value)} is not {wanted}")
 
 
 def parse_assignments(items: Iterable[str], *, option: str = "--set") -> dict[str, str]:
@@ -173,7 +179,9 @@ def parse_assignments(items: Iterable[str], *, option: str = "--set") -> dict[st
     for item in items:
         name, sign, value = item.partition("=")
         if not sign or not name.strip():
-            raise UsageError(f"{option} {item}: not of the form key=value", hint=f"for example {option} epochs=3")
+            raise UsageError(
+                f"{option} {shorten(item)}: not of the form key=value", hint=f"for example {option} epochs=3"
+            )
         values[name.strip()] = value.strip()
     return values
 
@@ -182,18 +190,18 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Reads a configuration file.
 
     Raises:
-        UsageError: It is missing or is not valid TOML.
+        UsageError: It is missing, is not valid TOML, or is nested more deeply than anyone writes.
     """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin files with a mark
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}", hint="give the path of a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path}: not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # also integers of more digits than Python reads
+        raise UsageError(f"--config {path}: not valid TOML: {shorten(plain(str(error)))}") from error
 
 
 def as_dict(config: object) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def did_you_mean(kind: str, wrong: str, allowed: Iterable[str], *, more: str | N
 
 
 @contextlib.contextmanager
-def blamed(who: str, *, hint: str | None = None) -> Iterator[None]:
+def blamed(who: str, *, hint: str | None = None, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Whatever is raised inside becomes one error that names the plugin whose code runs.
 
     Expected errors pass, and so does Ctrl-C; `SystemExit` does not: a plugin must not end the program.
@@ -107,15 +107,16 @@ def blamed(who: str, *, hint: str | None = None) -> Iterator[None]:
     Args:
         who: Kind, name and distribution of the plugin.
         hint: What the author should do.
+        passing: Exceptions that have a meaning to the caller.
 
     Raises:
         PluginError: The code raised.
     """
     try:
         yield
-    except (BenchError, KeyboardInterrupt):
-        raise
     except BaseException as error:
+        if isinstance(error, (BenchError, KeyboardInterrupt, *passing)):
+            raise
         raise PluginError(f"{who} failed: {described(error)}", hint=hint) from error
 
 

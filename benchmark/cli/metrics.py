@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from benchmark.records import Record
 
 from benchmark.cli import terminal
-from benchmark.files import user_path
+from benchmark.errors import shown
+from benchmark.files import sha256, user_path
 
 VARIANTS = ("chaudhry", "clipped", "first-last", "stepwise")
 TOLERANCE = 1e-9  # another numpy may sum in another order
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         DataMissing: The record or its predictions are damaged.
     """
     from benchmark import metrics, records
-    from benchmark.errors import EXIT_FAILED, EXIT_OK, UsageError
+    from benchmark.errors import EXIT_FAILED, EXIT_OK, DataMissing, UsageError
     from benchmark.run import provenance
 
     path: Path = args.run
@@ -57,7 +59,10 @@ def run(args: argparse.Namespace) -> int:
             f"{path}: this run is {record['status']}; metrics need a completed one",
             hint=f"resume it with: {provenance.without_force(record['provenance']['command'])}",
         )
-    matrix, values, source, warnings = _recompute(path, record)
+    try:
+        matrix, values, source, warnings = _recompute(path, record)
+    except (ValueError, IndexError) as error:
+        raise DataMissing(f"damaged record: {path}: {error}", hint="run it again with --force") from error
     differences = dict(_differences(record["metrics"], values))
     if args.forgetting:
         variant = metrics.FORGETTING[args.forgetting]
@@ -89,13 +94,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _recompute(path: Path, record: Record) -> tuple[Any, dict[str, Any], str, list[str]]:
     """R, the metrics, what they were computed from, and what the user should know."""
-    import hashlib
-
     import numpy as np
 
     from benchmark import families, metrics
     from benchmark.records import predictions
 
+    if not record["accuracy"] or len({len(row) for row in record["accuracy"]}) != 1:
+        raise ValueError("accuracy: rows of one length are needed")
     recorded = np.array(record["accuracy"], dtype=np.float64)
     further = [test["name"] for test in record["scenario"]["tests"] if test["further"]]
     about: dict[str, Any] = {
@@ -105,14 +110,20 @@ def _recompute(path: Path, record: Record) -> tuple[Any, dict[str, Any], str, li
         "transfers": record["evaluated_on"] == "test",
     }
     own = recorded.shape[1] - len(further)
-    file = path.with_name(record["predictions"]["file"]) if record["predictions"] else None
+    metrics.as_matrix(recorded[:, :own])  # refuses other shapes, and values that are no fractions
+    if len(record["counts"]) != recorded.shape[1]:
+        raise ValueError(f"counts: {len(record['counts'])} for {recorded.shape[1]} test sets")
+    name = record["predictions"]["file"] if record["predictions"] else None
+    if name is not None and not re.fullmatch(r"[^/\\:\0]*[^/\\:\0.]", name):
+        raise ValueError(f"predictions.file: {shown(name)} is not the name of a file beside the record")
+    file = None if name is None else path.with_name(name)
     if file is None or not file.is_file():
         values = metrics.continual_metrics(recorded, record["counts"], **about)
         # What only single predictions can tell cannot be recomputed and is not called different.
         warning = f"{file or 'the predictions file'} is not there: recomputed from the accuracy matrix of the record"
         return metrics.as_matrix(recorded[:, :own]), values, "accuracy matrix", [warning]
     warnings = []
-    if hashlib.sha256(file.read_bytes()).hexdigest() != record["predictions"]["sha256"]:
+    if sha256(file) != record["predictions"]["sha256"]:
         warnings.append(f"{file}: the content differs from what the record says (sha256)")
     table = predictions.read(file)
     matrix, counts = metrics.accuracy_matrix(table, times=len(recorded), sets=recorded.shape[1])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.cli import terminal
-from benchmark.errors import BenchError, UsageError
+from benchmark.errors import BenchError, UsageError, shorten
 from benchmark.files import check_folder, user_path
 
 if TYPE_CHECKING:
@@ -68,9 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--json", action="store_true", help="print the records' summaries as JSON")
 
 
+MOST_DIGITS = 18  # of a seed: records hold 64 bits
+MOST_SEEDS = 1000
+
+
 def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"`{text}` is not a whole number that is 0 or more")
+    if not text.isdecimal() or len(text) > MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"`{shorten(text)}` is not a whole number that is 0 or more")
     return int(text)
 
 
@@ -170,7 +174,9 @@ def _requests(
             origin=origin,
         )
         for scenario, seed, method in itertools.product(
-            expand(_names(picked["scenario"]), settings, table), parse_seeds(picked["seed"]), _names(picked["method"])
+            expand(_scenarios(picked["scenario"]), settings, table),
+            parse_seeds(picked["seed"]),
+            _names(picked["method"]),
         )
     ]
 
@@ -178,6 +184,30 @@ def _requests(
 def _names(value: str | tuple[str, ...]) -> list[str]:
     items = value.split(",") if isinstance(value, str) else value
     return list(dict.fromkeys(item.strip() for item in items if item.strip()))
+
+
+def _scenarios(value: str | tuple[str, ...]) -> list[str]:
+    """Names of scenarios; a number behind a comma goes on with the variant before it, as in ``name/50,30,20``.
+
+    Raises:
+        UsageError: A word behind the comma of a variant is no scenario.
+    """
+    from benchmark import registry
+
+    found: list[str] = []
+    for name in _names(value) if isinstance(value, tuple) else (word.strip() for word in value.split(",")):
+        before = found[-1] if found else ""
+        if "/" in before and name.isdecimal():
+            found[-1] += f",{name}"
+        elif "/" in before and name and name.partition("/")[0] not in registry.names("scenarios"):
+            raise UsageError(
+                f"`{shorten(name)}` behind the comma of `{shorten(before)}` is not a scenario",
+                hint="a comma separates scenarios; give a variant that holds commas as an option, "
+                "e.g. --set scenario.order=a,b,c",
+            )
+        elif name:
+            found.append(name)
+    return list(dict.fromkeys(found))
 
 
 def expand(names: list[str], settings: Mapping[str, str], table: Mapping[str, Any]) -> list[str]:
@@ -232,13 +262,15 @@ def parse_seeds(value: str | int | tuple[int | str, ...]) -> list[int]:
     seeds: list[int] = []
     for part in value.split(","):
         first, dash, last = part.strip().partition("-")
-        try:
-            numbers = list(range(int(first), int(last) + 1)) if dash else [int(first)]
-        except ValueError:
-            numbers = []
-        if not numbers:
+        ends = [first, last] if dash else [first, first]
+        if not all(end.strip().isdecimal() and len(end.strip()) <= MOST_DIGITS for end in ends):
+            numbers = range(0)
+        else:
+            numbers = range(int(ends[0]), int(ends[1]) + 1)
+        if not numbers or len(numbers) > MOST_SEEDS:
             raise UsageError(
-                f"--seed {value}: `{part}` is not a seed or a range", hint="for example --seed 0,1,2 or --seed 0-4"
+                f"--seed {shorten(value)}: `{shorten(part)}` is not a seed or a range of up to {MOST_SEEDS}",
+                hint="for example --seed 0,1,2 or --seed 0-4",
             )
         seeds += numbers
     return list(dict.fromkeys(seeds))

@@ -67,7 +67,10 @@ def resume_command() -> str:
 
 def without_force(command: str) -> str:
     """A command without ``--force``."""
-    return shlex.join(word for word in shlex.split(command) if word != "--force")
+    try:
+        return shlex.join(word for word in shlex.split(command) if word != "--force")
+    except ValueError:  # of an old record: no shell would read it either
+        return command
 
 
 def collect(*, device: str, threads: int, deterministic: bool) -> dict[str, Any]:

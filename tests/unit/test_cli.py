@@ -14,7 +14,7 @@ import pytest
 
 from benchmark.cli import main
 from benchmark.cli.run import parse_seeds
-from benchmark.errors import EXIT_OK, EXIT_USAGE
+from benchmark.errors import EXIT_OK, EXIT_USAGE, UsageError
 from benchmark.run import provenance
 
 RUN = ("run", "--scenario", "split-glyphs", "--method", "finetune")
@@ -116,6 +116,24 @@ def test_dry_run_tells_option_file_variable_and_default_apart(
 )
 def test_seeds(given: Any, seeds: list[int]) -> None:
     assert parse_seeds(given) == seeds
+
+
+@pytest.mark.parametrize("given", ["", "x", "-1", "3-1", "0-9999999999", "9" * 40, "0,,1", "1" * 9000])
+def test_what_is_no_seed(given: str) -> None:
+    with pytest.raises(UsageError, match="is not a seed or a range") as caught:
+        parse_seeds(given)
+    assert len(caught.value.message) < 600
+
+
+def test_a_variant_may_hold_commas(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "--method", "finetune", "--scenario"]
+    runs = dry_run([*words, "split-glyphs/50,30,20,glyph-domains, split-glyphs"], capsys)
+    assert [rows["scenario"][0].partition("/")[0] for rows in runs] == ["split-glyphs", "glyph-domains", "split-glyphs"]
+    assert runs[0]["scenario"][0] == "split-glyphs/50,30,20"
+    assert main([*words, "glyph-domains/ink,photo", "--dry-run"]) == EXIT_USAGE
+    said = capsys.readouterr().err
+    assert "`photo` behind the comma of `glyph-domains/ink` is not a scenario" in said
+    assert "--set scenario." in said
 
 
 def test_the_command_that_resumes_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmark import config
 from benchmark.config import Layer
-from benchmark.errors import UsageError
+from benchmark.errors import PluginError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +143,7 @@ def test_properties_are_derived_values() -> None:
         lr=st.floats(allow_nan=False, allow_infinity=False),
         mask=st.booleans(),
         clip=st.none() | st.floats(-9, 9),
-        sizes=st.lists(st.integers(), min_size=1).map(tuple),
+        sizes=st.lists(st.integers(-config.LARGEST, config.LARGEST), min_size=1).map(tuple),
         name=st.text(),
     )
 )
@@ -152,8 +152,74 @@ def test_round_trip_through_json_values(options: Options) -> None:
     assert again == options
 
 
-@given(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans())
+@given(st.integers(-config.LARGEST, config.LARGEST), st.floats(allow_nan=False, allow_infinity=False), st.booleans())
 def test_round_trip_through_text(pool: int, lr: float, mask: bool) -> None:
     values = {"pool_size": str(pool), "top_k": str(pool), "lr": repr(lr), "mask": str(mask)}
     found, _ = config.resolve(Options, [Layer("--set", values)], key="k")
     assert (found.pool_size, found.lr, found.mask) == (pool, lr, mask)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a = " + "1" * 5000, "not valid TOML"),
+        ("a = " + "[" * 100_000, "not valid TOML"),
+        ("a = " + "{a=" * 50_000, "not valid TOML"),
+        ("a = '" + "x" * 9000, "not valid TOML"),
+        ("a" * 9000, "not valid TOML"),
+    ],
+    ids=["digits", "lists", "tables", "text", "key"],
+)
+def test_what_no_reader_of_toml_takes_is_one_message(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        config.read_toml(tmp_path / "run.toml")
+    assert len(caught.value.message) < 400
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_read_over(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_bytes(b"\xef\xbb\xbf[run]\nseed = 1\n")
+    assert config.read_toml(tmp_path / "run.toml") == {"run": {"seed": 1}}
+
+
+@pytest.mark.parametrize("hint", [bool, int, float, str, Path, Literal["a", "b"], tuple[int, ...], int | None])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x\x1b" * 5000,
+        "9" * 5000,
+        10**4000,
+        10**5000,
+        [10**5000],
+        {"a": 1},
+        [["x" * 9000]],
+        2**63,
+        "nan",
+        b"x",
+        object(),
+    ],
+    ids=lambda value: repr(value)[:10] if not isinstance(value, (int, list)) else type(value).__name__,
+)
+def test_no_value_breaks_a_message(hint: Any, value: object) -> None:
+    try:
+        config.coerce(value, hint, where="run.toml: method.x.y")
+    except UsageError as error:
+        assert len(error.message) < 400  # noqa: PT017
+        assert error.message.isprintable()  # noqa: PT017
+
+
+def test_options_of_a_plugin_that_break_are_blamed_on_it() -> None:
+    @dataclass(frozen=True)
+    class Raises:
+        x: int = 1
+
+        def __post_init__(self) -> None:
+            raise SystemExit(0)
+
+    @dataclass(frozen=True)
+    class Odd:
+        x: complex = 1j
+
+    for odd, values in ((Raises, {}), (Odd, {"x": "1"}), (int, {})):
+        with pytest.raises(PluginError, match=r"method\.odd"):
+            config.resolve(odd, [Layer("--set", values)], key="method.odd")

@@ -416,6 +416,39 @@ class TestMetricsCommand:
         assert "is not there: recomputed from the accuracy matrix" in output.err
         assert json.loads(output.out)["source"] == "accuracy matrix"
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"accuracy": []},
+            {"accuracy": [[]]},
+            {"accuracy": [[0.5], [0.5, 0.5], [0.5]]},
+            {"accuracy": [[1.5, 0.5, 0.5]] * 3},
+            {"accuracy": [[-0.1, 0.5, 0.5]] * 3},
+            {"accuracy": [[0.5, 0.5, 0.5]] * 2},
+            {"counts": [10]},
+            {"counts": []},
+            {"predictions": {"file": "../x.parquet"}},
+            {"predictions": {"file": "/etc/passwd"}},
+            {"predictions": {"file": ""}},
+            {"predictions": {"file": ".."}},
+            {"predictions": {"file": "a\0b"}},
+            {"provenance": {"command": "bench run 'x"}, "status": "interrupted"},
+        ],
+        ids=str,
+    )
+    def test_a_record_that_contradicts_itself_is_one_message(
+        self, change: dict[str, Any], record: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        content = json.loads(record.read_text())
+        for key, value in change.items():
+            content[key] = {**content[key], **value} if isinstance(value, dict) else value
+        record.write_text(json.dumps(content))
+        assert cli.main(["metrics", str(record)]) in (2, 4)
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("error: ")
+        assert len(said.err.splitlines()) == 2
+
     def test_errors(self, record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["metrics", str(tmp_path / "none.json")]) == 2
         unfinished = records.plain(records.read(record)) | {"status": "interrupted"}

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from benchmark.errors import PluginError, UsageError, blamed, did_you_mean, plain, shorten, shown
+from benchmark.errors import PluginError, UsageError, did_you_mean, plain, shorten, shown
 from benchmark.files import user_path
+from benchmark.guard import Guard
 
 T = TypeVar("T")
 LARGEST = 2**63 - 1  # whole number: what records and tensors hold
@@ -49,7 +50,8 @@ def resolve(config: type[T], layers: Iterable[Layer], *, key: str) -> tuple[T, d
         UsageError: Unknown key, wrong type, value out of range; the message holds the full key.
         PluginError: ``config`` is no dataclass, has options of other types, or raises something else than `ValueError`.
     """
-    with blamed(f"the class of the options {key}"):
+    guard = Guard(f"options {key}", hint="see benchmark.config for what a class of options may hold")
+    with guard("fields"):
         fields = {field.name: field for field in dataclasses.fields(config) if field.init}  # type: ignore[arg-type]
         hints = typing.get_type_hints(config)
     values: dict[str, Any] = {}
@@ -68,14 +70,14 @@ def resolve(config: type[T], layers: Iterable[Layer], *, key: str) -> tuple[T, d
     ]
     if missing:
         raise UsageError(f"{key}.{missing[0]} has no default and is not given", hint=f"--set {missing[0]}=VALUE")
-    try:
-        with blamed(f"checking the options {key}", passing=(ValueError,)):
+    with guard("__post_init__"):
+        try:
             return config(**values), origin
-    except ValueError as error:
-        name = str(error).split(":", 1)[0]
-        where = origin.get(name)
-        prefix = f"{where}: " if where and where != "default" else ""
-        raise UsageError(f"{prefix}{key}.{shorten(str(error), 500)}") from error
+        except ValueError as error:
+            name = str(error).split(":", 1)[0]
+            where = origin.get(name)
+            prefix = f"{where}: " if where and where != "default" else ""
+            raise UsageError(f"{prefix}{key}.{shorten(str(error), 500)}") from error
 
 
 def coerce(value: object, hint: Any, *, where: str) -> Any:

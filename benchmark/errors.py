@@ -15,9 +15,8 @@ An exception that is not a ``BenchError`` is a bug of ours and shows its traceba
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -96,37 +95,6 @@ def did_you_mean(kind: str, wrong: str, allowed: Iterable[str], *, more: str | N
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         parts.append(f"allowed: {shown}")
     return UsageError(f"unknown {kind} `{wrong}`", hint=" ".join(parts) or None)
-
-
-@contextlib.contextmanager
-def blamed(who: str, *, hint: str | None = None, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Whatever is raised inside becomes one error that names the plugin whose code runs.
-
-    Expected errors pass, and so does Ctrl-C; `SystemExit` does not: a plugin must not end the program.
-
-    Args:
-        who: Kind, name and distribution of the plugin.
-        hint: What the author should do.
-        passing: Exceptions that have a meaning to the caller.
-
-    Raises:
-        PluginError: The code raised.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, (BenchError, KeyboardInterrupt, *passing)):
-            raise
-        raise PluginError(f"{who} failed: {described(error)}", hint=hint) from error
-
-
-def described(error: BaseException) -> str:
-    """An exception in one line: its type, and its text where there is one."""
-    try:
-        text = str(error)
-    except Exception:  # a stranger's `__str__`
-        text = ""
-    return f"{type(error).__name__}: {shorten(plain(text), 500)}" if text else type(error).__name__
 
 
 def shorten(text: str, most: int = MOST_CHARACTERS) -> str:

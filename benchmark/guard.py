@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
-from benchmark.errors import EXIT_PLUGIN, BenchError, PluginError
+from benchmark.errors import EXIT_PLUGIN, BenchError, PluginError, plain, shorten
 
 HINT = "-v shows where; `bench check` runs the contract that every method must pass"
 _SHOWN = 300  # characters of a foreign message
@@ -70,7 +70,7 @@ class Guard:
 def said(error: BaseException) -> str:
     """Type and message of a foreign exception; its ``__str__`` is foreign code too."""
     try:
-        text = str(error)[:_SHOWN]
+        text = shorten(plain(str(error)), _SHOWN)
     except Exception as second:
         text = f"(its message cannot be read: {type(second).__name__})"
     return f"{type(error).__name__}: {text}"

@@ -11,19 +11,24 @@ Nothing here imports torch before `load` is called.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from benchmark import registry
-from benchmark.errors import PluginError, UsageError, did_you_mean
+from benchmark.errors import PluginError, UsageError, did_you_mean, plain, shorten
 from benchmark.guard import Guard
 from benchmark.registry import Loaded
 from benchmark.specs import BackboneSpec
 
 if TYPE_CHECKING:
     from benchmark.backbones.backbone import Backbone
+
+
+OWN = "custom"
+"""First word of the names of weights that users bring."""
 
 
 def find(name: str) -> Loaded:
@@ -37,6 +42,11 @@ def find(name: str) -> Loaded:
         PluginError: The plugin is broken.
     """
     base, colon, tag = name.partition(":")
+    if base == OWN:
+        raise UsageError(
+            f"`{name}` names someone's own weights, and not what they fit",
+            hint="--backbone timm:MODEL --weights FILE",
+        )
     if base not in registry.names("backbones"):
         raise _unknown(name)
     loaded = registry.load_backbone(base)
@@ -125,7 +135,8 @@ def load(name: str, *, weights: Path | None = None, offline: bool = False, image
 
     Args:
         name: A model, or ``library:TAG``.
-        weights: Local file to read instead of the model's own.
+        weights: Local file to read instead of the model's own. Libraries then need no tag, and the backbone is named
+            after the file and its hash, unless the file is the model's own.
         offline: Never asks the network; the same as ``BENCH_OFFLINE=1`` or ``HF_HUB_OFFLINE=1``.
         image_size: Side of the input in pixels, if it is not to be the model's own.
 
@@ -147,4 +158,7 @@ def load(name: str, *, weights: Path | None = None, offline: bool = False, image
     if not isinstance(backbone, Backbone):
         raise guard.refuse("load", backbone, hint="return a benchmark.backbones.backbone.Backbone")
     backbone.pretrained.requires_grad_(False).eval()
-    return backbone
+    if weights is None or backbone.sha256 == describe(name)["sha256"]:
+        return backbone
+    own = f"{OWN}:{shorten(plain(weights.stem), 60)}-{backbone.sha256[:8]}"
+    return dataclasses.replace(backbone, name=own, own_weights=True)

@@ -93,26 +93,46 @@ PLAIN_IMAGE: Mapping[str, tuple[Any, ...] | None] = {
 }
 
 
+# OpenAI's own split of a text (clip/simple_tokenizer.py), with its names of the two special tokens; open_clip has
+# renamed them, and so reads `<|startoftext|>` within a text otherwise.
+SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
 class BytePairs:
-    """open_clip's tokenizer of CLIP, as the towers here want it."""
+    """CLIP's tokenizer, as the towers here want it: open_clip's tables, OpenAI's special tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
+        import regex  # of open_clip
+
         self._tokenizer = tokenizer
+        self._words = regex.compile(PATTERN, regex.IGNORECASE)
         self.start = int(tokenizer.sot_token_id)
         self.end = int(tokenizer.eot_token_id)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text without start and end."""
-        return list(self._tokenizer.encode(text))
+        special = dict(zip(SPECIAL, (self.start, self.end), strict=True))
+        table, found = self._tokenizer, []
+        for word in self._words.findall(table.clean_fn(text)):
+            if word in special:
+                found.append(special[word])
+                continue
+            symbols = "".join(table.byte_encoder[byte] for byte in word.encode())
+            found += [table.encoder[piece] for piece in table.bpe(symbols).split(" ")]
+        return found
 
 
-def create(tag: str, *, image_size: int | None, offline: bool = False) -> tuple[DualEncoder, dict[str, Any]]:
+def create(
+    tag: str, *, image_size: int | None, offline: bool = False, own: bool = False
+) -> tuple[DualEncoder, dict[str, Any]]:
     """Builds the architecture of a full name, weights not loaded.
 
     Args:
         tag: ``ViT-B-16/openai``.
         image_size: Side of the input in pixels; None keeps the checkpoint's.
         offline: Never asks the network for a tokenizer.
+        own: Whether the user brings weights: then the name of the model alone will do.
 
     Returns:
         The encoder, and ``mean``, ``std``, ``description``, ``licence``.
@@ -122,7 +142,7 @@ def create(tag: str, *, image_size: int | None, offline: bool = False) -> tuple[
     """
     import open_clip
 
-    name, variant, known = config(tag)
+    name, variant, known = config(tag, own=own)
     architecture = open_clip.get_model_config(name)
     # OpenAI's weights need it under the plain model names too; versions differ in how they tell.
     quick = bool(architecture.get("quick_gelu") or known.get("quick_gelu") or variant == "openai")
@@ -130,13 +150,13 @@ def create(tag: str, *, image_size: int | None, offline: bool = False) -> tuple[
     return dual, {
         "mean": known.get("mean") or open_clip.OPENAI_DATASET_MEAN,
         "std": known.get("std") or open_clip.OPENAI_DATASET_STD,
-        "description": f"open_clip {name}, weights {variant}",
+        "description": f"open_clip {name}" + (f", weights {variant}" if variant else ""),
         "licence": "",
     }
 
 
-def config(tag: str) -> tuple[str, str, Mapping[str, Any]]:
-    """Model name, pretrained tag, and what open_clip knows of its weights.
+def config(tag: str, *, own: bool = False) -> tuple[str, str, Mapping[str, Any]]:
+    """Model name, pretrained tag, and what open_clip knows of its weights; without a tag for ``own`` ones.
 
     Raises:
         UsageError: Unknown model or tag, or no tag at all.
@@ -152,6 +172,8 @@ def config(tag: str) -> tuple[str, str, Mapping[str, Any]]:
     if name not in models:
         raise did_you_mean("open_clip model", f"open_clip:{tag}", [f"open_clip:{n}/{t}" for n, t in _known()])
     tags = list_pretrained_tags_by_model(name)
+    if not variant and own:
+        return name, "", {}
     if not variant:
         raise UsageError(
             f"open_clip:{name} names no weights",

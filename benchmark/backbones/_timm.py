@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
-def create(tag: str, *, image_size: int | None) -> tuple[VisionTransformer, dict[str, Any]]:
+def create(tag: str, *, image_size: int | None, own: bool = False) -> tuple[VisionTransformer, dict[str, Any]]:
     """Builds the architecture of a full timm tag, weights not loaded.
 
     Args:
         tag: ``vit_base_patch16_224.augreg_in21k``.
         image_size: Side of the input in pixels; None keeps the checkpoint's.
+        own: Whether the user brings weights: then the name of the architecture alone will do, and its inputs are
+            normalised to [-1, 1] unless a tag says otherwise.
 
     Returns:
         The model without a head, and ``mean``, ``std``, ``description``, ``licence``.
@@ -31,7 +33,11 @@ def create(tag: str, *, image_size: int | None) -> tuple[VisionTransformer, dict
     import timm
     from timm.models.vision_transformer import VisionTransformer
 
-    known = config(tag)
+    name, _, variant = tag.partition(".")
+    own = own and not variant
+    known = None if own else config(tag)
+    if own:
+        check_model(name)
     size = {} if image_size is None else {"img_size": image_size}
     model = timm.create_model(tag, pretrained=False, num_classes=0, **size) if _is_vit(tag) else None
     if not isinstance(model, VisionTransformer):
@@ -40,10 +46,10 @@ def create(tag: str, *, image_size: int | None) -> tuple[VisionTransformer, dict
             hint="choose one of the names that `timm.list_pretrained('vit_*')` gives",
         )
     return model, {
-        "mean": known.mean,
-        "std": known.std,
-        "description": f"timm {tag}, {known.input_size[-1]} px",
-        "licence": known.license or "",
+        "mean": (0.5, 0.5, 0.5) if known is None else known.mean,
+        "std": (0.5, 0.5, 0.5) if known is None else known.std,
+        "description": f"timm {tag}" + ("" if known is None else f", {known.input_size[-1]} px"),
+        "licence": "" if known is None else known.license or "",
     }
 
 
@@ -72,20 +78,32 @@ def config(tag: str) -> Any:
             between timm versions.
     """
     import timm
-    from timm.models import get_pretrained_cfg, is_model
+    from timm.models import get_pretrained_cfg
 
     name, _, variant = tag.partition(".")
-    if not is_model(name):
-        raise did_you_mean("timm model", f"timm:{tag}", [f"timm:{known}" for known in timm.list_pretrained("vit_*")])
+    check_model(name)
     tags = timm.list_pretrained(f"{name}.*")
     if not variant:
         raise UsageError(
             f"timm:{name} names no weights: a bare name changes its checkpoint between timm versions",
-            hint="give one of " + ", ".join(f"timm:{known}" for known in tags),
+            hint="give one of " + ", ".join(f"timm:{known}" for known in tags) + "; or your own with --weights FILE",
         )
     if tag not in tags:
         raise did_you_mean("timm tag", f"timm:{tag}", [f"timm:{known}" for known in tags])
     return get_pretrained_cfg(tag)
+
+
+def check_model(name: str) -> None:
+    """Sees to it that timm has an architecture.
+
+    Raises:
+        UsageError: It has not.
+    """
+    import timm
+    from timm.models import is_model
+
+    if not is_model(name):
+        raise did_you_mean("timm model", f"timm:{name}", [f"timm:{known}" for known in timm.list_pretrained("vit_*")])
 
 
 def _is_vit(tag: str) -> bool:

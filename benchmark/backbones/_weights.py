@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -15,13 +17,22 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from benchmark.errors import DataMissing, UsageError
+from benchmark.errors import DataMissing, UsageError, shorten
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
 # Never part of a backbone here: classifiers, and the pre-logits layer that every code base drops.
 DROPPED = ("head.", "head_dist.", "pre_logits.", "attn_pool.")
+# Keys under which training programs keep the weights; averaged ones only where there are no others.
+WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
+# What wrappers of models put before every name: DataParallel, torch.compile, and modules of training programs.
+PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.")
+DAMAGED = "fetch the file again and compare its size and SHA-256 with the source"
+SAVE = (
+    "safetensors.torch.save_file({k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}, "
+    "'weights.safetensors')"
+)
 OTHER_FILE = "give the file of the named checkpoint, or the backbone that belongs to this file"
 
 
@@ -41,7 +52,7 @@ def fill(model: VisionTransformer, path: Path, *, resample: bool) -> nn.Linear |
         DataMissing: The file is damaged, or a tensor is missing, unknown or of another shape.
     """
     state = read(path)
-    if path.suffix == ".npz":
+    if any("/" in name for name in state):
         state = from_jax(state, path)
     put(model, _native(state, model, path, resample=resample), path)
     return _classifier(state, model, path)
@@ -63,6 +74,9 @@ def put(
 ) -> None:
     """Loads a state dict into a model, every tensor of it, as the model's own type.
 
+    Floating-point numbers of any precision become the model's; whole numbers and truth values are not taken for them,
+    nor the other way round.
+
     Args:
         model: The model.
         state: Tensors by the model's names.
@@ -70,7 +84,7 @@ def put(
         named: Name in the file of a tensor of the model, for messages.
 
     Raises:
-        DataMissing: A tensor is missing, unknown, of another shape, or not finite.
+        DataMissing: A tensor is missing, unknown, of another shape, not finite, or of another kind of number.
     """
     wanted = model.state_dict()
     for name, tensor in wanted.items():
@@ -82,7 +96,13 @@ def put(
                 f"the backbone needs {tuple(tensor.shape)}",
                 hint=OTHER_FILE,
             )
-        if not torch.isfinite(state[name]).all():
+        if state[name].is_floating_point() != tensor.is_floating_point():
+            raise DataMissing(
+                f"weights {path}: tensor `{named(name)}` holds {_kind(state[name])} numbers, "
+                f"the backbone needs {_kind(tensor)} ones",
+                hint=OTHER_FILE,
+            )
+        if not torch.isfinite(state[name].to(tensor.dtype)).all():
             raise DataMissing(
                 f"weights {path}: tensor `{named(name)}` holds values that are not finite", hint=OTHER_FILE
             )
@@ -90,6 +110,10 @@ def put(
     if extra:
         raise DataMissing(f"weights {path}: tensor `{extra[0]}` is not part of the backbone", hint=OTHER_FILE)
     model.load_state_dict(dict(state), strict=True)
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def words(path: Path) -> list[str]:
@@ -112,45 +136,89 @@ def words(path: Path) -> list[str]:
 def read(path: Path) -> dict[str, Tensor]:
     """Reads all tensors of a file, without running code from it.
 
+    Entries that are no tensors are left out, and what programs wrap around a state dict is taken off: the mapping of
+    a checkpoint (`WRAPPERS`) and prefixes that all names have in common (`PREFIXES`).
+
     Raises:
         UsageError: Unknown suffix, or a pickle that needs more than tensors.
-        DataMissing: Damaged.
+        DataMissing: Damaged, or a tensor is of a kind that no model here has: sparse, quantised, complex, without data.
     """
-    damaged = "fetch the file again and compare its size and SHA-256 with the source"
-    try:
-        if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
-        if path.suffix == ".npz":
-            if not zipfile.is_zipfile(path):
-                raise ValueError("not a zip archive")  # numpy would speak of pickles
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # numpy leaks a damaged one
-                return {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
-        raise DataMissing(f"weights {path}: damaged or not a {path.suffix} file: {error}", hint=damaged) from error
-    if path.suffix not in (".pt", ".pth", ".bin"):
+    if not path.is_file():  # a pipe would wait for ever
+        raise DataMissing(f"weights {path}: not a file", hint="give the path of a .safetensors or .npz file")
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        content: Any = _of_safetensors(path)
+    elif suffix == ".npz":
+        content = _of_numpy(path)
+    elif suffix in (".pt", ".pth", ".bin"):
+        content = _of_pickle(path)
+    else:
         raise UsageError(
             f"weights {path}: files of kind `{path.suffix or path.name}` are not read",
             hint="use .safetensors, .npz, or .pt/.pth/.bin with tensors only",
         )
+    state = _unwrap(content, path)
+    for name, tensor in state.items():
+        if odd := _odd(tensor):
+            raise DataMissing(f"weights {path}: tensor `{name}` is {odd}", hint=OTHER_FILE)
+    return state
+
+
+def _of_safetensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        return dict(safetensors.torch.load_file(path))
+    except (OSError, ValueError, KeyError, MemoryError, safetensors.SafetensorError) as error:
+        raise DataMissing(f"weights {path}: damaged or not a .safetensors file: {error}", hint=DAMAGED) from error
+
+
+def _of_numpy(path: Path) -> Mapping[str, Tensor]:
+    """The arrays of numbers, where each holds as many as its header says."""
+    found = {}
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                with archive.open(member) as stream:
+                    shape, kind = _header(stream)
+                    size = math.prod(shape) * kind.itemsize
+                    if not kind.hasobject and stream.tell() + size != member.file_size:
+                        raise ValueError(f"`{name}` declares {size} bytes and does not hold them")
+                if kind.kind in "fiubc":
+                    array = np.asarray(arrays[name])
+                    found[name] = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    except (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataMissing(f"weights {path}: damaged or not a .npz file: {error}", hint=DAMAGED) from error
+    return found
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of a ``.npy`` file."""
+    version = np.lib.format.read_magic(stream)
+    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = reader(stream)
+    return shape, kind
+
+
+def _of_pickle(path: Path) -> Any:
     if _is_script(path):
         raise UsageError(
             f"weights {path}: refused, because it is a TorchScript archive, which is a program",
-            hint="convert it where you trust it: safetensors.torch.save_file(torch.jit.load(FILE, "
-            "map_location='cpu').state_dict(), 'weights.safetensors')",
+            hint=f"where you trust it, convert it in Python: import torch, safetensors.torch; "
+            f"d = torch.jit.load({str(path)!r}, map_location='cpu').state_dict(); {SAVE}",
         )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickles of unusual protocols: they are refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UsageError(
             f"weights {path}: refused, because it is a pickle that would run code when opened, or is damaged",
-            hint="convert it where you trust it: safetensors.torch.save_file(torch.load(FILE)['state_dict'], "
-            "'weights.safetensors')",
+            hint=f"where you trust it, convert it in Python: import torch, safetensors.torch; "
+            f"d = torch.load({str(path)!r}, map_location='cpu', weights_only=False); "
+            f"d = d.state_dict() if hasattr(d, 'state_dict') else d.get('state_dict', d.get('model', d)); {SAVE}",
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise DataMissing(f"weights {path}: damaged: {error}", hint=damaged) from error
-    return _unwrap(content, path)
+    except Exception as error:  # a damaged archive makes torch raise what it likes
+        raise DataMissing(f"weights {path}: damaged: {shorten(str(error))}", hint=DAMAGED) from error
 
 
 def _is_script(path: Path) -> bool:
@@ -164,12 +232,32 @@ def _is_script(path: Path) -> bool:
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     """Finds the state dict in what training programs save: ``{"model": {...}, "epoch": 3}``."""
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    state = (
+        {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
+    if not state:
         raise DataMissing(f"weights {path}: holds no state dict of tensors", hint="save `model.state_dict()`")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
+    while (prefix := next((one for one in PREFIXES if all(name.startswith(one) for name in state)), None)) is not None:
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def _odd(tensor: Tensor) -> str | None:
+    """What keeps a tensor from being a weight, or None."""
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return "sparse or nested"
+    if tensor.is_complex():
+        return "complex"
+    return "without data" if tensor.device.type != "cpu" else None
 
 
 def _native(state: dict[str, Tensor], model: VisionTransformer, path: Path, *, resample: bool) -> dict[str, Tensor]:
@@ -214,6 +302,9 @@ def from_jax(arrays: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     def get(name: str) -> Tensor:
         if prefix + name not in arrays:
             raise DataMissing(f"weights {path}: tensor `{prefix}{name}` is missing", hint=OTHER_FILE)
+        if not arrays[prefix + name].is_floating_point():
+            found = _kind(arrays[prefix + name])
+            raise DataMissing(f"weights {path}: tensor `{prefix}{name}` holds {found} numbers", hint=OTHER_FILE)
         return arrays[prefix + name].to(torch.float32)
 
     state = {

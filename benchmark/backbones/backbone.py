@@ -18,7 +18,8 @@ class Backbone:
     """A pretrained vision transformer and the input it was trained on.
 
     Attributes:
-        name: As given on the command line, e.g. ``timm:vit_base_patch16_224.augreg_in21k``.
+        name: As given on the command line, e.g. ``timm:vit_base_patch16_224.augreg_in21k``; of weights that the
+            user brought ``custom:FILE-HASH``.
         model: timm `VisionTransformer` without a head, in eval mode. Of some dual encoders it is another
             image tower; `benchmark.backbones.prompted_vit.check_promptable` says so.
         mean: Per channel, the checkpoint's own, for values in [0, 1].
@@ -29,6 +30,7 @@ class Backbone:
         dual: The dual encoder that ``model`` is a part of; None where there is no text tower.
         classifier: The checkpoint's own classifier on the class token, frozen; None where its file has none.
             A method that takes it as a part does not store it again.
+        own_weights: Whether the user brought the weights, so that no name of a checkpoint stands for them.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Backbone:
     licence: str = ""
     dual: DualEncoder | None = None
     classifier: nn.Linear | None = None
+    own_weights: bool = False
 
     @property
     def pretrained(self) -> nn.Module:

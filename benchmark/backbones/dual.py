@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.backbones.text import TextTower, Tokenizer, WholeText
-from benchmark.errors import UsageError
+from benchmark.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -151,16 +151,16 @@ class DualEncoder(nn.Module):
             if len(row) <= limit:
                 continue
             if not truncate:
-                shown = text if len(text) <= 60 else f"{text[:57]}..."
                 raise UsageError(
-                    f"a text of {len(row)} tokens is longer than the {limit} of this text tower: {shown!r}",
-                    hint="use a shorter class name or template, or truncate=True",
+                    f"a text of {len(row)} tokens is longer than the {limit} of this text tower: {shown(text)}",
+                    hint="use a shorter class name or template",
                 )
             row[limit - 1 :] = [words.end]
         ids = torch.zeros(len(rows), max(map(len, rows), default=2), dtype=torch.int64)
         for place, row in enumerate(rows):
             ids[place, : len(row)] = torch.tensor(row)
-        ends = torch.tensor([len(row) - 1 for row in rows])
+        # CLIP reads where the largest id first stands: an end within a text is its end.
+        ends = torch.tensor([row.index(words.end) for row in rows])
         device = self.logit_scale.device
         return Tokens(ids.to(device), ends.to(device))
 

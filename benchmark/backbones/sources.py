@@ -84,7 +84,7 @@ def load_timm(name: str, *, weights: Path | None, offline: bool, image_size: int
     """Any plain ViT of timm by its full name, ``timm:NAME.TAG``, weights through the Hugging Face cache.
 
     Args:
-        name: What follows the first ``:`` is timm's name.
+        name: What follows the first ``:`` is timm's name; with ``weights`` it needs no tag.
         weights: Local file: ``.safetensors``, ``.npz`` (original JAX weights) or a ``.pt``/``.pth``/``.bin`` that
             needs no pickled code.
         offline: Never asks the network.
@@ -98,7 +98,7 @@ def load_timm(name: str, *, weights: Path | None, offline: bool, image_size: int
     from benchmark.backbones import _timm, _weights
 
     tag = name.partition(":")[2]
-    model, about = _timm.create(tag, image_size=image_size)
+    model, about = _timm.create(tag, image_size=image_size, own=weights is not None)
     path = weights if weights is not None else _timm.fetch(tag, offline=offline)
     digest = _digest(path)
     classifier = _weights.fill(model, path, resample=image_size is not None)
@@ -110,7 +110,7 @@ def load_open_clip(name: str, *, weights: Path | None, offline: bool, image_size
     from benchmark.backbones import _open_clip  # takes seconds
 
     tag = name.partition(":")[2]
-    dual, about = _open_clip.create(tag, image_size=image_size, offline=offline)
+    dual, about = _open_clip.create(tag, image_size=image_size, offline=offline, own=weights is not None)
     path = weights if weights is not None else _open_clip.fetch(tag, offline=offline)
     digest = _digest(path)
     _open_clip.fill(dual, path, resample=image_size is not None)
@@ -161,6 +161,8 @@ def _described_dual(
 
 
 def _digest(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a pipe would wait for ever
+        raise DataMissing(f"weights {path}: not a file", hint="give the path of a .safetensors or .npz file")
     try:
         return sha256(path)
     except OSError as error:

@@ -24,12 +24,12 @@ from benchmark.errors import (
     BenchError,
     PluginError,
     UsageError,
-    described,
     did_you_mean,
     plain,
     shorten,
 )
 from benchmark.files import switched_on, user_path
+from benchmark.guard import said
 
 COMMANDS: dict[str, str] = {
     "run": "train methods on scenarios and write records",
@@ -187,7 +187,7 @@ def _no_end_by_a_plugin() -> Iterator[None]:
     except BaseException as error:
         module = [frame.f_globals.get("__name__", "?") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
         raise PluginError(
-            f"`{module}` wanted to end the program: {described(error)}",
+            f"`{module}` wanted to end the program: {said(error)}",
             hint="a plugin raises an error instead, e.g. benchmark.errors.RunFailed; `-v` shows the place",
         ) from error
 

@@ -99,7 +99,8 @@ def _split(values: Sequence[str]) -> list[str]:
 
 def _renderer(name: str, *, to_file: bool) -> Callable[[list[Table]], str]:
     from benchmark import registry
-    from benchmark.errors import PluginError, blamed, did_you_mean
+    from benchmark.errors import did_you_mean
+    from benchmark.guard import Guard
     from benchmark.specs import ExporterSpec
     from benchmark.tables import render_text
 
@@ -110,17 +111,18 @@ def _renderer(name: str, *, to_file: bool) -> Callable[[list[Table]], str]:
     if name not in known:
         raise did_you_mean("format", name, ["table", *known])
     loaded = registry.load("exporters", name)
-    spec, who = cast("ExporterSpec", loaded.spec), f"exporter `{name}` of `{loaded.entry.distribution}`"
+    spec = cast("ExporterSpec", loaded.spec)
+    guard = Guard(f"exporter `{name}` of `{loaded.entry.distribution}`", hint=f"-v shows where; bench check {name}")
 
     def export(tables: list[Table]) -> str:
-        with blamed(who):
+        with guard("export"):
             text = spec.export(tables)
         if not isinstance(text, str):
-            raise PluginError(f"{who} returned {type(text).__name__}", hint="`export` must return text")
+            raise guard.refuse("export", text, hint="return text")
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise PluginError(f"{who} returned text that is not Unicode: {error.reason}") from error
+            raise guard.refuse("export", text, hint=f"return text that is Unicode: {error.reason}") from error
         return text
 
     return export

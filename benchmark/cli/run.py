@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="e.g. nano-vit, nano-clip, timm:vit_base_patch16_224.augreg_in21k or open_clip:ViT-B-16/openai",
     )
-    pick.add_argument("--weights", type=user_path, metavar="FILE", help="local .safetensors or .npz weights")
+    pick.add_argument(
+        "--weights", type=user_path, metavar="FILE", help="your own .safetensors, .npz or .pt weights of the --backbone"
+    )
     options = parser.add_argument_group("options of method, scenario and engine")
     options.add_argument(
         "--set",

@@ -212,7 +212,8 @@ class DAPL(FeatureMethod):
             features: Image features ``(B, d)``.
             texts: Of all prompts, from `texts`.
         """
-        return self.dual.logits(features, texts).view(len(features), -1, len(self.names))
+        prompts = len(texts) // len(self.names)  # -1 would be ambiguous without images
+        return self.dual.logits(features, texts).view(len(features), prompts, len(self.names))
 
     def terms(self, batch: Batch) -> Terms:
         """Losses and pseudo-labels of a batch."""
@@ -245,7 +246,7 @@ class DAPL(FeatureMethod):
             "loss": loss.detach(),
             "loss_source": terms.source.detach(),
             "loss_target": terms.target.detach(),
-            "confident": terms.mask.double().mean(),
+            "confident": terms.mask.double().sum() / max(len(terms.mask), 1),
         }
 
     def predict(self, images: Tensor) -> Tensor:

@@ -101,6 +101,9 @@ def test_zero_shot_figures(dtype: torch.dtype) -> None:
         ("2012", [273, 271, 272, 273]),
         ("X X ..", [343, 343, 852]),
         ("dog, a real_world image.", [1929, 267, 320, 1532, 318, 1002, 2867, 269]),
+        # Special tokens as OpenAI's tokenizer finds them.
+        ("a <|startoftext|> b", [320, 49406, 321]),
+        ("<|EndOfText|>a", [49407, 320]),
     ],
 )
 def test_byte_pairs(dual: DualEncoder, text: str, ids: list[int]) -> None:
@@ -108,11 +111,52 @@ def test_byte_pairs(dual: DualEncoder, text: str, ids: list[int]) -> None:
     assert (dual.tokenizer.start, dual.tokenizer.end) == (49406, 49407)
 
 
+def test_byte_pairs_are_those_of_openai(dual: DualEncoder) -> None:
+    """OpenAI's class differs from open_clip's in the names of the special tokens and in the pattern (`clip` 1.0)."""
+    import regex
+
+    names = ["<|startoftext|>", "<|endoftext|>"]
+    theirs = open_clip.SimpleTokenizer(context_length=77)
+    theirs.encoder |= {names[0]: 49406, names[1]: 49407}
+    theirs.cache = {name: name for name in names}
+    theirs.pat = regex.compile(
+        r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+""",
+        regex.IGNORECASE,
+    )
+    texts = [
+        "It's 3 o'clock — naïve café!",
+        "漢字 and ½",
+        "a_b-c.d",
+        "don't we'll I'D",
+        "\u00a0x\t\ny",
+        "",
+        "&lt;b&gt;",
+    ]
+    special = [
+        "dog!!<|endoftext|>",
+        "<start_of_text>",
+        "<end_of_text> a",
+        "x<|STARTOFTEXT|>y",
+        "<|startoftext |>",
+        "<|endoftext",
+    ]
+    for text in (*texts, *special):
+        assert dual.tokenizer.encode(text) == theirs.encode(text), text
+    plain = open_clip.SimpleTokenizer(context_length=77)
+    assert [dual.tokenizer.encode(text) for text in texts] == [plain.encode(text) for text in texts]
+
+
+def test_an_end_within_a_text_is_its_end(dual: DualEncoder) -> None:
+    tokens = dual.tokenize(["dog <|endoftext|> cat", "dog"])
+    assert tokens.ends.tolist() == [2, 2]
+    torch.testing.assert_close(*dual.text_features(["dog <|endoftext|> cat", "dog"]).unbind())
+
+
 def test_too_long_texts_are_refused_or_cut(dual: DualEncoder) -> None:
     long = "dog " * 80
     with pytest.raises(UsageError, match="82 tokens is longer than the 77") as caught:
         dual.text_features(["dog", long])
-    assert "truncate" in str(caught.value.hint)
+    assert caught.value.hint == "use a shorter class name or template", "what no option of the command line does"
     tokens = dual.tokenize([long], truncate=True)
     assert tokens.ids.shape == (1, 77)
     assert tokens.ids[0, -2:].tolist() == [1929, 49407]

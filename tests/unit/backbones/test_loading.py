@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -442,3 +444,189 @@ def test_a_file_in_the_hub_cache_is_used(tmp_path: Path, monkeypatch: pytest.Mon
     backbone = loading.load("timm:vit_tiny_patch16_224.augreg_in21k", offline=True)
     assert torch.equal(backbone.model.blocks[11].mlp.fc2.weight, source.blocks[11].mlp.fc2.weight)
     assert backbone.sha256 == hashlib.sha256((snapshot / "model.safetensors").read_bytes()).hexdigest()
+
+
+# --- files of every kind -------------------------------------------------------------------------
+
+
+def save(state: dict[str, Any], path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file({name: value.clone() for name, value in state.items()}, path)
+    elif path.suffix == ".npz":
+        np.savez(path, **{name: value.numpy() for name, value in state.items()})
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz", "pth", "bin"])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "backbone.", "model.", "module._orig_mod.", "_orig_mod.module.model."]
+)
+def test_prefixes_of_all_names_are_taken_off_in_every_kind_of_file(
+    prefix: str, suffix: str, weights: Path, tmp_path: Path
+) -> None:
+    state = model().state_dict()
+    path = save({prefix + name: value for name, value in state.items()}, tmp_path / f"own.{suffix}")
+    found = loading.load("tiny-vit", weights=path).model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
+def test_a_prefix_of_some_names_is_part_of_them(weights: Path, tmp_path: Path) -> None:
+    state = {f"module.{name}" if name == "cls_token" else name: value for name, value in model().state_dict().items()}
+    with pytest.raises(DataMissing, match="`cls_token` is missing"):
+        loading.load("tiny-vit", weights=save(state, tmp_path / "own.pth"))
+
+
+@pytest.mark.parametrize(
+    "keys", [["state_dict"], ["model"], ["model_state_dict"], ["state_dict_ema"], ["model", "state_dict"]]
+)
+def test_wrappers_are_taken_off_and_what_is_no_tensor_is_left_out(
+    keys: list[str], weights: Path, tmp_path: Path
+) -> None:
+    state = model().state_dict()
+    content: dict[str, Any] = {**state, "epoch": 3, "name": "x", "history": [1.0]}
+    for key in keys:
+        content = {key: content, "epoch": 3, "optimizer": {"lr": 0.1}}
+    found = loading.load("tiny-vit", weights=save(content, tmp_path / "own.pth")).model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
+def test_plain_weights_come_before_averaged_ones(weights: Path, tmp_path: Path) -> None:
+    one, two = model().state_dict(), model().state_dict()
+    path = save({"state_dict_ema": two, "state_dict": one}, tmp_path / "own.pth")
+    assert torch.equal(loading.load("tiny-vit", weights=path).model.cls_token, one["cls_token"])
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz", "pth"])
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64, torch.bfloat16])
+def test_numbers_of_other_precision_become_the_models(
+    kind: torch.dtype, suffix: str, weights: Path, tmp_path: Path
+) -> None:
+    if kind == torch.bfloat16 and suffix == "npz":
+        pytest.skip("numpy has no such type")
+    state = {name: value.to(kind) for name, value in model().state_dict().items()}
+    found = loading.load("tiny-vit", weights=save(state, tmp_path / f"own.{suffix}")).model.state_dict()
+    assert all(torch.equal(found[name], value.float()) for name, value in state.items())
+    assert all(value.dtype == torch.float32 for value in found.values())
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz", "pth"])
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.uint8, torch.complex64])
+def test_whole_numbers_and_truth_values_are_no_weights(
+    kind: torch.dtype, suffix: str, weights: Path, tmp_path: Path
+) -> None:
+    if kind == torch.complex64 and suffix == "safetensors":
+        pytest.skip("not every version has such a type")
+    state = {**model().state_dict()}
+    state["norm.bias"] = torch.zeros(24).to(kind)
+    with pytest.raises(DataMissing, match=r"`norm.bias` (holds \w+ numbers, the backbone needs float32|is complex)"):
+        loading.load("tiny-vit", weights=save(state, tmp_path / f"own.{suffix}"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update({"norm.bias": torch.zeros(24).to_sparse()}), "`norm.bias` is sparse"),
+        (lambda s: s.update({"norm.bias": torch.zeros(24, device="meta")}), "`norm.bias` is without data"),
+        (lambda s: s.update({"norm.bias": torch.full((24,), 1e300, dtype=torch.float64)}), "not finite"),
+        (lambda s: s.update({"cls_token": torch.zeros(1, 1, 1).expand(10**6, 10**6, 24)}), "has shape"),
+        (lambda s: s.clear(), "holds no state dict"),
+    ],
+    ids=["sparse", "meta", "overflow", "expanded", "empty"],
+)
+def test_tensors_that_are_no_weights(change: Any, message: str, weights: Path, tmp_path: Path) -> None:
+    state: dict[str, Any] = {**model().state_dict()}
+    change(state)
+    with pytest.raises(DataMissing, match=message):
+        loading.load("tiny-vit", weights=save(state, tmp_path / "own.pth"))
+
+
+def test_arrays_that_declare_more_than_they_hold_are_damaged(weights: Path, tmp_path: Path) -> None:
+    import io
+    import zipfile
+
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**13,)})
+    with zipfile.ZipFile(tmp_path / "own.npz", "w") as archive:
+        archive.writestr("cls.npy", header.getvalue() + b"0000")
+    with pytest.raises(DataMissing, match="`cls` declares 40000000000000 bytes"):
+        loading.load("tiny-vit", weights=tmp_path / "own.npz")
+
+
+def test_arrays_of_text_are_left_out(weights: Path, tmp_path: Path) -> None:
+    arrays = jax_arrays(model())
+    np.savez(tmp_path / "own.npz", **arrays, note=np.array(["text"]), odd=np.array([None]))
+    loading.load("tiny-vit", weights=tmp_path / "own.npz")
+    np.savez(tmp_path / "text.npz", note=np.array(["text"]))
+    with pytest.raises(DataMissing, match="holds no state dict of tensors"):
+        loading.load("tiny-vit", weights=tmp_path / "text.npz")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_what_is_no_file_is_refused_at_once(weights: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "own.pth")
+    for path in (tmp_path / "own.pth", tmp_path, Path("/dev/zero")):
+        with pytest.raises(DataMissing, match="not a file"):
+            loading.load("tiny-vit", weights=path)
+
+
+class Whole(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(2, 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["checkpoint", "bare", "module", "script"])
+def test_the_way_to_convert_a_refused_file_works(
+    kind: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = {**model().state_dict(), "tied": model().cls_token}
+    state["tied"] = state["cls_token"]
+    path = tmp_path / "own's.pt"
+    if kind == "script":
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    else:
+        args = SimpleNamespace(lr=1)
+        torch.save(
+            {"checkpoint": {"state_dict": state, "args": args}, "bare": {**state, "args": args}}.get(kind, Whole()),
+            path,
+        )
+    with pytest.raises(UsageError, match="refused") as caught:
+        loading.load("tiny-vit", weights=path)
+    exec(str(caught.value.hint).partition("in Python: ")[2], {})
+    found = safetensors.torch.load_file("weights.safetensors")
+    assert set(found) == ({*state} if kind in ("checkpoint", "bare") else set(found))
+    assert found
+
+
+# --- weights that users bring ----------------------------------------------------------------------------------------
+
+
+def test_own_weights_are_named_as_own(weights: Path, tmp_path: Path) -> None:
+    path = save(model().state_dict(), tmp_path / "mine v2.safetensors")
+    backbone = loading.load("tiny-vit", weights=path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert backbone.name == f"custom:mine v2-{digest[:8]}"
+    assert backbone.own_weights
+    assert not loading.load("tiny-vit").own_weights
+    same = loading.load("tiny-vit", weights=weights / "tiny-vit.safetensors")
+    assert (same.name, same.own_weights) == ("tiny-vit", False), "the bundled file is the bundled one"
+
+
+def test_own_weights_need_no_tag(tmp_path: Path) -> None:
+    import timm
+
+    source = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    path = save(source.state_dict(), tmp_path / "own.safetensors")
+    backbone = loading.load("timm:vit_tiny_patch16_224", weights=path)
+    assert backbone.name.startswith("custom:own-")
+    assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
+    assert loading.load("timm:vit_tiny_patch16_224.augreg_in21k", weights=path).own_weights
+    with pytest.raises(UsageError, match="unknown timm model"):
+        loading.load("timm:vit_tinny_patch16_224", weights=path)
+    with pytest.raises(UsageError, match="names someone's own weights") as caught:
+        loading.load(backbone.name)
+    assert "--weights FILE" in str(caught.value.hint)

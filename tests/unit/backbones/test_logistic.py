@@ -64,6 +64,22 @@ def test_the_gradient_vanishes(classes: int, dtype: torch.dtype) -> None:
     assert found.loss < 0.5 * math.log(classes)
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+def test_rounded_features_end_at_an_objective_that_is_as_low(classes: int) -> None:
+    """L-BFGS amplifies rounding, so only the objective is compared closely."""
+    features, labels = data(classes)
+    one = fit_logistic(features, labels, range(classes), strength=0.316)
+    two = fit_logistic(features.float(), labels, range(classes), strength=0.316)
+
+    def objective(found: Any) -> float:
+        cross_entropy = F.cross_entropy(features @ found.weight.T + found.bias, labels)
+        penalty = found.weight.square().sum() * (1.0 if classes == 2 else 0.5) / (0.316 * len(labels))
+        return float(cross_entropy + penalty)
+
+    assert math.isclose(objective(one), objective(two), rel_tol=1e-4)
+    assert float((one.weight - two.weight).abs().max() / one.weight.abs().max()) < 1e-2
+
+
 def test_rows_come_in_the_order_of_the_classes() -> None:
     features, labels = data(3)
     found = fit_logistic(features, labels, (0, 1, 2), strength=1.0)

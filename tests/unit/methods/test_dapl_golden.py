@@ -361,6 +361,16 @@ def test_without_a_confident_image_the_source_trains_alone(class_specific: bool)
     assert method.domain_vectors.vectors.grad[0].any()
 
 
+def test_without_target_images_the_source_trains_alone() -> None:
+    method = make()
+    batch = batch_for(method)
+    assert batch.target_features is not None
+    empty = dataclasses.replace(batch, target_features=batch.target_features[:0])
+    losses = method.train_step(empty)
+    assert losses["loss"] == losses["loss_source"]
+    assert losses["confident"] == 0
+
+
 def test_the_temperature_changes_confidence_alone() -> None:
     plain, cool = (make(torch.float64, threshold=0.0, temperature=t) for t in (1.0, 0.5))
     one, other = plain.terms(batch_for(plain)), cool.terms(batch_for(cool))

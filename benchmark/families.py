@@ -23,6 +23,7 @@ _STREAM_COLUMNS = {
     "avg_incremental_acc": "Avg. incr. acc. (%)",
     "forgetting": "Forgetting (points)",
     "learning_acc": "Learning acc. (%)",
+    "task_final_avg_acc": "Final avg. acc., task known (%)",
 }
 _STREAM_CAPTION = (
     "Final avg. acc.: mean over test sets after the last experience; forgetting: Chaudhry et al. (2018), may be "

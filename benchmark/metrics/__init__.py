@@ -29,6 +29,7 @@ from benchmark.metrics.continual import (
     positive_bwt,
     remembering,
     seen_acc,
+    task_metrics,
     transfer_metrics,
 )
 
@@ -59,5 +60,6 @@ __all__ = [
     "positive_bwt",
     "remembering",
     "seen_acc",
+    "task_metrics",
     "transfer_metrics",
 ]

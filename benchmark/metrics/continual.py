@@ -18,6 +18,7 @@ al. 2018; De Lange et al. 2023; code of l2p-pytorch, LAMDA-PILOT, Mammoth, CODA-
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -322,6 +323,38 @@ def transfer_metrics(family: Family, acc: float, further: Mapping[str, float]) -
     return values
 
 
+# --- Task-incremental: the experience of a test sample is known ----------------------------------
+
+
+def task_metrics(predictions: Predictions, times: int, sets: Sequence[int]) -> dict[str, Any]:
+    """The same run as if the experience of every test sample were known: the best label among its classes.
+
+    Args:
+        predictions: Predictions with `Predictions.prediction_in_task`.
+        times: T.
+        sets: Test sets of the experiences, E of them.
+
+    Returns:
+        ``task_avg_acc`` (per experience), ``task_final_avg_acc``, ``task_final_acc``, ``task_avg_incremental_acc``,
+        ``task_forgetting`` and ``task_learning_acc``: what the names without ``task_`` are, of the matrix R_task.
+
+    Raises:
+        ValueError: If there are no predictions in the task.
+    """
+    own = predictions.on(sets)
+    if own.prediction_in_task is None:
+        raise ValueError("predictions: without `prediction_in_task` there is no score within the task")
+    matrix, n = accuracy_matrix(dataclasses.replace(own, prediction=own.prediction_in_task), times, len(sets))
+    return {
+        "task_avg_acc": avg_acc(matrix),
+        "task_final_avg_acc": final_avg_acc(matrix),
+        "task_final_acc": final_acc(matrix, n),
+        "task_avg_incremental_acc": avg_incremental_acc(matrix, n),
+        "task_forgetting": forgetting(matrix),
+        "task_learning_acc": learning_acc(matrix),
+    }
+
+
 # --- What a record stores ---------------------------------------------------------------------
 
 
@@ -357,8 +390,8 @@ def continual_metrics(
             `transfer_metrics` alone.
         baseline: b ``(E,)``, accuracies of the untrained model.
         predictions: Single predictions; those after the last experience on the test sets of the
-            experiences give ``mean_class_acc``, ``macro_f1`` and calibration, and with logits ``nll``
-            and ``brier``.
+            experiences give ``mean_class_acc``, ``macro_f1`` and calibration, with logits ``nll`` and
+            ``brier``, and where they have labels within the experience the scores of `task_metrics`.
         transfers: Whether the test sets are those of the scenario. Held-out training images are no target,
             no new classes and no other data set: without `transfer_metrics`.
 
@@ -404,4 +437,6 @@ def continual_metrics(
         values.update(transfer_metrics(family, final_avg_acc(acc), dict(zip(further, whole[-1, own:], strict=True))))
     if predictions is not None:
         values.update(single.summary(predictions.after(len(acc) - 1).on(range(own))))
+        if predictions.prediction_in_task is not None:
+            values.update(task_metrics(predictions, len(acc), range(own)))
     return {name: null(value) for name, value in values.items()}

@@ -3,8 +3,9 @@
 Columns: ``experience`` (int32, after which the prediction was made), ``test_set`` (int32),
 ``sample_id`` (int64), ``label`` and ``prediction`` (int32), ``top5`` (list<int32>, best first,
 fewer when fewer classes were allowed), ``confidence`` (float32, largest softmax probability among
-the allowed classes) and optionally ``logits`` (list<float32>). Equal content gives equal bytes
-with the same version of pyarrow.
+the allowed classes) and optionally ``prediction_in_task`` (int32, the best label among the classes of the
+experience that the sample belongs to, -1 where it belongs to none) and ``logits`` (list<float32>). Equal
+content gives equal bytes with the same version of pyarrow.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Predictions:
         prediction: int32 ``(N,)``.
         top5: Best labels, best first, int32 ``(N, K)``, -1 where there were fewer classes.
         confidence: float32 ``(N,)`` in [0, 1].
+        prediction_in_task: Best label among the classes of the sample's experience, int32 ``(N,)``, -1 where it
+            belongs to none; None where classes do not come with experiences.
         logits: float32 ``(N, C)``, ``-inf`` for classes that were not allowed; or None.
     """
 
@@ -53,6 +56,7 @@ class Predictions:
     prediction: npt.NDArray[np.int32]
     top5: npt.NDArray[np.int32]
     confidence: npt.NDArray[np.float32]
+    prediction_in_task: npt.NDArray[np.int32] | None = None
     logits: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
@@ -70,7 +74,10 @@ class Predictions:
         if rows.all():
             return self
         values = {name: getattr(self, name)[rows] for name in (*_SCALARS, "top5")}
-        return Predictions(**values, logits=None if self.logits is None else self.logits[rows])
+        for name in ("prediction_in_task", "logits"):
+            column = getattr(self, name)
+            values[name] = None if column is None else column[rows]
+        return Predictions(**values)
 
 
 def table(experience: int, found: Any) -> Predictions:
@@ -89,6 +96,8 @@ def table(experience: int, found: Any) -> Predictions:
         if name != "experience":
             values[name] = np.asarray(getattr(found, name)).astype(dtype)
     values["top5"] = np.asarray(found.top5).astype(np.int32)
+    in_task = getattr(found, "prediction_in_task", None)
+    values["prediction_in_task"] = None if in_task is None else np.asarray(in_task).astype(np.int32)
     values["logits"] = None if found.logits is None else np.asarray(found.logits).astype(np.float32)
     lengths = {name: len(value) for name, value in values.items() if value is not None}
     if len(set(lengths.values())) > 1:
@@ -109,7 +118,14 @@ def concat(parts: Sequence[Predictions]) -> Predictions:
     logits = [part.logits for part in parts if part.logits is not None]
     if logits and len(logits) < len(parts):
         raise ValueError("predictions: some parts have logits and some do not")
-    return Predictions(**values, logits=_stack(logits, np.float32(-np.inf)) if logits else None)
+    in_task = [part.prediction_in_task for part in parts if part.prediction_in_task is not None]
+    if in_task and len(in_task) < len(parts):
+        raise ValueError("predictions: some parts have labels within the experience and some do not")
+    return Predictions(
+        **values,
+        prediction_in_task=np.concatenate(in_task) if in_task else None,
+        logits=_stack(logits, np.float32(-np.inf)) if logits else None,
+    )
 
 
 def _stack(parts: Sequence[npt.NDArray[Any]], fill: Any) -> npt.NDArray[Any]:
@@ -129,6 +145,8 @@ def write(path: Path, predictions: Predictions) -> None:
 
     columns = {name: pa.array(getattr(predictions, name).astype(dtype)) for name, dtype in _SCALARS.items()}
     columns["top5"] = _lists(predictions.top5.astype(np.int32), np.int32(-1))
+    if predictions.prediction_in_task is not None:
+        columns["prediction_in_task"] = pa.array(predictions.prediction_in_task.astype(np.int32))
     if predictions.logits is not None:
         columns["logits"] = _lists(predictions.logits.astype(np.float32), np.float32(-np.inf))
     buffer = io.BytesIO()
@@ -176,6 +194,9 @@ def read(path: Path) -> Predictions:
         name: content.column(name).to_numpy().astype(dtype, copy=False) for name, dtype in _SCALARS.items()
     }
     values["top5"] = _dense(content.column("top5"), np.int32(-1), np.int32)
+    if "prediction_in_task" in content.column_names:
+        column = content.column("prediction_in_task")
+        values["prediction_in_task"] = column.to_numpy().astype(np.int32, copy=False)
     if "logits" in content.column_names:
         values["logits"] = _dense(content.column("logits"), np.float32(-np.inf), np.float32)
     return Predictions(**values)

@@ -102,13 +102,46 @@ def _options(run: Record) -> dict[str, Any]:
     options: dict[str, Any] = {**effective.method}
     options.update({f"engine.{name}": value for name, value in effective.engine.items()})
     options["code"] = run.identity.code[:8]
-    options["device"] = run.provenance.device.split(":")[0]
+    options["engine"] = run.identity.engine
+    options["device"] = _device(run)
     options["backbone"] = run.backbone.name
+    options["weights"] = run.backbone.sha256[:8]
+    options["preset"] = run.inputs.facts.get("preset")
     return options
 
 
+def changed(run: Record, group: str) -> dict[str, Any]:
+    """The options of a group that are not as track and recipe have them, also those of which that is not known."""
+    known: Mapping[str, Any] = run.config.track[group]
+    effective: Mapping[str, Any] = run.scenario.options if group == "scenario" else run.config.effective[group]
+    return {name: value for name, value in effective.items() if name not in known or known[name] != value}
+
+
+def setting(name: str, value: Any) -> str:
+    """``name=value``."""
+    return f"{name}={show(value)}"
+
+
+def _device(run: Record) -> str:
+    return run.provenance.device.split(":")[0]
+
+
+def _always(runs: Iterable[Record]) -> dict[str, Any]:
+    """What the label of a row says whatever its neighbours are."""
+    told: dict[str, Any] = {}
+    for run in runs:
+        told |= changed(run, "method")
+        told |= {f"engine.{name}": value for name, value in changed(run, "engine").items()}
+        if (device := _device(run)) != "cpu":
+            told["device"] = device
+    return told
+
+
 def entries_of(runs: Sequence[Record]) -> list[Entry]:
-    """Groups runs into configurations and labels these by what differs."""
+    """Groups runs into configurations, labelled by what is not as track and recipe have it.
+
+    Where that leaves two labels equal, whatever else differs is told as well.
+    """
     found: dict[tuple[str, str, str], Entry] = {}
     for run in runs:
         method, options = run.method, _options(run)
@@ -122,13 +155,28 @@ def entries_of(runs: Sequence[Record]) -> list[Entry]:
     for (name, recipe), entries in siblings.items():
         default = entries[0].runs[0].method.default_recipe
         plain = name if recipe == default else f"{name}@{recipe}"
-        names = sorted({option for entry in entries for option in entry.options})
-        differing = [option for option in names if len({show(entry.options.get(option)) for entry in entries}) > 1]
-        for entry in entries:
+        told = [_always(entry.runs) for entry in entries]
+        labels = [_label(plain, values) for values in told]
+        for entry, values, label in zip(entries, told, labels, strict=True):
             entry.runs.sort(key=lambda run: (seeds_of(run), run.run_id))
-            details = ", ".join(f"{option}={show(entry.options.get(option))}" for option in differing)
-            entry.label = f"{plain} ({details})" if details else plain
+            same = [other for other, its in zip(entries, labels, strict=True) if its == label]
+            more = {name: entry.options.get(name) for name in _differing([other.options for other in same])}
+            entry.label = _label(plain, values | more)
     return [entry for entries in siblings.values() for entry in entries]
+
+
+def _differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names whose values differ; hashes of weights only where their names do not tell them apart."""
+    names = {name for some in options for name in some}
+    different = {name: len({show(some.get(name)) for some in options}) for name in names}
+    if different.get("weights") == different.get("backbone"):
+        different.pop("weights", None)
+    return [name for name, number in different.items() if number > 1]
+
+
+def _label(plain: str, values: Mapping[str, Any]) -> str:
+    details = ", ".join(setting(name, value) for name, value in sorted(values.items()))
+    return f"{plain} ({details})" if details else plain
 
 
 def ordered(entries: Iterable[Entry], mean: Mean) -> list[Entry]:
@@ -270,4 +318,15 @@ def raw(run: Record, label: str) -> dict[str, Scalar]:
         "eval_seconds": sum(run.timing.eval_seconds),
         "total_seconds": run.timing.total_seconds,
         "peak_memory_bytes": run.timing.peak_memory_bytes,
+        "scenario_content": run.scenario.content,
+        "scenario_partition": run.scenario.partition,
+        "own_weights": run.backbone.own_weights,
+        "device": run.provenance.device,
+        "engine_number": run.identity.engine,
+        "code": run.identity.code,
+        **{
+            f"{group}.{name}": value if isinstance(value, (str, int, float, bool, type(None))) else show(value)
+            for group in ("scenario", "method", "engine")
+            for name, value in sorted(run.config.effective[group].items())
+        },
     }

@@ -1,8 +1,8 @@
 """From records to tables: a pure function, so that the same records give the same bytes.
 
-One table per scenario (name, version, options), track, and weights that see the images; where the variants
-of a scenario belong together (`benchmark.leaderboard.boards`) they are columns of one. Rows are configurations,
-averaged over seeds (`benchmark.leaderboard.rows`).
+One table per scenario (name, version, options), data (what was decoded, how it was cut), track, and weights that see
+the images; where the variants of a scenario belong together (`benchmark.leaderboard.boards`) they are columns of one.
+Rows are configurations, averaged over seeds (`benchmark.leaderboard.rows`).
 """
 
 from __future__ import annotations
@@ -30,42 +30,27 @@ def leaderboard(records: Iterable[Record], *, methods: Sequence[str] = ()) -> li
         methods: Show only these (``name`` or ``name@recipe``) beside the controls; default all.
 
     Returns:
-        Tables sorted by scenario, version, options, track and image tower.
+        Tables sorted by scenario, version, options, track, data and image tower.
     """
     with without_garbage_collection():
         return _tables(_unique(records), methods)
 
 
 def _tables(unique: Sequence[Record], methods: Sequence[str]) -> list[Table]:
-    controls: dict[tuple[str, str], dict[str, Method]] = {}
+    controls: dict[tuple[str, ...], dict[str, Method]] = {}
     for run in unique:
         if run.method.control:
             controls.setdefault(_peers(run), {})[run.method.name] = run.method
-    by_table: dict[tuple[Any, ...], list[Record]] = {}
-    for run in unique:
-        by_table.setdefault(_table_key(run), []).append(run)
-    titles = Counter(_title(runs) for runs in by_table.values())
+    found = _grouped(unique)
+    titles = _titles(found)
     tables = []
-    for key in sorted(by_table):
-        runs = by_table[key]
+    for key in sorted(found):
+        runs = found[key]
         tested = [run for run in runs if run.evaluated_on == "test"]
         if tested:
-            title = _title(runs)
-            if titles[title] > 1:
-                title += _title_details(runs[0])
             left_out = len(runs) - len(tested)
-            tables.append(boards.table(title, tested, left_out, controls.get(_peers(runs[0]), {}), methods))
+            tables.append(boards.table(titles[key], tested, left_out, controls.get(_peers(runs[0]), {}), methods))
     return tables
-
-
-def _peers(run: Record) -> tuple[str, str]:
-    """Tables that share their controls: of one kind and on one image tower, as not every control runs on all."""
-    return boards.family_of(run).kind, _image_tower(run)[0]
-
-
-def _image_tower(run: Record) -> tuple[str, str]:
-    """Name and hash of the weights that see the images: backbones that share them are rows of one table."""
-    return run.backbone.image_name, run.backbone.image_sha256
 
 
 def _unique(records: Iterable[Record]) -> list[Record]:
@@ -78,14 +63,61 @@ def _unique(records: Iterable[Record]) -> list[Record]:
     return [found[run_id] for run_id in sorted(found)]
 
 
-def _table_key(run: Record) -> tuple[Any, ...]:
+def _peers(run: Record) -> tuple[str, ...]:
+    """Tables that share their controls: of one kind and on one image tower, as not every control runs on all."""
+    return boards.family_of(run).kind, *_image_tower(run)
+
+
+def _image_tower(run: Record) -> tuple[str, str]:
+    """Name and hash of the weights that see the images: backbones that share them are rows of one table."""
+    return run.backbone.image_name, run.backbone.image_sha256
+
+
+# --- What belongs together --------------------------------------------------------------------
+
+Key = tuple[Any, ...]
+
+
+def _grouped(runs: Iterable[Record]) -> dict[Key, list[Record]]:
+    """Runs by table. No two runs of one table saw different data under the same name."""
+    found: dict[Key, list[Record]] = {}
+    for run in runs:
+        found.setdefault(_key(run), []).append(run)
+    apart: dict[Key, list[Record]] = {}
+    for key, group in found.items():
+        mixed = _mixed(group)
+        for run in group:
+            apart.setdefault((*key, run.scenario.fingerprint if mixed else ""), []).append(run)
+    return apart
+
+
+def _key(run: Record) -> Key:
+    scenario = run.scenario
     options = repr(sorted(_options(run).items()))  # several times as fast as JSON
-    return _name(run), run.scenario.version, options, run.track, *_image_tower(run)
+    # Where nobody knows what was decoded, the notes of the scenario tell apart at least what it says itself.
+    notes = "" if scenario.content else repr(sorted(scenario.notes.items()))
+    family = f"{scenario.family} {scenario.family_facts or ''}"
+    data = scenario.content, scenario.partition, _lossy(run), notes
+    return _name(run), scenario.version, options, run.track, family, *data, *_image_tower(run)
+
+
+def _mixed(runs: Iterable[Record]) -> bool:
+    """Whether a variant has different data for the same class order, although nothing else says so."""
+    prints: dict[tuple[str, int], set[str]] = {}
+    for run in runs:
+        if run.evaluated_on == "test":
+            place = run.scenario.name, run.seeds.class_order
+            prints.setdefault(place, set()).add(run.scenario.fingerprint)
+    return any(len(found) > 1 for found in prints.values())
+
+
+def _lossy(run: Record) -> bool:
+    return run.scenario.fingerprint.endswith("-lossy")
 
 
 def _name(run: Record) -> str:
     """The scenario's name; without the variant where variants are columns."""
-    name: str = run.scenario.name
+    name = run.scenario.name
     return name if boards.variant_of(run) is None else name.partition("/")[0]
 
 
@@ -98,15 +130,49 @@ def _options(run: Record) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != scenario.variant_option}
 
 
+# --- Titles -----------------------------------------------------------------------------------
+
+
+def _titles(found: dict[Key, list[Record]]) -> dict[Key, str]:
+    """A title for every table; where two would be equal, with what else sets them apart."""
+    titles = {key: _title(runs) for key, runs in found.items()}
+    for title, number in Counter(titles.values()).items():
+        if number > 1:
+            same = [key for key, other in titles.items() if other == title]
+            facts = {key: _facts(key, found[key][0]) for key in same}
+            names = sorted({name for known in facts.values() for name in known})
+            differing = [name for name in names if len({known.get(name) for known in facts.values()}) > 1]
+            for key in same:
+                told = [f"{name} {facts[key].get(name, 'unknown')}" for name in differing]
+                titles[key] = f"{title}, {', '.join(told)}"
+    return titles
+
+
 def _title(runs: Sequence[Record]) -> str:
-    """What a table is of; where its rows differ in their text tower, the backbone is that of the images."""
+    """What a table is of: the scenario with all that is not as its track has it, the track, the weights.
+
+    Where rows differ in their text tower, the backbone is that of the images.
+    """
     run = runs[0]
+    about = [f"version {run.scenario.version}"]
+    about += [run.scenario.partition] if run.scenario.partition else []
+    about += ["lossy copy"] if _lossy(run) else []
+    about += [run.scenario.family] if boards.family_of(run).task_id else []
+    options = {name: value for run in runs for name, value in rows.changed(run, "scenario").items()}
+    options.pop(run.scenario.variant_option, None)  # part of the name
+    about += [rows.setting(name, value) for name, value in sorted(options.items())]
     backbones = {run.backbone.name for run in runs}
-    backbone = backbones.pop() if len(backbones) == 1 else _image_tower(run)[0]
-    return f"{_name(run)} (version {run.scenario.version}), track {run.track}, {backbone}"
+    backbone = backbones.pop() if len(backbones) == 1 else run.backbone.image_name
+    if run.backbone.own_weights:
+        backbone += f" (own weights {run.backbone.image_sha256[:8]})"
+    return f"{_name(run)} ({', '.join(about)}), track {run.track}, {backbone}"
 
 
-def _title_details(run: Record) -> str:
-    """What sets tables of one name apart: options of the scenario and the weights."""
-    options = ", ".join(f"{name}={rows.show(value)}" for name, value in sorted(_options(run).items()))
-    return f", weights {_image_tower(run)[1][:8]}" + (f", {options}" if options else "")
+def _facts(key: Key, run: Record) -> dict[str, str]:
+    """Whatever may set tables of one title apart, as text."""
+    facts = {name: rows.show(value) for name, value in _options(run).items()}
+    facts |= {f"{name}:": text for name, text in run.scenario.notes.items()} if not run.scenario.content else {}
+    facts["content"] = run.scenario.content[:8] or "unknown"
+    facts["weights"] = run.backbone.image_sha256[:8]
+    facts["fingerprint"] = str(key[-1])[:8]
+    return facts

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 SCHEMA = 3
-LISTS = frozenset({"avg_acc", "domain_acc", "forgetting_curve", "seen_acc", "transfer_accs"})
+LISTS = frozenset({"avg_acc", "domain_acc", "forgetting_curve", "seen_acc", "task_avg_acc", "transfer_accs"})
 """Metrics with one value per experience or test set; every other metric is one number."""
 
 _LONG = 2**63

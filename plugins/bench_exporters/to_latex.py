@@ -15,6 +15,7 @@ from benchmark import ExporterSpec, hookimpl
 from benchmark.tables import Cell, Column, Table, one_line
 
 HEADING = 13  # characters on a line of a column's heading, about as wide as `[95.02, 97.51]`
+LABEL = 40  # characters on a line of a cell: options may make the label of a row long
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -115,7 +116,7 @@ def _table(table: Table) -> str:
         if row.group != previous:
             lines.append(r"\midrule")
         previous = row.group
-        lines.append(_line([_cell(cell) for cell in row.cells]))
+        lines.append(_line([_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)]))
     lines += [r"\bottomrule", r"\end{tabular}}"]
     if table.footnotes:
         notes = [
@@ -129,12 +130,16 @@ def _table(table: Table) -> str:
 
 def _heading(column: Column) -> str:
     """On as many lines as it takes to be no wider than a number."""
-    parts = textwrap.wrap(one_line(column.title), HEADING, break_long_words=False)
+    return _wrapped(column.title, HEADING, "l" if column.align == "left" else "r", place="b")
+
+
+def _wrapped(text: str, width: int, side: str, place: str, before: str = "") -> str:
+    """A text on as many lines as it takes, each escaped, with a command in front of it."""
+    parts = textwrap.wrap(one_line(text), width, break_long_words=False, break_on_hyphens=False)
     if len(parts) < 2:
-        return escape(column.title)
-    side = "l" if column.align == "left" else "r"
-    lines = r" \\ ".join(f"{{{escape(part)}}}" for part in parts)
-    return rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}{lines}\end{{tabular}}"
+        return f"{before}{{{escape(text)}}}" if before else escape(text)
+    lines = r" \\ ".join(f"{before}{{{escape(part)}}}" for part in parts)
+    return rf"\begin{{tabular}}[{place}]{{@{{}}{side}@{{}}}}{lines}\end{{tabular}}"
 
 
 def _line(cells: list[str]) -> str:
@@ -142,10 +147,9 @@ def _line(cells: list[str]) -> str:
     return " & ".join(f"{{{cell}}}" if cell.startswith(("[", "*")) else cell for cell in cells) + r" \\"
 
 
-def _cell(cell: Cell) -> str:
-    text = escape(cell.text)
-    if cell.bold:
-        text = rf"\textbf{{{text}}}"
+def _cell(cell: Cell, column: Column) -> str:
+    side = "l" if column.align == "left" else "r"
+    text = _wrapped(cell.text, LABEL, side, place="t", before=r"\textbf" if cell.bold else "")
     return text + (rf"\textsuperscript{{{escape(','.join(cell.marks))}}}" if cell.marks else "")
 
 

@@ -290,6 +290,15 @@ def test_latex_fits_the_page() -> None:
     assert "Overfull" not in latex_log([Table("Wide", "Caption.", columns, (row,))])
 
 
+def test_latex_wraps_long_labels() -> None:
+    label = "linear-probe (" + ", ".join(f"option_{i}=value-{i}" for i in range(8)) + ")"
+    item = table(Row((Cell(label, bold=True, marks=("a",)), Cell("1.00"), Cell("1"))))
+    (line,) = [line for line in to_latex.export([item]).splitlines() if "linear-probe" in line]
+    assert line.startswith(r"\begin{tabular}[t]{@{}l@{}}\textbf{linear-probe (option\_0=value-0,} \\ \textbf{")
+    assert r"\end{tabular}\textsuperscript{a} & 1.00 & 1 \\" in line
+    latex_log([item])
+
+
 @settings(max_examples=5, deadline=None)
 @given(any_tables())
 def test_latex_compiles_whatever_it_is_given(tables: list[Table]) -> None:

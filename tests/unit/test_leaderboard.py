@@ -15,6 +15,10 @@ from benchmark.leaderboard import HEADLINE, Table, leaderboard, render_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TEMPLATE = records.plain(records.read(GOLDEN / "records" / "v1.json"))
+TEMPLATE["config"]["track"] = {
+    group: dict(values) for group, values in TEMPLATE["config"]["effective"].items() if group != "derived"
+}
+ONE = "1" * 64
 CONTROLS = {"floor": "sequential", "probe": "sequential", "everything": "joint"}
 
 
@@ -149,7 +153,7 @@ def test_different_options_are_different_rows() -> None:
     effective["method"]["lr"] = 0.5
     config = {**TEMPLATE["config"], "effective": effective}
     found += [run("mine", 0, 0.2, config=config), run("mine", 0, 0.3, method__recipe="pilot")]
-    assert list(rows(only(found))) == ["everything", "mine (lr=0.01)", "mine@pilot", "mine (lr=0.5)", "probe", "floor"]
+    assert list(rows(only(found))) == ["everything", "mine", "mine@pilot", "mine (lr=0.5)", "probe", "floor"]
 
 
 def test_tables_are_apart() -> None:
@@ -203,15 +207,121 @@ def test_footnotes_tell_what_a_method_used() -> None:
 
 def test_notes_on_the_data() -> None:
     lossy = [
-        run("mine", 0, 0.5, scenario__notes={"lossy": "JPEG files were decoded"}),
-        run("mine", 0, 0.5, scenario__fingerprint="0" * 64, method__recipe="x"),
-        run("mine", 0, 0.5, scenario__distribution="stranger 1.0", method__recipe="y"),
+        run("mine", 0, 0.5, scenario__notes={"lossy": "JPEG files were decoded"}, scenario__content=ONE),
+        run("mine", 0, 0.5, scenario__distribution="stranger 1.0", method__recipe="y", scenario__content=ONE),
     ]
     told = " | ".join(text for _, text in only(lossy).footnotes)
     assert "Data: lossy: JPEG files were decoded." in told
-    assert "differ in the fingerprint" in told
     assert "Third-party scenario of stranger 1.0." in told
-    assert "fingerprint" not in " ".join(text for _, text in only(basic()).footnotes)
+
+
+# --- Records of different data (A1) -----------------------------------------------------------
+
+
+def three(values: tuple[float, float, float], **changes: Any) -> list[records.Record]:
+    return [run("mine", seed, value, **changes) for seed, value in enumerate(values)]
+
+
+LOSSLESS, LOSSY = (0.1435, 0.1505, 0.1575), (-0.0495 + 0.05, 0.0, 0.001)
+
+
+def numbers(table: Table) -> list[tuple[str, str]]:
+    return [(row["final_avg_acc"].text, row["seeds"].text) for row in rows(table).values()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({"scenario__fingerprint": "a" * 64 + "-lossy"}, "lossy copy"),
+        ({"scenario__content": "b" * 64, "scenario__fingerprint": "a" * 64}, "content bbbbbbbb"),
+        ({"scenario__partition": "80/20 cut", "scenario__fingerprint": "a" * 64}, "80/20 cut"),
+        ({"scenario__notes": {"split": "80/20"}, "scenario__fingerprint": "a" * 64}, "split: 80/20"),
+        ({"scenario__fingerprint": "a" * 64}, "fingerprint aaaaaaaa"),
+    ],
+    ids=["lossy", "content", "partition", "notes", "fingerprint alone"],
+)
+def test_runs_on_other_data_are_no_seeds_of_one_row(changes: dict[str, Any], label: str) -> None:
+    first, second = leaderboard(three(LOSSLESS) + three(LOSSY, **changes))
+    if label in first.title:
+        first, second = second, first
+    assert label in second.title
+    assert label not in first.title
+    assert numbers(first) == [("15.05 ± 0.70", "3")]
+    assert numbers(second) == [("0.05 ± 0.05", "3")]
+
+
+def test_a_copy_of_the_data_that_reads_the_same_shares_the_row() -> None:
+    """What was decoded is equal: it does not matter how it was packed."""
+    packed = {"scenario__content": ONE, "scenario__notes": {"layout": "parquet"}}
+    loose = {"scenario__content": ONE, "scenario__notes": {"layout": "tree"}}
+    found = [run("mine", 0, 0.1435, **packed), run("mine", 1, 0.1505, **loose), run("mine", 2, 0.1575, **packed)]
+    assert numbers(only(found)) == [("15.05 ± 0.70", "3")]
+
+
+def test_the_partition_is_always_in_the_title() -> None:
+    table = only(three(LOSSLESS, scenario__partition="official lists"))
+    assert table.title.startswith("toy-stream/3x2 (version 1, official lists), track")
+
+
+# --- What ran is always told (A4) -------------------------------------------------------------
+
+
+def with_options(group: str, **options: Any) -> dict[str, Any]:
+    """Changes of a record of a run that was given these options."""
+    config = copy.deepcopy(TEMPLATE["config"])
+    config["effective"][group] |= options
+    config["given"] |= {f"{group}.{name}": value for name, value in options.items()}
+    changes: dict[str, Any] = {"config": config}
+    if group == "scenario":
+        changes["scenario__options"] = config["effective"][group]
+    return changes
+
+
+def test_options_that_are_not_the_tracks_are_told_although_nothing_collides() -> None:
+    table = only([run("mine", 0, 0.5, **with_options("method", lr=5.0, epochs=1)), run("plain", 0, 0.5)])
+    assert list(rows(table)) == ["mine (epochs=1, lr=5.0)", "plain"]
+    assert list(rows(only([run("mine", 0, 0.5, **with_options("engine", eval_batch_size=7))]))) == [
+        "mine (engine.eval_batch_size=7)"
+    ]
+    table = only([run("mine", 0, 0.5, **with_options("scenario", train=1))])
+    assert table.title.startswith("toy-stream/3x2 (version 1, train=1), track")
+
+
+def test_an_option_whose_value_on_the_track_is_not_known_is_told() -> None:
+    config = copy.deepcopy(TEMPLATE["config"])
+    del config["track"]["method"]["lr"]
+    assert list(rows(only([run("mine", 0, 0.5, config=config)]))) == ["mine (lr=0.01)"]
+
+
+def test_another_device_is_told() -> None:
+    found = [run("mine", 0, 0.5), run("mine", 0, 0.6, provenance__device="cuda:1")]
+    assert set(rows(only(found))) == {"mine", "mine (device=cuda)"}
+
+
+def test_own_weights_are_named_as_own() -> None:
+    own = {"name": "custom:mine.safetensors", "image_name": "custom:mine.safetensors"}
+    changes = {f"backbone__{key}": value for key, value in own.items()}
+    changes |= {"backbone__own_weights": True, "backbone__sha256": "c" * 64, "backbone__image_sha256": "c" * 64}
+    first, second = leaderboard([run("mine", 0, 0.5), run("mine", 0, 0.6, **changes)])
+    told = first if "own" in first.title else second
+    assert told.title.endswith("custom:mine.safetensors (own weights cccccccc)")
+    assert told.runs[0]["own_weights"] is True
+
+
+def test_other_code_is_told_where_it_makes_two_rows() -> None:
+    found = [run("mine", 0, 0.5), run("mine", 0, 0.6, identity__code="d" * 64), run("mine", 1, 0.6, identity__engine=7)]
+    labels = set(rows(only(found)))
+    assert len(labels) == 3
+    assert any("code=dddddddd" in label for label in labels)
+    assert any("engine=7" in label for label in labels)
+
+
+def test_every_option_is_a_column_for_machines() -> None:
+    raw = only([run("mine", 0, 0.5, **with_options("scenario", train=1, names=["a", "b"]))]).runs[0]
+    assert raw["scenario.train"] == 1
+    assert raw["scenario.names"] == '["a", "b"]'
+    assert raw["method.lr"] == 0.01
+    assert {f"engine.{name}" for name in TEMPLATE["config"]["effective"]["engine"]} <= raw.keys()
 
 
 def test_columns_follow_the_content() -> None:

@@ -188,7 +188,7 @@ def _parse(path: Path | str) -> Record | None:
         return None
     schema = content.get("schema") if isinstance(content, dict) else None
     if type(schema) is not int or schema < 1:
-        raise DataMissing(f"damaged record: {path}: no schema number", hint="is this a record of `bench run`?")
+        raise DataMissing(f"{path} is no record: no schema number", hint="records are named like `<run id>.json`")
     if schema > SCHEMA:
         raise DataMissing(
             f"{path} has schema {schema}, newer than {SCHEMA}, the newest this adaptbench can read",

@@ -412,12 +412,14 @@ def test_read_all_reports_and_goes_on(tmp_path: Path, record: dict[str, Any]) ->
     (tmp_path / "s1" / "m" / "run.work").mkdir()
     (tmp_path / "s1" / "m" / "run.work" / "state.json").write_text("{}")
     (tmp_path / ".hidden.json").write_text("{")
+    (tmp_path / "s1" / "other.json").write_text("{}")
     (tmp_path / "table.json").write_text(json.dumps({"format": records.TABLES_FORMAT}))
     good, problems = records.read_all(tmp_path)
     assert [item["track"] for item in good] == ["t1", "t2"]
-    assert [problem.path.name for problem in problems] == ["bad.json", "newer.json"]
+    assert [problem.path.name for problem in problems] == ["bad.json", "newer.json", "other.json"]
     assert "damaged record" in problems[0].message
     assert "newer than" in problems[1].message
+    assert "other.json is no record" in problems[2].message
     with pytest.raises(DataMissing, match="holds tables"):
         records.read(tmp_path / "table.json")
     with pytest.raises(UsageError, match="no results folder"):

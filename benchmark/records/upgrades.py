@@ -7,7 +7,7 @@ What an old record does not say is derived from what it says, or looked up in tw
     An option that a user had set, and that is not in it, stays without a value of its track and so is always shown.
     Also the backbones that saw images through the weights of another, by the hash of their file.
 ``contents.json``
-    What a scenario decodes, for those whose data are the same as then; see `fingerprint`.
+    What a scenario decodes, for those whose data are known (`benchmark.records.contents`).
 
 No plugin is asked: an old record must not read differently because a method has changed or is gone.
 """
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from benchmark.records import contents
 
 _HERE = Path(__file__).parent
 
@@ -53,8 +55,7 @@ def upgrade_1_to_2(record: dict[str, Any]) -> dict[str, Any]:
 def upgrade_2_to_3(record: dict[str, Any]) -> dict[str, Any]:
     """Schema 3 tells the content of the data, the values of the track, the image tower and the engine's number."""
     scenario, method, backbone, config = (record[name] for name in ("scenario", "method", "backbone", "config"))
-    known = _contents().get(scenario["name"].partition("/")[0] + ("-lossy" if scenario["fingerprint"][64:] else ""), {})
-    content = known.get("content", "")
+    content, partition = contents.look_up(scenario)
     name, digest = _defaults()["towers"].get(backbone["sha256"], (backbone["name"], backbone["sha256"]))
     effective = {**{group: {} for group in ("scenario", "method", "engine")}, **config["effective"]}
     return {
@@ -64,7 +65,7 @@ def upgrade_2_to_3(record: dict[str, Any]) -> dict[str, Any]:
             **scenario,
             "fingerprint": fingerprint(scenario["fingerprint"], content),
             "content": content,
-            "partition": known.get("partition", ""),
+            "partition": partition,
         },
         "method": {key: value for key, value in method.items() if key != "code_sha256"},
         "identity": {"engine": 0, "code": method["code_sha256"]},
@@ -137,12 +138,6 @@ def _of_track(record: Mapping[str, Any], effective: Mapping[str, Any]) -> dict[s
                 found[group][name] = value
             elif name in default:
                 found[group][name] = default[name]
-    return found
-
-
-@cache
-def _contents() -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = msgspec.json.decode((_HERE / "contents.json").read_bytes())
     return found
 
 

@@ -130,8 +130,8 @@ def _scenario(prepared: Prepared) -> dict[str, Any]:
         "family": scenario.family,
         **({"family_facts": kept} if (kept := families.facts(scenario.family)) else {}),
         "fingerprint": scenario.fingerprint,
-        "content": "",
-        "partition": "",
+        "content": scenario.content,
+        "partition": scenario.partition,
         "num_classes": scenario.num_classes,
         "class_order": list(scenario.class_order),
         "experiences": [

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from benchmark import leaderboard, loading, records, registry
 from benchmark.errors import DataMissing, RunFailed, UsageError
+from benchmark.records import contents, store, upgrades
 from benchmark.records import schema as record_schema
-from benchmark.records import store, upgrades
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "records"
 EXPORTERS = [registry.load_exporter(name) for name in registry.names("exporters")]
@@ -84,11 +84,17 @@ def test_what_was_not_known_of_an_option_stays_unknown() -> None:
 
 def test_the_fingerprint_of_old_data_follows_from_their_content(monkeypatch: pytest.MonkeyPatch) -> None:
     old = json.loads((GOLDEN / "v2.json").read_text())
-    content = {"toy-stream-lossy": {"content": "c" * 64, "partition": "official lists"}}
-    monkeypatch.setattr(upgrades, "_contents", lambda: content)
+    old["scenario"]["notes"]["split"] = "official lists (90/10)"
+    entry = {"scenarios": ["toy-stream"], "version": old["scenario"]["version"], "content": "c" * 64}
+    told = {
+        "contents": [{**entry, "notes": {"layout": "native", "lossy": "JPEG"}}],
+        "partitions": {"official lists (90/10)": "official lists"},
+    }
+    monkeypatch.setattr(contents, "_known", lambda: told)
     assert upgrades.upgrade_2_to_3(old)["scenario"]["content"] == ""
     split = old["scenario"]["fingerprint"]
     old["scenario"]["fingerprint"] += "-lossy"
+    old["scenario"]["notes"]["lossy"] = "JPEG"
     found = upgrades.upgrade_2_to_3(old)["scenario"]
     text = f"adaptbench split 2\n{split}\n{'c' * 64}"
     assert found["fingerprint"] == hashlib.sha256(text.encode()).hexdigest() + "-lossy"

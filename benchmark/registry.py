@@ -11,9 +11,7 @@ prints every hook call to stderr.
 
 from __future__ import annotations
 
-import ast
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -30,6 +28,7 @@ from typing import Literal, cast
 import pluggy
 
 from benchmark import hookspecs, spec_rules
+from benchmark.code_identity import code_hash
 from benchmark.errors import PluginError, UsageError, did_you_mean
 from benchmark.families import FAMILIES, Family, register
 from benchmark.files import switched_on
@@ -75,7 +74,7 @@ class Loaded:
     Attributes:
         spec: The record that the plugin returned.
         entry: Where it comes from.
-        code_sha256: Hash of the source of the plugin's module.
+        code_sha256: Hash of the syntax trees of the plugin's modules (`benchmark.code_identity`).
     """
 
     spec: Spec
@@ -209,7 +208,7 @@ def load(kind: Kind, name: str) -> Loaded:
             f"{one} `{name}` of `{entry.distribution}`: {entry.module} registers {listed}",
             hint=f"exactly one of its records must be named like the entry point: `{name}`",
         )
-    return Loaded(specs[0], entry, _code_hash(module))
+    return Loaded(specs[0], entry, code_hash(module))
 
 
 def _answers(spec: Spec, name: str) -> bool:
@@ -395,37 +394,3 @@ def _from_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _code_hash(module: ModuleType) -> str:
-    """SHA-256 of the module's source and of what it imports from its own package.
-
-    Services of `benchmark` are not part of it: they are versioned with the package.
-    """
-    digest = hashlib.sha256()
-    for file in _sources(module):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _sources(module: ModuleType) -> list[Path]:
-    """Source files of a module and of the modules of the same package that it imports."""
-    package = module.__name__.split(".")[0]
-    found: dict[str, Path] = {}
-    pending = [module]
-    while pending:
-        current = pending.pop()
-        file = getattr(current, "__file__", None)
-        if current.__name__ in found or not file or not Path(file).is_file():
-            continue
-        found[current.__name__] = Path(file)
-        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == package:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names if alias.name.split(".")[0] == package]
-            else:
-                continue
-            pending += [sys.modules[name] for name in names if name in sys.modules]
-    return [found[name] for name in sorted(found)]

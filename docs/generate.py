@@ -1,4 +1,4 @@
-"""Writes the generated pages: docs/hooks.md, cli.md, methods.md and scenarios.md.
+"""Writes the generated pages: docs/hooks.md, cli.md, methods.md, scenarios.md and records.md.
 
 Run `python docs/generate.py` after changing a hook, an option or a plugin; a test fails while a page is
 stale. Only what adaptbench itself ships is described, whatever else is installed.
@@ -10,12 +10,14 @@ import argparse
 import dataclasses
 import importlib
 import inspect
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmark import hookspecs, registry
 from benchmark.cli import COMMANDS, EPILOG
+from benchmark.records import schema as record_schema
 from benchmark.specs import USES
 
 DOCS = Path(__file__).parent
@@ -137,6 +139,44 @@ def scenarios() -> str:
     return "\n".join(parts) + "\n"
 
 
+def records() -> str:
+    """Every key of a record, from its JSON Schema."""
+    document = record_schema.json_schema()
+    about = f"This is schema {record_schema.SCHEMA}; `benchmark.records.schema.json_schema()` is its JSON Schema."
+    parts = [f"{NOTE}# Records\n\n{_prose(record_schema.__doc__)}\n\n{about}"]
+    names, seen = ["Record"], {"Record"}
+    for name in names:
+        part = document["$defs"][name]
+        parts.append(f"\n## {name}\n\n{part.get('description', '')}\n\n| key | value | meaning |\n|---|---|---|")
+        for key, value in part["properties"].items():
+            parts.append(f"| `{key}` | {_cell(_value(value))} | {_cell(value.get('description', ''))} |")
+            found = [other for other in document["$defs"] if f'#/$defs/{other}"' in json.dumps(value)]
+            names += [other for other in found if other not in seen]
+            seen.update(found)
+    return "\n".join(parts) + "\n"
+
+
+def _value(schema: dict[str, Any]) -> str:
+    """A part of a JSON Schema in words."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_value(part) for part in schema["anyOf"]))
+    kind = schema.get("type", "anything")
+    if kind == "array":
+        inner = schema.get("items", {})
+        return f"list of ({_value(inner)})" if "anyOf" in inner else f"list of {_value(inner)}"
+    if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return "group by name"
+    words = {"low": schema.get("minimum"), "high": schema.get("maximum")}
+    if words["low"] == 0:
+        return f"{kind} in [0, 1]" if words["high"] == 1 else f"{kind}, 0 or more"
+    return f"{kind} `{schema['pattern']}`" if "pattern" in schema else str(kind)
+
+
 def own(kind: registry.Kind) -> list[str]:
     """Names of adaptbench's own plugins."""
     found = registry.entries(kind)
@@ -156,7 +196,7 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-PAGES = {"hooks.md": hooks, "cli.md": cli, "methods.md": methods, "scenarios.md": scenarios}
+PAGES = {"hooks.md": hooks, "cli.md": cli, "methods.md": methods, "scenarios.md": scenarios, "records.md": records}
 
 
 def main() -> int:

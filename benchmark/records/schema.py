@@ -21,6 +21,7 @@ LISTS = frozenset({"avg_acc", "domain_acc", "forgetting_curve", "seen_acc", "tas
 _LONG = 2**63
 _LARGE = 1e100  # its square is a number
 _HASH = r"^[0-9a-f]{64}$"
+_HASH_OR_NOTHING: dict[str, Any] = {"pattern": r"^([0-9a-f]{64})?$", "max_length": 64}
 
 
 def _text(description: str, **rules: Any) -> Any:
@@ -124,12 +125,12 @@ class Identity(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Backbone(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The pretrained weights."""
 
-    name: Annotated[str, _text("custom:FILE for weights that the user brought.")]
-    sha256: Annotated[str, _text("Hash of the file.", pattern=_HASH, max_length=64)]
+    name: Annotated[str, _text("custom:FILE-HASH for weights that the user brought.")]
+    sha256: Annotated[str, _text("Hash of the file; empty where there is no pretrained model.", **_HASH_OR_NOTHING)]
     image_name: Annotated[
         str, _text("Weights that see the images: the same name, or that of a backbone it shares its image tower with.")
     ]
-    image_sha256: Annotated[str, _text("Hash of their file.", pattern=_HASH, max_length=64)]
+    image_sha256: Annotated[str, _text("Hash of their file, likewise.", **_HASH_OR_NOTHING)]
     own_weights: Annotated[bool, _text("The user brought the file; nothing but its hash vouches for it.")]
     parameters: Count
 
@@ -251,7 +252,7 @@ class Record(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     schema: Annotated[Literal[3], _text("Version of this layout.")]
     run_id: Annotated[str, _text("Hash of all that decides.", pattern=r"^[0-9a-f]{16}$", max_length=16)]
     status: Literal["completed", "interrupted", "failed"]
-    error: Annotated[str | None, _text("Why the run was interrupted or failed; absent when it was completed.")] = None
+    error: Annotated[str | None, _text("Why the run was interrupted or failed; null when it was completed.")] = None
     track: str
     scenario: Scenario
     method: Method

@@ -1,8 +1,8 @@
 """From what the user asked for to one fully resolved run with an identity.
 
 The identity of a run is the hash of its resolved configuration, the scenario's fingerprint, the
-weights' hash, the method's code hash and the number of this layout. Nothing that cannot change a
-number (output folder, checkpoint interval) is part of it.
+weights' hash, what inputs go through, the hash of the method's code and the number of the engine's
+arithmetic (ADR 12). Nothing that cannot change a number (output folder, checkpoint interval) is part of it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any, Literal, cast
 
 from benchmark import config as configs
 from benchmark import registry
+from benchmark.code_identity import ENGINE
 from benchmark.errors import UsageError, did_you_mean
 from benchmark.registry import Loaded
 from benchmark.specs import MethodSpec, ScenarioSpec
 
-IDENTITY = 1
-"""The last layout of `Plan.run_id`; part of it."""
+IDENTITY = 2
+"""Number of the layout of `Plan.run_id`; part of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,23 +173,35 @@ class Plan:
         method, _ = configs.resolve(self.method_spec.config, layers, key=f"method.{self.method_spec.name}")
         return replace(self, scenario_config=scenario, method_config=method, engine=EngineConfig()).effective()
 
-    def run_id(self, *, fingerprint: str, weights_sha256: str, device: str) -> str:
-        """Identity of the run: 16 hexadecimal digits."""
-        config = self.effective()
-        if config["engine"]["select"] == "last":
-            del config["engine"]["select"]  # the only rule there was before: such runs keep their identity
+    def run_id(
+        self, *, fingerprint: str, partition: str, weights_sha256: str, inputs: Mapping[str, Any], device: str
+    ) -> str:
+        """Identity of the run.
+
+        Args:
+            fingerprint: Of the scenario: its split, and the content of its data.
+            partition: What made train and test.
+            weights_sha256: Hash of the weights, whoever brought them.
+            inputs: What samples go through on their way into the model.
+            device: Where it runs; only its kind counts.
+
+        Returns:
+            16 hexadecimal digits.
+        """
         identity = {
-            "schema": IDENTITY,
+            "identity": IDENTITY,
+            "engine": ENGINE,
             "scenario": self.scenario_name,
             "method": self.method_spec.name,
             "recipe": self.recipe,
-            "config": config,
+            "config": self.effective(),
             "track": self.track,
-            "preset": self.preset,
+            "inputs": dict(inputs),
             "backbone": self.backbone,
             "seeds": dict(self.seeds),
             "validate": self.request.validate,
             "fingerprint": fingerprint,
+            "partition": partition,
             "weights": weights_sha256,
             "code": self.method.code_sha256,
             "device": device.split(":")[0],

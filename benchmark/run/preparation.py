@@ -183,7 +183,13 @@ def prepare(
         context=made,
         pipeline=pipeline,
         device=device,
-        run_id=plan.run_id(fingerprint=scenario.fingerprint, weights_sha256=backbone.sha256, device=str(device)),
+        run_id=plan.run_id(
+            fingerprint=scenario.fingerprint,
+            partition=scenario.partition,
+            weights_sha256=backbone.sha256,
+            inputs=input_facts(plan, pipeline),
+            device=str(device),
+        ),
         command=provenance.resume_command(),
         warnings=warnings,
         data_seconds=data_seconds,
@@ -256,6 +262,19 @@ def make_pipeline(plan: Plan, backbone: Backbone) -> tuple[InputPipeline, tuple[
         plan.preset, size=backbone.image_size, mean=tuple(mean), std=tuple(std), augment=plan.method_config.augment
     )
     return pipeline, tuple(warnings)
+
+
+def input_facts(plan: Plan, pipeline: InputPipeline) -> dict[str, Any]:
+    """What samples go through on their way into the model, as the record tells it."""
+    facts = {
+        "preset": plan.preset,
+        "size": pipeline.size,
+        "normalize": plan.method_config.normalize,
+        "mean": list(pipeline.mean),
+        "std": list(pipeline.std),
+        "augment": plan.method_config.augment,
+    }
+    return {"kind": "image", "facts": facts}
 
 
 def pick_device(name: str) -> torch.device:

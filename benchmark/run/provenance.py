@@ -48,8 +48,9 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 
 
 def command_line() -> str:
-    """The command as the user typed it, without the folder of the program."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command as the user typed it, without the folder of the program; bytes that are no text are escaped."""
+    typed = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return typed.encode("utf-8", "backslashreplace").decode()
 
 
 def resume_command() -> str:

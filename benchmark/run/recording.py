@@ -15,7 +15,7 @@ from benchmark.code_identity import ENGINE
 from benchmark.records import SCHEMA
 from benchmark.records.predictions import Predictions
 from benchmark.run import provenance
-from benchmark.run.preparation import Prepared
+from benchmark.run.preparation import Prepared, input_facts
 from benchmark.run.progress import Progress
 
 
@@ -75,16 +75,7 @@ def build(
         },
         "identity": {"engine": ENGINE, "code": plan.method.code_sha256},
         "backbone": _backbone(prepared),
-        "inputs": {
-            "kind": "image",
-            "facts": {
-                "preset": plan.preset,
-                "size": prepared.backbone.image_size,
-                "normalize": plan.method_config.normalize,
-                "mean": list(prepared.pipeline.mean),
-                "std": list(prepared.pipeline.std),
-            },
-        },
+        "inputs": input_facts(plan, prepared.pipeline),
         "config": {
             "given": dict(plan.given),
             "effective": {**plan.effective(), "derived": configs.derived(plan.method_config)},
@@ -154,17 +145,15 @@ def _scenario(prepared: Prepared) -> dict[str, Any]:
 
 
 def _backbone(prepared: Prepared) -> dict[str, Any]:
-    backbone, weights = prepared.backbone, prepared.plan.request.weights
-    # The backbone's own file, given by hand, is known by its hash.
-    own = weights is not None and backbone.sha256 != loading.describe(backbone.name)["sha256"]
-    name = f"custom:{weights.name}" if own and weights is not None else backbone.name
-    image_name, image_sha256 = loading.image_towers().get(backbone.sha256, (name, backbone.sha256))
+    backbone = prepared.backbone
+    own = backbone.name, backbone.sha256
+    image_name, image_sha256 = loading.image_towers().get(backbone.sha256, own)
     return {
-        "name": name,
+        "name": backbone.name,
         "sha256": backbone.sha256,
         "image_name": image_name,
         "image_sha256": image_sha256,
-        "own_weights": own,
+        "own_weights": backbone.own_weights,
         "parameters": backbone.parameters,
     }
 

@@ -35,7 +35,7 @@ def generate() -> Any:
     return module
 
 
-@pytest.mark.parametrize("page", ["hooks.md", "cli.md", "methods.md", "scenarios.md"])
+@pytest.mark.parametrize("page", ["hooks.md", "cli.md", "methods.md", "scenarios.md", "records.md"])
 def test_generated_page_is_fresh(page: str, generate: Any) -> None:
     assert (DOCS / page).read_text(encoding="utf-8") == generate.PAGES[page](), "run `python docs/generate.py`"
 

@@ -21,6 +21,7 @@ from benchmark import leaderboard, loading, records, registry
 from benchmark.errors import DataMissing, RunFailed, UsageError
 from benchmark.records import contents, store, upgrades
 from benchmark.records import schema as record_schema
+from benchmark.run import provenance
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "records"
 EXPORTERS = [registry.load_exporter(name) for name in registry.names("exporters")]
@@ -160,6 +161,15 @@ def test_long_integers_keep_every_digit(tmp_path: Path, record: dict[str, Any], 
     record["config"]["effective"]["method"] = {"long": number, "list": [1, number]}
     records.write(tmp_path / "run.json", record)
     assert records.plain(records.read(tmp_path / "run.json")) == record
+
+
+def test_a_command_that_is_not_unicode_can_be_kept(
+    tmp_path: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "run", "--data-root", "a\udcff b"])
+    record["provenance"]["command"] = provenance.command_line()
+    records.write(tmp_path / "run.json", record)
+    assert records.read(tmp_path / "run.json").provenance.command == "bench run --data-root 'a\\udcff b'"
 
 
 def test_usual_permissions(tmp_path: Path, record: dict[str, Any]) -> None:

@@ -97,7 +97,7 @@ def test_code_hash_follows_the_source(tmp_path: Path) -> None:
     registry.add_file(write(tmp_path, PLUGIN))
     first = registry.load("exporters", "short").code_sha256
     registry._files.clear()
-    registry.add_file(write(tmp_path, PLUGIN + "# changed\n"))
+    registry.add_file(write(tmp_path, PLUGIN + "CHANGED = 1\n"))
     assert registry.load("exporters", "short").code_sha256 != first
     assert len(first) == 64
 

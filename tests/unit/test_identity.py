@@ -1,0 +1,139 @@
+"""Which numbers a run gets is decided by code that no hash of a run sees: it must not change unnoticed (ADR 12).
+
+`arithmetic.txt` holds the hash of the syntax tree of every such file. When one differs, say whether numbers change:
+
+- they do: raise ``benchmark.code_identity.ENGINE`` by one, then run the command below;
+- they do not (bit for bit, as the golden and contract tests show): run ``python tests/unit/test_identity.py``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark.code_identity import ENGINE, code_hash, sources, syntax_hash
+
+CORE = Path(__file__).parents[2] / "benchmark"
+FILE = Path(__file__).with_name("arithmetic.txt")
+TELLS = (
+    "__init__.py",
+    "cli/",
+    "code_identity.py",
+    "config.py",
+    "data.py",
+    "digests.py",
+    "errors.py",
+    "events.py",
+    "files.py",
+    "families.py",
+    "guard.py",
+    "hookspecs.py",
+    "leaderboard/",
+    "loading.py",
+    "metrics/",
+    "readers/",
+    "records/",
+    "registry.py",
+    "run/costs.py",
+    "run/interruption.py",
+    "run/lock.py",
+    "run/plan.py",
+    "run/progress.py",
+    "run/provenance.py",
+    "run/recording.py",
+    "spec_rules.py",
+    "specs.py",
+    "tables.py",
+    "templates/",
+    "testing/",
+    "tracks.py",
+)
+"""What only asks, tells, keeps or tabulates; data, weights and options are in the identity of a run themselves."""
+
+
+def arithmetic() -> dict[str, str]:
+    """Hash of the syntax tree of every file of the core that can change a number, by its path."""
+    paths = sorted(path.relative_to(CORE).as_posix() for path in CORE.rglob("*.py"))
+    return {path: syntax_hash(CORE / path) for path in paths if not path.startswith(TELLS)}
+
+
+def render() -> str:
+    return f"engine {ENGINE}\n" + "".join(f"{digest} {path}\n" for path, digest in arithmetic().items())
+
+
+def test_arithmetic_does_not_change_unnoticed() -> None:
+    head, *lines = FILE.read_text(encoding="utf-8").splitlines()
+    known = {tuple(line.split(" ", 1)) for line in lines}
+    changed = [path for path, digest in arithmetic().items() if (digest, path) not in known]
+    gone = {path for _, path in known} - arithmetic().keys()
+    assert (head, changed, gone) == (f"engine {ENGINE}", [], set()), __doc__
+
+
+def test_what_only_tells_is_there() -> None:
+    for path in TELLS:
+        assert (CORE / path).exists(), f"{path} is gone: take it out of the list"
+    assert re.search(r"run/(feed|evaluation)\.py", " ".join(arithmetic()))
+
+
+def written(folder: Path, text: str) -> str:
+    file = folder / "some.py"
+    file.write_text(text)
+    return syntax_hash(file)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "import torch\n\n\ndef f(x):\n    # twice\n    return 2*x\n",
+        '"""A module."""\nimport torch\ndef f(x):\n    """Doubles."""\n    return 2 * x\n',
+        "import torch\ndef f(x,): return (2 * x)\n",
+    ],
+)
+def test_words_and_layout_change_no_identity(tmp_path: Path, other: str) -> None:
+    assert written(tmp_path, other) == written(tmp_path, "import torch\ndef f(x):\n    return 2 * x\n")
+
+
+@pytest.mark.parametrize("other", ["3 * x", "2 + x", "2.0 * x", "x * 2", "2 * y"])
+def test_whatever_can_change_a_number_changes_the_identity(tmp_path: Path, other: str) -> None:
+    text = "def f(x):\n    return "
+    assert written(tmp_path, text + other) != written(tmp_path, text + "2 * x")
+
+
+def test_a_method_is_its_module_and_what_it_imports_of_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "some_package"
+    (package / "sub").mkdir(parents=True)
+    files = {
+        "__init__.py": "",
+        "method.py": "import torch\nfrom . import near\ndef f():\n    from .sub.deep import g\n",
+        "near.py": "import some_package.named\n",
+        "named.py": "",
+        "sub/__init__.py": "",
+        "sub/deep.py": "from .. import last\n",
+        "last.py": "",
+        "unused.py": "",
+    }
+    for name, text in files.items():
+        (package / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("some_package.method")
+    try:
+        found = [path.relative_to(package).as_posix() for path in sources(module)]
+        assert sorted(found) == sorted(name for name in files if name != "unused.py")
+        before = code_hash(module)
+        (package / "sub" / "deep.py").write_text("from .. import last  # imported when it runs\n")
+        assert code_hash(module) == before
+        (package / "last.py").write_text("x = 1\n")
+        assert code_hash(module) != before
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "some_package"]:
+            del sys.modules[name]
+
+
+if __name__ == "__main__":
+    FILE.write_text(render(), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +11,17 @@ from typing import Any, cast
 import torch
 
 from benchmark import families, loading
-from benchmark.api import Context, Experience, ExperienceView, Scenario, ScenarioRequest
+from benchmark.api import Context, ExperienceView, Scenario, ScenarioRequest
 from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.dual import dual_of
 from benchmark.errors import PluginError, UsageError
-from benchmark.guard import Guard, described
+from benchmark.guard import Guard
 from benchmark.inputs.images import NORMALIZATIONS, PRESETS, InputPipeline
 from benchmark.registry import Loaded
 from benchmark.run import provenance, streams
 from benchmark.run.plan import Plan
 from benchmark.run.seeds import derive
+from benchmark.run.soundness import wrong
 from benchmark.run.streams import Stream
 from benchmark.specs import MethodSpec, ScenarioSpec
 
@@ -73,7 +75,7 @@ def make_scenario(loaded: Loaded, config: Any, places: Mapping[str, Any], *, see
 
     Raises:
         DataMissing: Its data are absent or damaged.
-        UsageError: An option does not fit the data.
+        UsageError: An option does not fit the data: ``build`` raised ``ValueError("<option>: ...")``.
         PluginError: It fails, or returned something that no run can use.
     """
     spec = cast("ScenarioSpec", loaded.spec)
@@ -82,13 +84,15 @@ def make_scenario(loaded: Loaded, config: Any, places: Mapping[str, Any], *, see
         try:
             scenario = spec.build(config, ScenarioRequest(seed=seed, **places))
         except ValueError as error:
-            raise UsageError(f"scenario.{spec.name}: {error}") from error
+            if str(error).partition(":")[0] not in {field.name for field in dataclasses.fields(config)}:
+                raise
+            raise UsageError(f"scenario.{spec.name}.{error}") from error
     if not isinstance(scenario, Scenario):
         raise guard.refuse("build", scenario, hint="`build` must return benchmark.Scenario")
     with guard("build"):
-        wrong = _wrong(scenario)
-    if wrong is not None:
-        raise PluginError(f"scenario `{spec.name}` of `{loaded.entry.distribution}`: {wrong}", hint=_SCENARIO_HINT)
+        problem = wrong(scenario)
+    if problem is not None:
+        raise PluginError(f"scenario `{spec.name}` of `{loaded.entry.distribution}`: {problem}", hint=_SCENARIO_HINT)
     try:
         families.get(scenario.family)
     except UsageError as error:
@@ -97,27 +101,6 @@ def make_scenario(loaded: Loaded, config: Any, places: Mapping[str, Any], *, see
             hint="name a built-in family, or register one (`benchmark.families.Family`)",
         ) from error
     return scenario
-
-
-def _wrong(scenario: Scenario) -> str | None:
-    """What no run could do with a scenario, or None; `bench check` looks closer."""
-    parts = scenario.experiences
-    if not isinstance(parts, tuple) or not parts or not all(isinstance(part, Experience) for part in parts):
-        return f"`experiences` is {described(parts)}, not a tuple of benchmark.Experience"
-    if not isinstance(scenario.fingerprint, str) or not scenario.fingerprint:
-        return f"`fingerprint` is {described(scenario.fingerprint)}"
-    if len(scenario.class_names) != scenario.num_classes:
-        return f"there are {len(scenario.class_names)} names for {scenario.num_classes} classes"
-    for place, part in enumerate(parts):
-        known = torch.tensor(part.classes)
-        for name, images in (("train", part.train), ("test", part.test)):
-            if not len(images):
-                return f"experience {place} has no {name} images"
-            if int(images.labels.min()) < 0 or int(images.labels.max()) >= scenario.num_classes:
-                return f"experience {place}: a label of `{name}` is not one of 0..{scenario.num_classes - 1}"
-        if not torch.isin(part.train.labels, known).all():
-            return f"experience {place} has training images of classes that it does not name"
-    return None
 
 
 def build_scenario(plan: Plan, places: Mapping[str, Any]) -> tuple[Scenario, float]:

@@ -149,6 +149,30 @@ def test_the_command_that_resumes_can_be_pasted(monkeypatch: pytest.MonkeyPatch)
         assert provenance.resume_command().startswith("BENCH_DATA='my data' bench run ")
 
 
+def test_weights_that_a_user_brings_are_named_as_own_in_the_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    import safetensors.torch
+
+    from bench_backbones.bundled import WEIGHTS
+    from benchmark.records import read
+
+    state = safetensors.torch.load_file(WEIGHTS / "nano-vit.safetensors")
+    safetensors.torch.save_file(
+        {f"module.{name}": 0.9 * value for name, value in state.items()}, tmp_path / "own.safetensors"
+    )
+    small = ["--set", "scenario.train=1", "--set", "scenario.test=1", "--set", "scenario.split=50x2"]
+    words = ["run", "--scenario", "split-glyphs", "--method", "nearest-mean", *small, "--out", str(tmp_path), "--json"]
+    for weights, name in (
+        (tmp_path / "own.safetensors", "custom:own-"),
+        (WEIGHTS / "nano-vit.safetensors", "nano-vit"),
+    ):
+        assert main([*words, "--weights", str(weights)]) == EXIT_OK
+        record = read(Path(json.loads(capsys.readouterr().out)[0]["record"]))
+        assert record["backbone"]["name"].startswith(name)
+        assert record["backbone"]["own_weights"] == (name != "nano-vit")
+
+
 def test_warnings_are_one_line_without_the_place_in_our_code(tmp_path: Path) -> None:
     (tmp_path / "warns.py").write_text(
         "import warnings\nwarnings.warn('the copy is lossy')\nwarnings.warn('gone in 3.0', FutureWarning)\n"

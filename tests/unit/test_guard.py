@@ -271,7 +271,6 @@ SCENARIOS: list[Callable[..., Any]] = [
     lambda *_: changed(experiences=("a", "b")),
     lambda *_: changed(class_names=("one",)),
     lambda *_: changed(class_names=None),
-    lambda *_: changed(fingerprint=None),
     lambda *_: relabelled([0, 9]),
     lambda *_: relabelled([0, -1]),
     lambda *_: relabelled([0, 3]),

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
             for result in checks.run_checks(subject, only):
                 results.append(result)
                 if not args.json:
-                    _line(result)
+                    _line(result, results)
             failed = failed or any(result.result == "fail" for result in results)
             if args.json:
                 rows = [{key: getattr(result, key) for key in result.__slots__} for result in results]
@@ -85,15 +85,29 @@ def _only(text: str | None, known: list[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def _line(result: Result) -> None:
+def _line(result: Result, results: list[Result]) -> None:
+    """One check; a cause that an earlier one has had is not said again."""
     terminal.show(f"  {result.check:<15} {result.result}  {result.seconds:6.2f} s  {result.meaning}")
+    if next(other for other in results if _cause(other) == _cause(result)) is not result:
+        return
     if result.message:
         terminal.show(f"  {'':<15}       {result.message}")
     if result.hint:
         terminal.show(f"  {'':<15}       hint: {result.hint}")
 
 
+def _cause(result: Result) -> tuple[str, str, str]:
+    return result.result, result.message, result.hint
+
+
 def _summary(results: list[Result]) -> None:
+    causes: dict[tuple[str, str, str], list[str]] = {}
+    for result in results:
+        if result.message:
+            causes.setdefault(_cause(result), []).append(result.check)
+    for checks in causes.values():
+        if len(checks) > 1:
+            terminal.show(f"  {', '.join(checks)} have one cause, told at `{checks[0]}`")
     counts = {word: sum(result.result == word for result in results) for word in ("pass", "fail", "skip")}
     seconds = sum(result.seconds for result in results)
     terminal.show(f"  {counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped in {seconds:.1f} s")

@@ -391,6 +391,22 @@ def test_command_fails_with_exit_code_1(capsys: pytest.CaptureFixture[str], monk
     assert "hint: make it right" in shown
 
 
+def test_one_cause_of_many_checks_is_told_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(subject: Any) -> None:
+        """is refused for the test"""
+        raise checks.CheckFailed("it is wrong", hint="make it right")
+
+    for name in list(checks.EXPORTER_CHECKS)[1:]:
+        monkeypatch.setitem(checks.EXPORTER_CHECKS, name, refuse)
+    assert main(["check", "csv"]) == EXIT_FAILED
+    shown = capsys.readouterr().out
+    assert shown.count("it is wrong") == shown.count("make it right") == 1
+    first = list(checks.EXPORTER_CHECKS)[1]
+    assert f"{', '.join(list(checks.EXPORTER_CHECKS)[1:])} have one cause, told at `{first}`" in shown
+
+
 @pytest.mark.parametrize("words", [["nearest-meen"], ["csv", "--only", "purr"], ["csv", "--only", ","]])
 def test_wrong_names(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", *words]) == EXIT_USAGE

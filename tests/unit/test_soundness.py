@@ -65,9 +65,9 @@ BUILDS: dict[str, tuple[Any, str]] = {
     "nothing": (lambda s: None, "returned None"),
     "a list": (lambda s: [s], "returned a list"),
     "a class": (lambda s: Scenario, "returned a type"),
-    "no experiences": (lambda s: replace(s, experiences=()), ""),
+    "no experiences": (lambda s: replace(s, experiences=()), "build|experiences"),
     "a list of experiences": (lambda s: replace(s, experiences=list(s.experiences)), "`experiences`"),
-    "experiences of junk": (lambda s: replace(s, experiences=(1, 2)), ""),
+    "experiences of junk": (lambda s: replace(s, experiences=(1, 2)), "build|experiences"),
     "junk among tests": (lambda s: replace(s, tests=("x",)), "`tests`"),
     "no train set": (
         lambda s: first(s, train=s.experiences[0].train.subset(torch.tensor([], dtype=torch.long))),

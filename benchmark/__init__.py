@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.families import Family
 from benchmark.hookspecs import hookimpl
-from benchmark.specs import BackboneSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
+from benchmark.jobs import Job, Outcome
+from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
 from benchmark.tracks import Track
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         ScenarioRequest,
         TestSet,
     )
+    from benchmark.run.jobs import run_job, run_jobs
 
 __version__ = "0.1.0"
 
@@ -37,6 +39,7 @@ __all__ = [
     "BackboneSpec",
     "Batch",
     "Context",
+    "ExecutorSpec",
     "Experience",
     "ExperienceView",
     "ExporterSpec",
@@ -44,10 +47,12 @@ __all__ = [
     "FeatureConfig",
     "FeatureMethod",
     "ImageSet",
+    "Job",
     "LoopMethod",
     "Method",
     "MethodConfig",
     "MethodSpec",
+    "Outcome",
     "PlotSpec",
     "Samples",
     "Scenario",
@@ -57,10 +62,13 @@ __all__ = [
     "Track",
     "__version__",
     "hookimpl",
+    "run_job",
+    "run_jobs",
 ]
+_RUN = ("run_job", "run_jobs")  # the one way from here to the engine: `benchmark.run_job(benchmark.Job(...))`
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("benchmark.api"), name)
+        return getattr(importlib.import_module("benchmark.run.jobs" if name in _RUN else "benchmark.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ An exception that is not a ``BenchError`` is a bug of ours and shows its traceba
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
 
 EXIT_OK = 0
@@ -60,6 +61,10 @@ class UndeclaredUse(PluginError):
     """A method reached for something that its ``uses`` does not name."""
 
 
+class BenchWarning(UserWarning):
+    """What a person should know about a run that goes on all the same."""
+
+
 class DataMissing(BenchError):
     """Data or weights are absent, truncated, or not what their checksum says."""
 
@@ -72,6 +77,11 @@ class RunBusy(BenchError):
 
 class RunFailed(BenchError):
     """Training or evaluation had to stop; finished work is kept."""
+
+
+def warn(text: str) -> None:
+    """Says something about a run that goes on: a `BenchWarning`."""
+    warnings.warn(text, BenchWarning, stacklevel=3)
 
 
 def did_you_mean(kind: str, wrong: str, allowed: Iterable[str], *, more: str | None = None) -> UsageError:

@@ -14,7 +14,7 @@ import pluggy
 if TYPE_CHECKING:
     from benchmark.events import EpochEnded, ExperienceEnded, ExperienceStarted, RunFailed, RunFinished, RunStarted
     from benchmark.families import Family
-    from benchmark.specs import BackboneSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
+    from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
     from benchmark.tracks import Track
 
 hookspec = pluggy.HookspecMarker("bench")
@@ -120,6 +120,20 @@ def bench_register_plots() -> list[PlotSpec]:  # type: ignore[empty-body]
         @hookimpl
         def bench_register_plots() -> list[PlotSpec]:
             return [PlotSpec(name="losses", draw=draw, summary="training losses of each experience")]
+
+    .. versionadded:: 0.2
+    """
+
+
+@hookspec
+def bench_register_executors() -> list[ExecutorSpec]:  # type: ignore[empty-body]
+    """Returns the executors of this plugin (entry-point group ``bench.executors``).
+
+    Example::
+
+        @hookimpl
+        def bench_register_executors() -> list[ExecutorSpec]:
+            return [ExecutorSpec(name="cluster", execute=submit, summary="one job of the queue per run")]
 
     .. versionadded:: 0.2
     """

@@ -33,11 +33,11 @@ from benchmark.errors import PluginError, UsageError, did_you_mean
 from benchmark.families import FAMILIES, Family, register
 from benchmark.files import switched_on
 from benchmark.guard import said
-from benchmark.specs import BackboneSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
+from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
 from benchmark.tracks import Track
 
-Kind = Literal["methods", "scenarios", "exporters", "backbones", "tracks", "families", "plots"]
-Spec = MethodSpec | ScenarioSpec | ExporterSpec | BackboneSpec | Track | Family | PlotSpec
+Kind = Literal["methods", "scenarios", "exporters", "backbones", "tracks", "families", "plots", "executors"]
+Spec = MethodSpec | ScenarioSpec | ExporterSpec | BackboneSpec | Track | Family | PlotSpec | ExecutorSpec
 _TYPES: dict[Kind, type] = {
     "methods": MethodSpec,
     "scenarios": ScenarioSpec,
@@ -46,6 +46,7 @@ _TYPES: dict[Kind, type] = {
     "tracks": Track,
     "families": Family,
     "plots": PlotSpec,
+    "executors": ExecutorSpec,
 }
 KINDS: tuple[Kind, ...] = tuple(_TYPES)
 LIFE_CYCLE_GROUP = "bench"

@@ -17,7 +17,7 @@ from typing import Any
 from benchmark import config as configs
 from benchmark.errors import UsageError
 from benchmark.families import Family
-from benchmark.specs import USES, BackboneSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
+from benchmark.specs import USES, BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
 from benchmark.tracks import Track
 
 # Names become parts of paths, of commands (`name/variant`, `name@recipe`, `a,b`, `name:tag`) and of option keys
@@ -159,6 +159,10 @@ def _family(family: Family, known: Known) -> None:
             raise Wrong(f"{part.name}: {value!r:.200} is no mapping of text to text")
 
 
+def _executor(spec: ExecutorSpec, known: Known) -> None:
+    _callable(spec, "execute", 1)
+
+
 def _plot(spec: PlotSpec, known: Known) -> None:
     _callable(spec, "draw", 1)
 
@@ -171,6 +175,7 @@ CHECKS: dict[type, Callable[[Any, Known], None]] = {
     Track: _track,
     Family: _family,
     PlotSpec: _plot,
+    ExecutorSpec: _executor,
 }
 
 

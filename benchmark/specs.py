@@ -5,7 +5,7 @@ Nothing here imports torch: the command line reads specs to print help.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
     from benchmark.api import Context, Method, Scenario
     from benchmark.backbones.backbone import Backbone
+    from benchmark.jobs import Job, Outcome
     from benchmark.tables import Table
 
 __all__ = [
     "FAMILIES",
     "USES",
     "BackboneSpec",
+    "ExecutorSpec",
     "ExporterSpec",
     "Family",
     "MethodSpec",
@@ -148,6 +150,23 @@ class ScenarioSpec:
     source: str = ""
     licence: str = ""
     size_mb: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutorSpec:
+    """One place where runs are done, ``bench run --executor NAME``.
+
+    Attributes:
+        name: Value of ``--executor``.
+        execute: ``execute(jobs) -> iterator of outcomes``: does every `benchmark.Job`, in any order and on any
+            machine that shares the results folder, and yields a `benchmark.Outcome` for each as soon as it is there.
+            A job is data (`benchmark.Job.as_dict`); `benchmark.run_jobs` does jobs in the process that calls it.
+        summary: One line for ``bench info``.
+    """
+
+    name: str
+    execute: Callable[[Sequence[Job]], Iterable[Outcome]]
+    summary: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from benchmark.cli import terminal
-from benchmark.errors import BenchError, UsageError, shorten
-from benchmark.files import check_folder, user_path
-
-if TYPE_CHECKING:
-    from benchmark.run.plan import Plan, RunRequest
+from benchmark.errors import BenchError, BenchWarning, UsageError, shorten
+from benchmark.files import user_path
+from benchmark.jobs import MOST_DIGITS, Job
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,13 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     places.add_argument("--no-download", action="store_true", help="never fetch anything (also BENCH_OFFLINE=1)")
     places.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     how = parser.add_argument_group("how")
+    how.add_argument(
+        "--executor", metavar="NAME", help="where runs are done (default local: one after the other, in this process)"
+    )
     how.add_argument("--force", action="store_true", help="run again what is finished, start anew what is not")
     how.add_argument("--dry-run", action="store_true", help="print every value and where it comes from, and stop")
     how.add_argument("--json", action="store_true", help="print the records' summaries as JSON")
-
-
-MOST_DIGITS = 18  # of a seed: records hold 64 bits
-MOST_SEEDS = 1000
 
 
 def _count(text: str) -> int:
@@ -82,25 +80,48 @@ def _count(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Runs, or resumes, everything that was asked for."""
-    from benchmark import config
-    from benchmark.run import interruption, plan, provenance
+    from benchmark.run import interruption, provenance
+
+    with interruption.Stop().installed(), _warnings_said():
+        try:
+            return _run(args)
+        except KeyboardInterrupt:  # while plugins, data or weights were read; the engine answers for the rest
+            raise interruption.Interrupted(
+                "stopped between two runs; what is finished is kept",
+                hint=f"resume with: {provenance.resume_command()}",
+            ) from None
+
+
+def _run(args: argparse.Namespace) -> int:
+    from benchmark import config, registry
+    from benchmark.run import jobs as running
 
     table: dict[str, Any] = config.read_toml(args.config) if args.config else {}
     picked, origin = _pick(args, table)
-    requests = _requests(args, table, picked, origin)
-    plans = [plan.resolve(request) for request in requests]
-    download_of(args)
-    check_folder(Path(picked["out"]), "--out")
+    jobs = _jobs(args, table, picked, origin)
+    plans = [running.plan_of(job) for job in jobs]
+    registry.load("executors", picked["executor"])
     if args.dry_run:
         _print_dry_run([[*plan.rows(), *_places(args, picked, origin)] for plan in plans], as_json=args.json)
         return 0
-    try:
-        return _execute(args, plans, picked)
-    except KeyboardInterrupt:  # while data or weights were read; the engine answers for the rest
-        raise interruption.Interrupted(
-            "stopped between two runs; what is finished is kept",
-            hint=f"resume with: {provenance.resume_command()}",
-        ) from None
+    return _execute(args, jobs, picked["executor"])
+
+
+@contextlib.contextmanager
+def _warnings_said() -> Iterator[None]:
+    """What a run has to say goes to stderr, every time; other warnings go where they went."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", BenchWarning)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+            if issubclass(category, BenchWarning):
+                terminal.say(f"warning: {message}")
+            else:
+                usual(message, category, *rest, **options)
+
+        warnings.showwarning = show
+        yield
 
 
 _NAMES = str | tuple[str, ...]
@@ -114,9 +135,10 @@ RUN_KEYS: dict[str, Any] = {
     "out": str,
     "validate": int,
     "device": str,
+    "executor": str,
 }
 """What the file's table ``[run]`` may hold, with types as `benchmark.config.coerce` reads them."""
-DEFAULTS = {"seed": 0, "out": "runs", "validate": 0, "device": "auto"}
+DEFAULTS = {"seed": 0, "out": "runs", "validate": 0, "device": "auto", "executor": "local"}
 
 
 def _pick(args: argparse.Namespace, table: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -150,15 +172,14 @@ def _pick(args: argparse.Namespace, table: dict[str, Any]) -> tuple[dict[str, An
     return picked, origin
 
 
-def _requests(
-    args: argparse.Namespace, table: dict[str, Any], picked: dict[str, Any], origin: dict[str, str]
-) -> list[RunRequest]:
+def _jobs(args: argparse.Namespace, table: dict[str, Any], picked: dict[str, Any], origin: dict[str, str]) -> list[Job]:
     from benchmark import config
-    from benchmark.run.plan import RunRequest
+    from benchmark.run import jobs
 
     settings = config.parse_assignments(args.set)
+    scenarios = jobs.expand(_scenarios(picked["scenario"]), settings, table)
     return [
-        RunRequest(
+        Job(
             scenario=scenario,
             method=method,
             seed=seed,
@@ -167,18 +188,21 @@ def _requests(
             data_seed=args.data_seed,
             track=picked["track"],
             backbone=picked["backbone"],
-            weights=Path(picked["weights"]) if picked["weights"] else None,
+            weights=str(picked["weights"]) if picked["weights"] else None,
             settings=settings,
-            file={name: part for name, part in table.items() if name != "run"},
-            file_name=str(args.config) if args.config else "",
+            tables={name: part for name, part in table.items() if name != "run"},
+            file=str(args.config) if args.config else "",
             validate=picked["validate"],
             device=picked["device"],
+            out=str(picked["out"]),
+            data_root=None if args.data_root is None else str(args.data_root),
+            download=download_of(args),
+            force=args.force,
+            quiet=args.quiet,
             origin=origin,
         )
         for scenario, seed, method in itertools.product(
-            expand(_scenarios(picked["scenario"]), settings, table),
-            parse_seeds(picked["seed"]),
-            _names(picked["method"]),
+            scenarios, jobs.parse_seeds(picked["seed"]), _names(picked["method"])
         )
     ]
 
@@ -212,72 +236,6 @@ def _scenarios(value: str | tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def expand(names: list[str], settings: Mapping[str, str], table: Mapping[str, Any]) -> list[str]:
-    """Replaces a scenario whose variants belong together by these: ``name`` or ``name/all`` by ``name/a``, ``name/b``.
-
-    A bare name stays as it is when the variant's option is given in another way.
-
-    Args:
-        names: What was asked for.
-        settings: ``--set`` assignments.
-        table: The configuration file.
-
-    Raises:
-        UsageError: ``/all`` of a scenario without such variants.
-    """
-    from typing import cast
-
-    from benchmark import registry
-    from benchmark.specs import ScenarioSpec
-
-    expanded = []
-    for name in names:
-        plain, _, variant = name.partition("/")
-        if variant not in ("", "all"):
-            expanded.append(name)
-            continue
-        spec = cast("ScenarioSpec", registry.load_scenario(plain).spec)
-        if variant and not spec.variants:
-            raise UsageError(
-                f"`{name}`: the variants of `{plain}` do not belong together", hint=f"name one: {plain}/..."
-            )
-        scenarios = table.get("scenario")
-        options = scenarios.get(plain) if isinstance(scenarios, Mapping) else None
-        chosen = f"scenario.{spec.variant}" in settings or spec.variant in (
-            options if isinstance(options, Mapping) else ()
-        )
-        if spec.variants and (variant or not chosen):
-            expanded += [f"{plain}/{one}" for one in spec.variants]
-        else:
-            expanded.append(name)
-    return list(dict.fromkeys(expanded))
-
-
-def parse_seeds(value: str | int | tuple[int | str, ...]) -> list[int]:
-    """Reads ``0``, ``0,3`` or ``0-4``.
-
-    Raises:
-        UsageError: Not a list of whole numbers that are 0 or more.
-    """
-    if not isinstance(value, str):
-        value = ",".join(map(str, value if isinstance(value, tuple) else (value,)))
-    seeds: list[int] = []
-    for part in value.split(","):
-        first, dash, last = part.strip().partition("-")
-        ends = [first, last] if dash else [first, first]
-        if not all(end.strip().isdecimal() and len(end.strip()) <= MOST_DIGITS for end in ends):
-            numbers = range(0)
-        else:
-            numbers = range(int(ends[0]), int(ends[1]) + 1)
-        if not numbers or len(numbers) > MOST_SEEDS:
-            raise UsageError(
-                f"--seed {shorten(value)}: `{shorten(part)}` is not a seed or a range of up to {MOST_SEEDS}",
-                hint="for example --seed 0,1,2 or --seed 0-4",
-            )
-        seeds += numbers
-    return list(dict.fromkeys(seeds))
-
-
 def _places(args: argparse.Namespace, picked: dict[str, Any], origin: dict[str, str]) -> list[tuple[str, Any, str]]:
     """Where results go and data come from, with the origin of each value."""
     import os
@@ -297,7 +255,7 @@ def _places(args: argparse.Namespace, picked: dict[str, Any], origin: dict[str, 
     ]
 
 
-def download_of(args: argparse.Namespace) -> str:
+def download_of(args: argparse.Namespace) -> Literal["auto", "always", "never"]:
     """What ``--download`` and ``--no-download`` say: ``always``, ``never`` or ``auto``.
 
     Raises:
@@ -324,59 +282,36 @@ def _print_dry_run(listing: list[list[tuple[str, Any, str]]], *, as_json: bool) 
             terminal.show(f"{key:<{first}}  {value:<{second}}  {origin}")
 
 
-def _execute(args: argparse.Namespace, plans: list[Plan], picked: dict[str, Any]) -> int:
-    from benchmark import data, registry
-    from benchmark.cli import summary
+def _execute(args: argparse.Namespace, jobs: list[Job], executor: str) -> int:
+    from benchmark.cli import print_error, summary
     from benchmark.records import read
-    from benchmark.run import engine, interruption, preparation
+    from benchmark.run import executors
 
-    places = {"data_root": args.data_root, "cache": data.cache_root(), "download": download_of(args)}
-    out = Path(picked["out"])
-    hooks = registry.life_cycle(lambda _, error: terminal.say(f"warning: {error.message}; left out"))
     failures: list[BenchError] = []
     shown = []
-    scenarios: dict[str, Any] = {}
-    for plan in plans:
-        try:
-            key = json.dumps([plan.scenario_name, plan.effective()["scenario"], plan.seeds["class_order"]])
-            if key not in scenarios:
-                scenarios.clear()  # one scenario in memory at a time
-                scenarios[key] = preparation.build_scenario(plan, places)
-            scenario, seconds = scenarios[key]
-            prepared = preparation.prepare(plan, scenario, data_seconds=seconds)
-            for warning in prepared.warnings:
-                terminal.say(f"warning: {warning}")
-            path = engine.record_path(out, prepared)
-            known = not args.force and engine.is_finished(path)
-            if known:
-                _say(args, f"{prepared.label}: already done, not repeated (--force repeats it)")
-            else:
-                path = engine.execute(prepared, out, hooks=hooks, quiet=args.quiet, force=args.force)
-            record = read(path)
-        except interruption.Interrupted:
-            raise
-        except BenchError as error:
-            if len(plans) == 1:
-                raise
-            from benchmark.cli import print_error
-
-            if error.message not in {failure.message for failure in failures}:  # twelve pairs miss the same data
-                print_error(error)
-            failures.append(error)
+    for outcome in executors.execute(executor, jobs):
+        if outcome.error is not None:
+            if len(jobs) == 1:
+                raise outcome.error
+            if outcome.status == "skipped":
+                terminal.say(f"skipped: {outcome.error.message}")
+                continue
+            if outcome.error.message not in {failure.message for failure in failures}:  # twelve pairs miss one data set
+                print_error(outcome.error)
+            failures.append(outcome.error)
+        if outcome.path is None:
             continue
-        shown.append(summary.brief(record, path))
+        if outcome.status == "known" and not args.quiet:
+            terminal.say(f"{outcome.label}: already done, not repeated (--force repeats it)")
+        record = read(outcome.path)
+        shown.append(summary.brief(record, outcome.path))
         if not args.json and not args.quiet:
-            terminal.show(summary.render(record, path), coloured=True)
+            terminal.show(summary.render(record, outcome.path), coloured=True)
         elif args.quiet and not args.json:
-            terminal.show(path)
+            terminal.show(outcome.path)
     if args.json:
         terminal.show(json.dumps(shown, indent=2))
     if failures:
-        terminal.say(f"{len(failures)} of {len(plans)} runs failed")
+        terminal.say(f"{len(failures)} of {len(jobs)} runs failed")
         return failures[0].exit_code
     return 0
-
-
-def _say(args: argparse.Namespace, text: str) -> None:
-    if not args.quiet:
-        terminal.say(text)

@@ -18,7 +18,6 @@ import hashlib
 import shutil
 import time
 import traceback
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +27,7 @@ import torch
 
 from benchmark import records
 from benchmark.api import ImageSet, LoopMethod, Method
-from benchmark.errors import BenchError, DataMissing, RunBusy, RunFailed, UsageError
+from benchmark.errors import BenchError, DataMissing, RunBusy, RunFailed, UsageError, warn
 from benchmark.events import EpochEnded, ExperienceEnded, ExperienceStarted, RunFinished, RunStarted
 from benchmark.events import RunFailed as Failure
 from benchmark.files import cannot_write, replace_file
@@ -126,7 +125,7 @@ def is_finished(path: Path) -> bool:
     file = path.with_suffix(".parquet")
     if told is not None and _sha256(file) == told["sha256"]:
         return True
-    warnings.warn(f"{path} is complete, but {file.name} is gone or damaged: the run is done again", stacklevel=2)
+    warn(f"{path} is complete, but {file.name} is gone or damaged: the run is done again")
     return False
 
 
@@ -286,7 +285,7 @@ class _Run:
                 self.done = done
                 self.done.resumed += 1
         except DataMissing as error:
-            warnings.warn(f"{error.message}; {self.prepared.label} starts again from the beginning", stacklevel=2)
+            warn(f"{error.message}; {self.prepared.label} starts again from the beginning")
             self.found = []
             forced = (self.work / FORCED).exists()
             shutil.rmtree(self.work, ignore_errors=True)
@@ -296,10 +295,7 @@ class _Run:
             if (self.work / MIDDLE).exists():
                 state = checkpoint.load(self.work / MIDDLE)
         except DataMissing as error:
-            warnings.warn(
-                f"{error.message}; experience {self.done.experience} of {self.prepared.label} starts again",
-                stacklevel=2,
-            )
+            warn(f"{error.message}; experience {self.done.experience} of {self.prepared.label} starts again")
         if state is not None and state["experience"] != self.done.experience:
             state = None  # left over from an experience that was finished afterwards
         if state is not None:
@@ -443,7 +439,7 @@ class _Run:
             with self._told("bench_run_failed") as hook:
                 hook.bench_run_failed(event=event)
         except BenchError as further:
-            warnings.warn(further.message, stacklevel=2)
+            warn(further.message)
 
     def _write_unfinished(self, status: str) -> None:
         """Leaves a record of what is finished, so that tables can show the run as missing.

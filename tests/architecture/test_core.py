@@ -58,11 +58,12 @@ def test_core_has_no_plugin_by_name(path: Path) -> None:
 
     Six words mean something else in the core: a kind of stream (`MethodSpec.stream`), ``--json``, what torch calls the
     parameters of a layer, a rule of model selection (``engine.select``), a package whose version is recorded, and the
-    paper of a method. The toy scenario of the contract is offered on the track ``nano``.
+    paper of a method. The toy scenario of the contract is offered on the track ``nano``,
+    and without ``--executor`` runs are done ``local``ly.
     """
     kinds = [kind for kind in registry.KINDS if kind not in ("families", "plots")]
     names = {name for kind in kinds for name in registry.names(kind)}
-    names -= {"joint", "json", "bias", "target-oracle", "timm", "paper", "nano"}
+    names -= {"joint", "json", "bias", "target-oracle", "timm", "paper", "nano", "local"}
     used = names & set(code_strings(path))
     assert not used, f"{path} names {sorted(used)}"
 

@@ -43,9 +43,11 @@ def authors_front_knows_no_engine(name: str, imported: set[str]) -> set[str]:
 
 
 def only_users_of_runs_import_run(name: str, imported: set[str]) -> set[str]:
-    """3. Only the command line, the contract and run itself import run."""
+    """3. Only the command line, the contract and run itself import run; and `benchmark.run_job`, the way for users."""
     if inside(name, "run", "cli", "testing"):
         return set()
+    if name == "benchmark":
+        return {found for found in imported if inside(found, "run") and found != "benchmark.run.jobs"}
     return {found for found in imported if inside(found, "run")}
 
 

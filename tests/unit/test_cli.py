@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from benchmark.cli import main
-from benchmark.cli.run import parse_seeds
 from benchmark.errors import EXIT_OK, EXIT_USAGE, UsageError
 from benchmark.run import provenance
+from benchmark.run.jobs import parse_seeds
 
 RUN = ("run", "--scenario", "split-glyphs", "--method", "finetune")
 

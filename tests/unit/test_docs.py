@@ -103,13 +103,15 @@ def test_tutorial_from_skeleton_to_leaderboard(
 
 @pytest.mark.usefixtures("registry_as_it_was")
 def test_other_examples_register_what_they_say(tmp_path: Path) -> None:
-    strategy, exporter, life_cycle = blocks(OTHER_PARTS, "python")
+    strategy, exporter, life_cycle, executor = blocks(OTHER_PARTS, "python")
     assert len(strategy.splitlines()) <= 20
-    for name, code in (("strategy", strategy), ("exporter", exporter), ("life_cycle", life_cycle)):
+    parts = {"strategy": strategy, "exporter": exporter, "life_cycle": life_cycle, "executor": executor}
+    for name, code in parts.items():
         path = tmp_path / f"{name}.py"
         path.write_text(code, encoding="utf-8")
         registry.add_file(path)
     assert registry.load_exporter("short").export([]) == ""
+    assert registry.load("executors", "by-seed").entry.distribution.endswith("executor.py")
     assert registry.life_cycle().hook.bench_experience_ended.get_hookimpls()
     from benchmark.testing import checks
 

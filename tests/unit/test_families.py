@@ -9,8 +9,8 @@ import pytest
 
 from benchmark import records
 from benchmark.cli import main, summary
-from benchmark.cli.run import expand
 from benchmark.errors import EXIT_OK, EXIT_USAGE, UsageError
+from benchmark.run.jobs import expand
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "records"
 STYLES = ("ink", "chalk", "outline", "photo")

@@ -1,0 +1,108 @@
+"""A run as data, and what became of it: what Python callers and executors hold in their hands.
+
+`benchmark.run_job` does a job. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmark.errors import BenchError, UsageError
+
+__all__ = ["Job", "Outcome"]
+
+MOST_DIGITS = 18  # of a seed: records hold 64 bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run: a scenario, a method, a seed, and where its data and results are.
+
+    It can be hashed, and written as JSON and read again (`as_dict`, `of`), e.g. to be sent to another machine.
+
+    Attributes:
+        scenario: ``name`` or ``name/variant``.
+        method: ``name`` or ``name@recipe``.
+        seed: Seed of class order, initialisation and data order, unless given apart.
+        class_order_seed: Seed of the class order alone.
+        init_seed: Seed of the initialisation alone.
+        data_seed: Seed of the data order and augmentation alone.
+        track: Track, or None for the scenario's first.
+        backbone: Backbone, or None for the track's.
+        weights: Local weight file, or None.
+        settings: Options as ``--set`` takes them, ``{"epochs": "1", "scenario.train": "10"}``.
+        tables: Options as tables of a configuration file, ``{"method": {"l2p": {"epochs": 1}}}``.
+        file: Name of that file, for messages.
+        validate: Number of experiences for choosing options on held-out training images; 0: the real protocol.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        out: Results folder.
+        data_root: Folder with data sets, or None for the default places.
+        download: ``auto`` (small sets are fetched), ``always`` or ``never``.
+        force: Whether a finished run is done again, and an unfinished one from the beginning.
+        quiet: Whether there is no progress bar.
+        origin: Where the values come from, for ``--dry-run``.
+    """
+
+    scenario: str
+    method: str
+    seed: int = 0
+    class_order_seed: int | None = None
+    init_seed: int | None = None
+    data_seed: int | None = None
+    track: str | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""
+    validate: int = 0
+    device: str = "auto"
+    out: str = "runs"
+    data_root: str | None = None
+    download: Literal["auto", "always", "never"] = "auto"
+    force: bool = False
+    quiet: bool = True
+    origin: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def __hash__(self) -> int:
+        values = asdict(replace(self, origin={}))
+        return hash(json.dumps(values, sort_keys=True, default=str))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `of` takes them; JSON unless the tables hold a date."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Job:
+        """The job that `as_dict` returned.
+
+        Raises:
+            UsageError: It has a field that there is not, or lacks one.
+        """
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise UsageError(f"not a job: {error}", hint="benchmark.Job explains its fields") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        job: The job.
+        status: ``done``; ``known`` (it was done before); ``skipped`` (another process works on it); ``failed``.
+        path: The record, of ``done`` and ``known`` ones.
+        label: ``method on scenario, seed n``.
+        error: Why not, of ``skipped`` and ``failed`` ones.
+    """
+
+    job: Job
+    status: Literal["done", "known", "skipped", "failed"]
+    path: Path | None = None
+    label: str = ""
+    error: BenchError | None = None

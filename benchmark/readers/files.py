@@ -77,9 +77,10 @@ def listing(folder: Path) -> list[Path]:
         DataMissing: It is no folder, or cannot be read.
     """
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
         raise cannot_read(folder, error) from error
+    return [folder / name for name in names]
 
 
 def opened(path: Path, *, most: int = MOST) -> BinaryIO:

@@ -9,14 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench_scenarios import _cifar, _shots
-from bench_scenarios.split_cifar100 import CIFAR100
 from benchmark import splits
 from benchmark.samples import Samples
 from benchmark.scenario import ScenarioRequest
 
 POOL = 450  # images per class that the shots are drawn from
-SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-LICENCE = "none stated at the source; MIT according to the L2P paper"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +39,7 @@ def draw(config: ShotsConfig, request: ScenarioRequest) -> tuple[Samples, Sample
     """Training, validation and test images of all 100 classes, and notes; the seed draws the first two."""
     import torch
 
-    whole, notes = _cifar.image_sets(CIFAR100, request, {"train": 0, "test": config.test})
+    whole, notes = _cifar.image_sets(_cifar.CIFAR100, request, {"train": 0, "test": config.test})
     train = whole["train"]
     kept, held = (torch.from_numpy(rows) for rows in splits.holdout(train.labels, 0.1, seed=0))
     shots, validation = _shots.sample(train.subset(kept), train.subset(held), config.shots, request.seed)

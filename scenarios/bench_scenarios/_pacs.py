@@ -42,7 +42,7 @@ PACS = DataSet(
 SOURCE = "https://domaingeneralization.github.io; fetched by facebookresearch/DomainBed domainbed/scripts/download.py"
 LICENCE = "none stated at the source"
 
-_READER = "1"  # part of every cache key; rises when the decoded arrays change
+_READER = "2"  # part of every cache key; rises when the decoded arrays change
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +122,7 @@ def load(config: PacsConfig, request: ScenarioRequest) -> Pacs:
         domain_of = np.array([path.parent.parent.name for path in files])
         labels = np.array([CLASSES.index(path.parent.name) for path in files], np.int64)
         rows = {domain: np.flatnonzero(domain_of == domain) for domain in DOMAINS}
-        known = {path.relative_to(base).as_posix(): row for row, path in enumerate(files)}
+        known = {} if lists is None else {path.relative_to(base).as_posix(): row for row, path in enumerate(files)}
         parts = {
             domain: _cut(labels, rows[domain]) if lists is None else _listed(lists[domain], domain, known, labels)
             for domain in DOMAINS

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench_scenarios import _cifar_shots, _shots
-from bench_scenarios.split_cifar100 import CLASS_NAMES
+from bench_scenarios import _cifar, _cifar_shots, _shots
 from benchmark import ScenarioSpec, hookimpl
 from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
@@ -25,7 +24,7 @@ class Cifar100BaseToNewConfig(_cifar_shots.ShotsConfig):
 def build(config: Cifar100BaseToNewConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream; the seed draws the training images. See `bench_scenarios._cifar.load` for what it raises."""
     train, validation, test, notes = _cifar_shots.draw(config, request)
-    count = len(CLASS_NAMES)
+    count = len(_cifar.CIFAR100.class_names)
     base = _shots.base_classes(count)
     experience = Experience(
         train=_shots.only(train, 0, len(base)),
@@ -40,7 +39,7 @@ def build(config: Cifar100BaseToNewConfig, request: ScenarioRequest) -> Scenario
         config,
         version=1,
         experiences=(experience,),
-        class_names=CLASS_NAMES,
+        class_names=_cifar.CIFAR100.class_names,
         notes=notes,
         tests=tests,
     )
@@ -53,8 +52,8 @@ SPEC = ScenarioSpec(
     summary="50 classes of CIFAR-100 from 16 images each, 50 more by their names alone",
     family="base-to-new",
     tracks={"mini": "cifar32", "paper": "clip224"},
-    source=_cifar_shots.SOURCE,
-    licence=_cifar_shots.LICENCE,
+    source=_cifar.SOURCE,
+    licence=_cifar.LICENCE,
     size_mb=169.0,
 )
 

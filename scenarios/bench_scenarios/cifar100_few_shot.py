@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench_scenarios import _cifar_shots, _shots
-from bench_scenarios.split_cifar100 import CLASS_NAMES
+from bench_scenarios import _cifar, _cifar_shots, _shots
 from benchmark import ScenarioSpec, hookimpl
 from benchmark.scenario import Experience, Scenario, ScenarioRequest
 
@@ -24,13 +23,14 @@ class Cifar100FewShotConfig(_cifar_shots.ShotsConfig):
 def build(config: Cifar100FewShotConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream; the seed draws the training images. See `bench_scenarios._cifar.load` for what it raises."""
     train, validation, test, notes = _cifar_shots.draw(config, request)
-    experience = Experience(train=train, test=test, classes=tuple(range(len(CLASS_NAMES))), validation=validation)
+    classes = tuple(range(len(_cifar.CIFAR100.class_names)))
+    experience = Experience(train=train, test=test, classes=classes, validation=validation)
     return Scenario.of(
         SPEC,
         config,
         version=1,
         experiences=(experience,),
-        class_names=CLASS_NAMES,
+        class_names=_cifar.CIFAR100.class_names,
         notes=notes,
     )
 
@@ -44,8 +44,8 @@ SPEC = ScenarioSpec(
     tracks={"mini": "cifar32", "paper": "clip224"},
     variant="shots",
     variants=tuple(map(str, _shots.SHOTS)),
-    source=_cifar_shots.SOURCE,
-    licence=_cifar_shots.LICENCE,
+    source=_cifar.SOURCE,
+    licence=_cifar.LICENCE,
     size_mb=169.0,
 )
 

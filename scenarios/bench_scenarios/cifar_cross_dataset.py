@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench_scenarios import _cifar, _cifar_shots
-from bench_scenarios.split_cifar10 import CIFAR10
-from bench_scenarios.split_cifar100 import CIFAR100
 from benchmark import ScenarioSpec, hookimpl
 from benchmark.samples import Samples
 from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
@@ -30,9 +28,9 @@ class CifarCrossDatasetConfig(_cifar_shots.ShotsConfig):
 def build(config: CifarCrossDatasetConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream; the seed draws the training images. See `bench_scenarios._cifar.load` for what it raises."""
     train, validation, test, notes = _cifar_shots.draw(config, request)
-    own, all_names = len(CIFAR100.class_names), (*CIFAR100.class_names, *CIFAR10.class_names)
+    own, all_names = len(_cifar.CIFAR100.class_names), (*_cifar.CIFAR100.class_names, *_cifar.CIFAR10.class_names)
     experience = Experience(train=train, test=test, classes=tuple(range(own)), validation=validation)
-    sets, others = _cifar.image_sets(CIFAR10, request, {"train": 0, "test": 10 * config.test})
+    sets, others = _cifar.image_sets(_cifar.CIFAR10, request, {"train": 0, "test": 10 * config.test})
     other = sets["test"]
     images = Samples(other.source, other.rows, other.labels + own, other.ids)
     tests = (TestSet(name="cifar10", images=images, classes=tuple(range(own, len(all_names)))),)
@@ -55,8 +53,8 @@ SPEC = ScenarioSpec(
     summary="CIFAR-100 from 16 images per class, then CIFAR-10 by its names alone",
     family="cross-dataset",
     tracks={"mini": "cifar32", "paper": "clip224"},
-    source=_cifar_shots.SOURCE,
-    licence=_cifar_shots.LICENCE,
+    source=_cifar.SOURCE,
+    licence=_cifar.LICENCE,
     size_mb=339.0,
 )
 

@@ -176,7 +176,7 @@ def test_loading_cifar100_adds_at_most_400_mb(data_root: Path, tmp_path: Path) -
 import re, sys
 from pathlib import Path
 import torch, pandas, pyarrow.parquet
-from bench_scenarios import split_cifar100
+from bench_scenarios import _cifar, split_cifar
 from benchmark.api import ScenarioRequest
 
 def peak():
@@ -185,7 +185,7 @@ def peak():
 
 before = peak()
 request = ScenarioRequest(data_root=Path(sys.argv[1]), cache=Path(sys.argv[2]), download="never")
-scenario = split_cifar100.build(split_cifar100.SplitCifar100Config(), request)
+scenario = split_cifar.build(_cifar.CIFAR100, split_cifar.SplitCifar100Config(), request)
 for part in scenario.experiences:
     part.train.images(slice(None)).amax()  # sum() would make 123 MB of int64
 print((peak() - before) * 1024 / 1e6)

@@ -18,16 +18,15 @@ import pytest
 import torch
 from PIL import Image
 
-from bench_scenarios import _cifar, split_cifar10, split_cifar100
+from bench_scenarios import _cifar, split_cifar
 from bench_scenarios._cifar import Cifar
-from bench_scenarios.split_cifar10 import SplitCifar10Config
-from bench_scenarios.split_cifar100 import SplitCifar100Config
+from bench_scenarios.split_cifar import SplitCifar10Config, SplitCifar100Config
 from benchmark.api import ImageSet, Scenario, ScenarioRequest
 from benchmark.config import Layer, resolve
 from benchmark.errors import DataMissing, UsageError
 
 TRAIN, TEST, SIDE = 40, 20, 8
-CLASSES = split_cifar10.CLASS_NAMES
+CLASSES = _cifar.CIFAR10.class_names
 
 
 def pixels(split: str, count: int) -> np.ndarray[Any, Any]:
@@ -76,7 +75,7 @@ ARCHIVE = packed()
 def small() -> Cifar:
     """CIFAR-10 as it would be if it had 60 images of 8x8 pixels: the builder's expectations are an argument."""
     digests = {name: md5(content) for name, content in batches().items()}
-    real = split_cifar10.CIFAR10
+    real = _cifar.CIFAR10
     assert real.dataset.download is not None
     download = dataclasses.replace(real.dataset.download, size=len(ARCHIVE), md5=md5(ARCHIVE))
     return dataclasses.replace(
@@ -122,7 +121,7 @@ def request_in(folder: Path, **options: Any) -> ScenarioRequest:
 
 
 def built(cifar: Cifar, folder: Path, config: Any = None, **options: Any) -> Scenario:
-    return _cifar.build(split_cifar10.SPEC, cifar, config or SplitCifar10Config(), request_in(folder, **options))
+    return split_cifar.build(cifar, config or SplitCifar10Config(), request_in(folder, **options))
 
 
 def whole(scenario: Scenario, part: str) -> ImageSet:
@@ -302,7 +301,7 @@ def test_missing_and_damaged_files_are_named(write: Any, spoil: Any, what: str, 
 def test_real_counts_are_demanded_of_a_real_data_root(tmp_path: Path) -> None:
     write_tree(tmp_path)
     with pytest.raises(DataMissing, match="holds 40 images instead of 50,000"):
-        split_cifar10.build(SplitCifar10Config(), request_in(tmp_path))
+        split_cifar.build(_cifar.CIFAR10, SplitCifar10Config(), request_in(tmp_path))
 
 
 def test_wrong_sizes_and_labels_are_refused(small: Cifar, tmp_path: Path) -> None:
@@ -339,9 +338,9 @@ def test_a_pickle_with_code_is_never_run(small: Cifar, tmp_path: Path, monkeypat
     assert not (tmp_path / "evil").exists()
 
 
-@pytest.mark.parametrize("module", [split_cifar10, split_cifar100])
-def test_without_data_the_error_says_what_to_fetch_and_where_to_put_it(module: Any, tmp_path: Path) -> None:
-    (spec,) = module.bench_register_scenarios()
+@pytest.mark.parametrize("name", ["split-cifar10", "split-cifar100"])
+def test_without_data_the_error_says_what_to_fetch_and_where_to_put_it(name: str, tmp_path: Path) -> None:
+    spec = split_cifar.SPECS[name]
     with pytest.raises(DataMissing) as caught:
         spec.build(spec.config(), request_in(tmp_path))
     assert "--no-download" in caught.value.message
@@ -396,33 +395,32 @@ def test_a_smaller_budget_keeps_the_first_images_of_every_class(small: Cifar, tm
 def test_checksums_and_names_agree_with_torchvision() -> None:
     from torchvision.datasets import CIFAR10, CIFAR100
 
-    for ours, theirs in ((split_cifar10.CIFAR10, CIFAR10), (split_cifar100.CIFAR100, CIFAR100)):
+    for ours, theirs in ((_cifar.CIFAR10, CIFAR10), (_cifar.CIFAR100, CIFAR100)):
         assert ours.dataset.download is not None
         assert (ours.dataset.download.url, ours.dataset.download.md5) == (theirs.url, theirs.tgz_md5)
         assert ours.native == theirs.base_folder
         assert list(ours.files["train"].items()) == [tuple(pair) for pair in theirs.train_list]
         assert list(ours.files["test"].items()) == [tuple(pair) for pair in theirs.test_list]
-    for names, count in ((split_cifar10.CLASS_NAMES, 10), (split_cifar100.CLASS_NAMES, 100)):
+    for names, count in ((_cifar.CIFAR10.class_names, 10), (_cifar.CIFAR100.class_names, 100)):
         assert len(names) == count
         assert list(names) == sorted(names)
 
 
-def real(module: Any, config: Any, cache: Path) -> Scenario:
+def real(cifar: Cifar, config: Any, cache: Path) -> Scenario:
     if not os.environ.get("BENCH_DATA"):
         pytest.skip("set BENCH_DATA to a folder with cifar10/ and cifar100/")
     request = ScenarioRequest(data_root=Path(os.environ["BENCH_DATA"]), cache=cache, download="never")
-    scenario: Scenario = module.build(config, request)
-    return scenario
+    return split_cifar.build(cifar, config, request)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*re-encoded:UserWarning")
 @pytest.mark.parametrize(
-    ("module", "config", "count"),
-    [(split_cifar10, SplitCifar10Config(), 5), (split_cifar100, SplitCifar100Config(), 10)],
+    ("cifar", "config", "count"),
+    [(_cifar.CIFAR10, SplitCifar10Config(), 5), (_cifar.CIFAR100, SplitCifar100Config(), 10)],
 )
-def test_the_real_data_have_their_counts(module: Any, config: Any, count: int, tmp_path: Path) -> None:
-    scenario = real(module, config, tmp_path)
+def test_the_real_data_have_their_counts(cifar: Cifar, config: Any, count: int, tmp_path: Path) -> None:
+    scenario = real(cifar, config, tmp_path)
     assert [len(e.train) for e in scenario.experiences] == [50_000 // count] * count
     assert [len(e.test) for e in scenario.experiences] == [10_000 // count] * count
     for part, each in (("train", 50_000 // scenario.num_classes), ("test", 10_000 // scenario.num_classes)):
@@ -435,7 +433,7 @@ def test_the_real_cifar100_has_the_published_statistics(tmp_path: Path) -> None:
     """Widely printed: means .5071 .4865 .4409, deviations .2673 .2564 .2762. (The scenario specification
     quotes figures that differ by up to 2e-4, which go round as well.)
     """
-    scenario = real(split_cifar100, SplitCifar100Config(), tmp_path)
+    scenario = real(_cifar.CIFAR100, SplitCifar100Config(), tmp_path)
     assert "lossy" not in scenario.notes
     images = whole(scenario, "train").images(slice(None))
     levels = torch.arange(256, dtype=torch.float64) / 255

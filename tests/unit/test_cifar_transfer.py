@@ -18,12 +18,10 @@ import torch
 from PIL import Image
 
 from bench_scenarios import (
-    _cifar_shots,
+    _cifar,
     cifar100_base_to_new,
     cifar100_few_shot,
     cifar_cross_dataset,
-    split_cifar10,
-    split_cifar100,
 )
 from benchmark import splits
 from benchmark.api import Scenario, ScenarioRequest
@@ -47,14 +45,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 blobs.append({"bytes": file.getvalue()})
             table = pa.table({"img": blobs, column: labels})
             pq.write_table(table, tmp_path / "data" / folder / f"{split}.parquet")
-    for module, name, real, folder in (
-        (_cifar_shots, "CIFAR100", split_cifar100.CIFAR100, "cifar100"),
-        (cifar_cross_dataset, "CIFAR100", split_cifar100.CIFAR100, "cifar100"),
-        (cifar_cross_dataset, "CIFAR10", split_cifar10.CIFAR10, "cifar10"),
-    ):
+    for name, folder in (("CIFAR100", "cifar100"), ("CIFAR10", "cifar10")):
         classes, _, train, test = SETS[folder]
-        small = dataclasses.replace(real, counts=(classes * train, classes * test), image_size=8)
-        monkeypatch.setattr(module, name, small)
+        small = dataclasses.replace(getattr(_cifar, name), counts=(classes * train, classes * test), image_size=8)
+        monkeypatch.setattr(_cifar, name, small)
     return tmp_path / "data"
 
 
@@ -101,7 +95,7 @@ def test_base_to_new(root: Path) -> None:
     assert new.classes == tuple(range(50, 100))
     assert part.train.labels.bincount().tolist() == [3] * 50
     assert (len(part.test), len(new.images)) == (150, 150)
-    assert scenario.class_names == split_cifar100.CLASS_NAMES
+    assert scenario.class_names == _cifar.CIFAR100.class_names
     drawn = few_shot(root, 1).experiences[0].train  # cut after sampling
     assert part.train.ids.tolist() == drawn.ids[drawn.labels < 50].tolist()
 
@@ -113,7 +107,7 @@ def test_cross_dataset(root: Path) -> None:
     assert (scenario.family, scenario.num_classes, other.name) == ("cross-dataset", 110, "cifar10")
     assert part.classes == tuple(range(100))
     assert other.classes == tuple(range(100, 110))
-    assert [scenario.class_names[label] for label in other.classes] == list(split_cifar10.CLASS_NAMES)
+    assert [scenario.class_names[label] for label in other.classes] == list(_cifar.CIFAR10.class_names)
     assert other.images.labels.bincount()[100:].tolist() == [10] * 10
     assert (len(part.train), len(part.test)) == (200, 100)
     labels = pq.read_table(root / "cifar10" / "test.parquet").column("label").to_numpy()

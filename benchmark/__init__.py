@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.families import Family
 from benchmark.hookspecs import hookimpl
 from benchmark.jobs import Job, Outcome
-from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
+from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, MetricSpec, PlotSpec, ScenarioSpec
 from benchmark.tracks import Track
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ __all__ = [
     "Method",
     "MethodConfig",
     "MethodSpec",
+    "MetricSpec",
     "Outcome",
     "PlotSpec",
     "Samples",

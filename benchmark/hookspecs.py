@@ -14,7 +14,7 @@ import pluggy
 if TYPE_CHECKING:
     from benchmark.events import EpochEnded, ExperienceEnded, ExperienceStarted, RunFailed, RunFinished, RunStarted
     from benchmark.families import Family
-    from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
+    from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, MetricSpec, PlotSpec, ScenarioSpec
     from benchmark.tracks import Track
 
 hookspec = pluggy.HookspecMarker("bench")
@@ -106,6 +106,21 @@ def bench_register_families() -> list[Family]:  # type: ignore[empty-body]
         def bench_register_families() -> list[Family]:
             return [Family(name="noise-il", summary="the same classes under more and more noise",
                            stream=True, domains=True)]
+
+    .. versionadded:: 0.2
+    """
+
+
+@hookspec
+def bench_register_metrics() -> list[MetricSpec]:  # type: ignore[empty-body]
+    """Returns the metrics of this plugin (entry-point group ``bench.metrics``); all are computed for every run.
+
+    Example::
+
+        @hookimpl
+        def bench_register_metrics() -> list[MetricSpec]:
+            return [MetricSpec(name="median_acc", heading="Median (%)", summary="median over test sets",
+                               compute=lambda accuracy: float(np.median(accuracy[-1])))]
 
     .. versionadded:: 0.2
     """

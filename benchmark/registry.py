@@ -33,11 +33,11 @@ from benchmark.errors import PluginError, UsageError, did_you_mean
 from benchmark.families import FAMILIES, Family, register
 from benchmark.files import switched_on
 from benchmark.guard import said
-from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
+from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, MetricSpec, PlotSpec, ScenarioSpec
 from benchmark.tracks import Track
 
-Kind = Literal["methods", "scenarios", "exporters", "backbones", "tracks", "families", "plots", "executors"]
-Spec = MethodSpec | ScenarioSpec | ExporterSpec | BackboneSpec | Track | Family | PlotSpec | ExecutorSpec
+Kind = Literal["methods", "scenarios", "exporters", "backbones", "tracks", "families", "metrics", "plots", "executors"]
+Spec = MethodSpec | ScenarioSpec | ExporterSpec | BackboneSpec | Track | Family | MetricSpec | PlotSpec | ExecutorSpec
 _TYPES: dict[Kind, type] = {
     "methods": MethodSpec,
     "scenarios": ScenarioSpec,
@@ -45,6 +45,7 @@ _TYPES: dict[Kind, type] = {
     "backbones": BackboneSpec,
     "tracks": Track,
     "families": Family,
+    "metrics": MetricSpec,
     "plots": PlotSpec,
     "executors": ExecutorSpec,
 }
@@ -174,6 +175,11 @@ def load_family(name: str) -> Family:
     loaded = load("families", name)
     register(cast("Family", loaded.spec), owner=f"`{loaded.entry.distribution}`")
     return cast("Family", loaded.spec)
+
+
+def load_metrics() -> tuple[MetricSpec, ...]:
+    """Imports every metric. See `load`."""
+    return tuple(cast("MetricSpec", load("metrics", name).spec) for name in names("metrics"))
 
 
 def load_plot(name: str) -> PlotSpec:

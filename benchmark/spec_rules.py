@@ -17,7 +17,17 @@ from typing import Any
 from benchmark import config as configs
 from benchmark.errors import UsageError
 from benchmark.families import Family
-from benchmark.specs import USES, BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, PlotSpec, ScenarioSpec
+from benchmark.specs import (
+    NEEDS,
+    USES,
+    BackboneSpec,
+    ExecutorSpec,
+    ExporterSpec,
+    MethodSpec,
+    MetricSpec,
+    PlotSpec,
+    ScenarioSpec,
+)
 from benchmark.tracks import Track
 
 # Names become parts of paths, of commands (`name/variant`, `name@recipe`, `a,b`, `name:tag`) and of option keys
@@ -163,6 +173,15 @@ def _executor(spec: ExecutorSpec, known: Known) -> None:
     _callable(spec, "execute", 1)
 
 
+def _metric(spec: MetricSpec, known: Known) -> None:
+    _line(spec, "heading")
+    if not isinstance(spec.needs, tuple) or not set(spec.needs) <= NEEDS.keys():
+        raise Wrong(f"needs: {spec.needs!r:.200} is no tuple of words among {', '.join(NEEDS)}")
+    _callable(spec, "compute", 0, *spec.needs)
+    if not isinstance(spec.percent, bool):
+        raise Wrong(f"percent: {spec.percent!r:.200} is not True or False")
+
+
 def _plot(spec: PlotSpec, known: Known) -> None:
     _callable(spec, "draw", 1)
 
@@ -174,6 +193,7 @@ CHECKS: dict[type, Callable[[Any, Known], None]] = {
     BackboneSpec: _backbone,
     Track: _track,
     Family: _family,
+    MetricSpec: _metric,
     PlotSpec: _plot,
     ExecutorSpec: _executor,
 }

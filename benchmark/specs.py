@@ -28,6 +28,7 @@ __all__ = [
     "ExporterSpec",
     "Family",
     "MethodSpec",
+    "MetricSpec",
     "PlotSpec",
     "ScenarioSpec",
 ]
@@ -207,6 +208,42 @@ class BackboneSpec:
     summary: str
     tag: str = ""
     describe: Callable[[str], Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricSpec:
+    """One number about a finished run, computed beside those of `benchmark.metrics`.
+
+    Every installed one is computed for every run; it stands in the record under ``metrics`` and, where it is defined,
+    as a column of tables. ``bench metrics`` computes it again.
+
+    Attributes:
+        name: Key in records; equal to the entry point's.
+        compute: Called with what `needs` names, as keyword arguments; returns a number, or None (or NaN) where the
+            metric is not defined. A pure function.
+        heading: Of its column, with the unit: ``Median acc. (%)``.
+        summary: One line for ``bench info``.
+        needs: Any of `NEEDS`. A run that lacks one of them has None for the metric.
+        percent: Whether it is a fraction that tables show in percent.
+    """
+
+    name: str
+    compute: Callable[..., float | None]
+    heading: str
+    summary: str
+    needs: tuple[str, ...] = ("accuracy",)
+    percent: bool = True
+
+
+NEEDS: Mapping[str, str] = {
+    "accuracy": "R (T, E), an array of fractions, NaN where not evaluated; only test sets of experiences",
+    "counts": "test samples of each of these test sets, (E,)",
+    "further": "final accuracies on the other test sets, by their names",
+    "baseline": "accuracies of the untrained model, (E,)",
+    "family": "the record of the family (`benchmark.families.Family`)",
+    "predictions": "all predictions (`benchmark.records.predictions.Predictions`)",
+}
+"""What a metric may be computed from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -96,8 +96,9 @@ def _recompute(path: Path, record: Record) -> tuple[Any, dict[str, Any], str, li
     """R, the metrics, what they were computed from, and what the user should know."""
     import numpy as np
 
-    from benchmark import families, metrics
+    from benchmark import families, metrics, registry
     from benchmark.records import predictions
+    from benchmark.run import measures
 
     if not record["accuracy"] or len({len(row) for row in record["accuracy"]}) != 1:
         raise ValueError("accuracy: rows of one length are needed")
@@ -107,8 +108,9 @@ def _recompute(path: Path, record: Record) -> tuple[Any, dict[str, Any], str, li
         "family": families.of_record(record.scenario.family, record.scenario.family_facts),
         "further": further,
         "baseline": record["baseline"],
-        "transfers": record["evaluated_on"] == "test",
     }
+    transfers = record.evaluated_on == "test"
+    brought = [spec for spec in registry.load_metrics() if spec.name in record.metric_facts]
     own = recorded.shape[1] - len(further)
     metrics.as_matrix(recorded[:, :own])  # refuses other shapes, and values that are no fractions
     if len(record["counts"]) != recorded.shape[1]:
@@ -118,7 +120,9 @@ def _recompute(path: Path, record: Record) -> tuple[Any, dict[str, Any], str, li
         raise ValueError(f"predictions.file: {shown(name)} is not the name of a file beside the record")
     file = None if name is None else path.with_name(name)
     if file is None or not file.is_file():
-        values = metrics.continual_metrics(recorded, record["counts"], **about)
+        values = metrics.continual_metrics(recorded, record["counts"], **about, transfers=transfers)
+        known = measures.evidence(recorded, record["counts"], **about, predictions=None)
+        values |= measures.measure([spec for spec in brought if "predictions" not in spec.needs], known, values)[0]
         # What only single predictions can tell cannot be recomputed and is not called different.
         warning = f"{file or 'the predictions file'} is not there: recomputed from the accuracy matrix of the record"
         return metrics.as_matrix(recorded[:, :own]), values, "accuracy matrix", [warning]
@@ -129,7 +133,9 @@ def _recompute(path: Path, record: Record) -> tuple[Any, dict[str, Any], str, li
     matrix, counts = metrics.accuracy_matrix(table, times=len(recorded), sets=recorded.shape[1])
     if not np.allclose(matrix, recorded, rtol=0, atol=TOLERANCE, equal_nan=True):
         warnings.append("the accuracy matrix of the record differs from that of the predictions")
-    values = metrics.continual_metrics(matrix, counts, **about, predictions=table)
+    about["predictions"] = table
+    values = metrics.continual_metrics(matrix, counts, **about, transfers=transfers)
+    values |= measures.measure(brought, measures.evidence(matrix, record["counts"], **about), values)[0]
     return metrics.as_matrix(matrix[:, :own]), values, "predictions", warnings
 
 

@@ -79,6 +79,10 @@ class Board(ABC):
         """The headline, over seeds."""
         return summarize(list(self.by_seed(entry).values())).mean
 
+    def summary(self, entry: Entry, metric: str) -> Summary:
+        """Any metric over seeds; where variants are columns, of its mean over them."""
+        return entry.summary(metric)
+
 
 class Stream(Board):
     """Metrics of a stream as columns."""
@@ -140,6 +144,10 @@ class Variants(Board):
         complete = sorted(set(parts[0]).intersection(*parts[1:]))
         return {seeds: sum(part[seeds] for part in parts) / len(parts) for seeds in complete}
 
+    def summary(self, entry: Entry, metric: str) -> Summary:
+        """Of the mean over the variants."""
+        return summarize(list(self.over_variants(entry, metric).values()))
+
     def by_seed(self, entry: Entry) -> dict[Seeds, float]:
         """The mean over the variants, or the last column, for each seed."""
         if self.averaged:
@@ -152,9 +160,9 @@ class Variants(Board):
         for variant, values in self.values(entry, self.metric).items():
             summary = summarize(list(values.values()))
             found[f"variant {variant}"] = rows.percent(summary, spread=not self.averaged)
-        found["mean"] = rows.percent(summarize(list(self.over_variants(entry, self.metric).values())))
+        found["mean"] = rows.percent(self.summary(entry, self.metric))
         for name in self.means:
-            found[name] = rows.percent(summarize(list(self.over_variants(entry, name).values())), spread=False)
+            found[name] = rows.percent(self.summary(entry, name), spread=False)
         return found
 
 
@@ -212,6 +220,7 @@ def table(
     entries = rows.entries_of(runs)
     shown = rows.chosen(entries, methods, controls)
     board = BOARDS[family_of(runs[0]).board](runs, shown)
+    brought = {name: fact for run in runs for name, fact in run.metric_facts.items() if _defined(name, runs)}
     expected = {rows.seeds_of(run) for run in runs}
     reference = rows.best_control(entries, board.mean)
     best = rows.best(entries, board.by_seed)
@@ -221,6 +230,7 @@ def table(
         Column("ci95", "95 % interval (%)"),
         Column("gain", "Gain (points)"),
         *board.further,
+        *(Column(f"metric {name}", fact.heading) for name, fact in sorted(brought.items())),
         Column("params_trainable", "Trainable params"),
         Column("train_seconds", "Training (s)"),
         Column("seeds", "Seeds"),
@@ -231,6 +241,10 @@ def table(
     for entry in shown:
         marks = tuple(notes.mark(fact) for fact in row_facts(entry.runs))
         cells = {
+            **{
+                f"metric {name}": (rows.percent if fact.percent else rows.number)(board.summary(entry, name))
+                for name, fact in brought.items()
+            },
             **board.cells(entry),
             "method": Cell(entry.label, entry.label, marks=marks),
             "ci95": rows.interval(summarize(list(board.by_seed(entry).values()))),

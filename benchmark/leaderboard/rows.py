@@ -235,6 +235,14 @@ def percent(summary: Summary, *, spread: bool = True) -> Cell:
     return Cell(f"{fixed(100 * summary.mean)}{behind}", summary.mean)
 
 
+def number(summary: Summary) -> Cell:
+    """A number that is no fraction, four digits of it."""
+    if summary.mean is None:
+        return Cell(MISSING)
+    behind = f" ± {summary.std:.2g}" if summary.std is not None else ""
+    return Cell(f"{summary.mean:.4g}{behind}", summary.mean)
+
+
 def fixed(number: float) -> str:
     """Two decimals, and no minus sign before a zero."""
     return f"{round(number, 2) + 0.0:.2f}"

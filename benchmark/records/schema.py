@@ -246,6 +246,13 @@ class Provenance(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise ValueError(f"command: {error}") from None
 
 
+class MetricFacts(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The column of a metric."""
+
+    heading: str
+    percent: Annotated[bool, _text("A fraction that is shown in percent.")]
+
+
 class Record(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run: what was asked for, what ran, and every accuracy."""
 
@@ -272,6 +279,9 @@ class Record(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
         dict[str, Metric] | None,
         _text("Output of benchmark.metrics.continual_metrics; null only in runs without an end."),
     ]
+    metric_facts: Annotated[
+        dict[str, MetricFacts], _text("What tables need of metrics that plugins brought, by name.")
+    ] = {}
     cost: Cost | None
     timing: Timing
     predictions: PredictionsFile | None

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from benchmark import families, loading
+from benchmark import families, loading, registry
 from benchmark.api import Context, ExperienceView, Scenario, ScenarioRequest
 from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.dual import dual_of
@@ -23,7 +23,7 @@ from benchmark.run.plan import Plan
 from benchmark.run.seeds import derive
 from benchmark.run.soundness import wrong
 from benchmark.run.streams import Stream
-from benchmark.specs import MethodSpec, ScenarioSpec
+from benchmark.specs import MethodSpec, MetricSpec, ScenarioSpec
 
 _SCENARIO_HINT = "-v shows where; `bench check SCENARIO` runs the contract that every scenario must pass"
 
@@ -44,6 +44,7 @@ class Prepared:
         warnings: For the record.
         data_seconds: Time to build the scenario.
         view: How the method sees its experiences; the contract looks at what is asked of it.
+        metrics: Those of plugins, computed at the end.
     """
 
     plan: Plan
@@ -57,6 +58,7 @@ class Prepared:
     warnings: tuple[str, ...]
     data_seconds: float
     view: type[ExperienceView] = ExperienceView
+    metrics: tuple[MetricSpec, ...] = ()
 
     @property
     def label(self) -> str:
@@ -177,6 +179,7 @@ def prepare(
         warnings=warnings,
         data_seconds=data_seconds,
         view=view,
+        metrics=registry.load_metrics(),
     )
 
 

@@ -14,7 +14,7 @@ from benchmark import families, loading, metrics
 from benchmark.code_identity import ENGINE
 from benchmark.records import SCHEMA
 from benchmark.records.predictions import Predictions
-from benchmark.run import provenance
+from benchmark.run import measures, provenance
 from benchmark.run.preparation import Prepared, input_facts
 from benchmark.run.progress import Progress
 
@@ -42,21 +42,28 @@ def build(
     """
     plan, stream = prepared.plan, prepared.stream
     times, sets = len(stream.scenario.experiences), len(stream.tests)
+    counts = [len(test) for test in stream.tests]
     matrix: list[list[float | None]] = [[None] * sets for _ in range(times)]
     values: dict[str, Any] = {}
+    brought: dict[str, dict[str, Any]] = {}
     if found is not None:
         rows, _ = metrics.accuracy_matrix(found, times=times, sets=sets)
         matrix = metrics.null(rows)
         if status == "completed":
+            about: dict[str, Any] = {
+                "family": families.get(stream.scenario.family),
+                "further": [test.name for test in stream.further],
+                "baseline": done.baseline,
+                "predictions": found,
+            }
             values = metrics.continual_metrics(
                 rows,
-                [len(test) for test in stream.tests],
-                family=families.get(stream.scenario.family),
-                further=[test.name for test in stream.further],
-                baseline=done.baseline,
-                predictions=found,
+                counts,
+                **about,
                 transfers=not plan.request.validate,
             )
+            more, brought = measures.measure(prepared.metrics, measures.evidence(rows, counts, **about), values)
+            values |= more
     return {
         "schema": SCHEMA,
         "run_id": prepared.run_id,
@@ -90,9 +97,10 @@ def build(
         "seeds": dict(plan.seeds),
         "evaluated_on": "validation" if plan.request.validate else "test",
         "accuracy": matrix,
-        "counts": [len(test) for test in stream.tests],
+        "counts": counts,
         "baseline": done.baseline,
         "metrics": values,
+        "metric_facts": brought,
         "cost": dict(cost),
         "timing": {
             "data_seconds": prepared.data_seconds,

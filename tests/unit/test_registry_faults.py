@@ -53,11 +53,15 @@ def track(**changes):
 def family(**changes):
     return Family(**{"name": "mine", "summary": "x", **changes})
 
+def metric(**changes):
+    given = {"name": "mine", "heading": "Mine", "compute": lambda accuracy: 1.0, "summary": "x"}
+    return MetricSpec(**{**given, **changes})
+
 def plot(**changes):
     return PlotSpec(**{"name": "mine", "draw": one, "summary": "x", **changes})
 """
 MAKER = {"methods": "method", "scenarios": "scenario", "exporters": "exporter"}
-MAKER |= {"backbones": "backbone", "tracks": "track", "families": "family", "plots": "plot"}
+MAKER |= {"backbones": "backbone", "tracks": "track", "families": "family", "metrics": "metric", "plots": "plot"}
 
 
 def plugin(folder: Path, text: str, name: str = "strange.py") -> Path:
@@ -144,6 +148,10 @@ def test_names_are_fit_for_paths_and_commands(kind: registry.Kind, name: str, tm
         ("families", "stream='yes'", "stream: 'yes' is not True or False"),
         ("families", "headline=3", "headline: 3 is not one line of text"),
         ("families", "further={'a': 3}", "further: .* is no mapping of text to text"),
+        ("metrics", "needs=('labels',)", "needs: .* is no tuple of words among accuracy, counts"),
+        ("metrics", "needs=('counts',)", "compute: it is called with"),
+        ("metrics", "heading=None", "heading: None is not one line of text"),
+        ("metrics", "percent='yes'", "percent: 'yes' is not True or False"),
         ("plots", "draw=two", "draw: it is called with 1 argument"),
     ],
 )

@@ -45,12 +45,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmark.config import Range, check_ranges
 from benchmark.samples import ImageSet, ImageSource, Kind, Raw, Samples, Source, Text
 from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 from benchmark.views import Context, ExperienceView
@@ -85,6 +86,8 @@ __all__ = [
 class MethodConfig:
     """Options that every method has. Subclass it, frozen, with the method's own fields.
 
+    A number declares what it may be: ``rank: Annotated[int, Range(min=1)] = 8`` (`benchmark.config.Range`).
+
     Attributes:
         epochs: Passes over the training set of each experience.
         batch_size: Training images per step.
@@ -93,21 +96,18 @@ class MethodConfig:
         augment: Whether training images are augmented as the scenario's input preset says.
     """
 
-    epochs: int = 1
-    batch_size: int = 128
+    epochs: Annotated[int, Range(min=0)] = 1
+    batch_size: Annotated[int, Range(min=1)] = 128
     normalize: str = "backbone"
     augment: bool = True
 
     def __post_init__(self) -> None:
-        """Checks ranges; subclasses call ``MethodConfig.__post_init__(self)`` first.
+        """Checks ranges as fields declare them; subclasses call ``MethodConfig.__post_init__(self)`` first.
 
         Raises:
             ValueError: ``"<field>: <value> ...; use ..."`` when a value is out of range.
         """
-        if self.epochs < 0:
-            raise ValueError(f"epochs: {self.epochs} is negative; use 0 or more")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: {self.batch_size} is too small; use 1 or more")
+        check_ranges(self)
         allowed = ("backbone", "zero_one", "half_half", "imagenet", "clip")
         if self.normalize not in allowed:
             raise ValueError(f"normalize: {self.normalize!r} is unknown; use one of {', '.join(allowed)}")
@@ -273,12 +273,7 @@ class FeatureConfig(MethodConfig):
             always computed once.
     """
 
-    views: int = 0
-
-    def __post_init__(self) -> None:
-        MethodConfig.__post_init__(self)
-        if self.views < 0:
-            raise ValueError(f"views: {self.views} is negative; use 0 to encode every batch, or e.g. 8")
+    views: Annotated[int, Range(min=0)] = 0
 
 
 class FeatureMethod(Method):

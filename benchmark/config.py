@@ -35,6 +35,72 @@ class Layer:
     values: Mapping[str, object]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Range:
+    """What a number may be, as a field of a configuration declares it: ``lr: Annotated[float, Range(above=0)] = 0.1``.
+
+    Of a field that may be None, only numbers are held to it; of a tuple, each item.
+
+    Attributes:
+        min: Smallest value, or None.
+        max: Largest value, or None.
+        above: All values are larger, or None.
+        below: All values are smaller, or None.
+    """
+
+    min: float | None = None
+    max: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __str__(self) -> str:
+        if self.min is not None and self.max is not None:
+            return f"{self.min:g}..{self.max:g}"
+        limits = {"{:g} or more": self.min, "more than {:g}": self.above}
+        limits |= {"{:g} or less": self.max, "less than {:g}": self.below}
+        return " and ".join(words.format(limit) for words, limit in limits.items() if limit is not None)
+
+    def problem(self, value: float) -> str | None:
+        """What is wrong with a value, and what to use, or None."""
+        if self.min is not None and value < self.min:
+            wrong = "negative" if self.min == 0 else "too small"
+        elif self.above is not None and value <= self.above:
+            wrong = "not positive" if self.above == 0 else "too small"
+        elif (self.max is not None and value > self.max) or (self.below is not None and value >= self.below):
+            wrong = "too large"
+        else:
+            return None
+        one_sided = (self.max is None and self.below is None) or (self.min is None and self.above is None)
+        return f"{wrong if one_sided else 'out of range'}; use {self}"
+
+
+def ranges(config: Any) -> Mapping[str, Range]:
+    """The declared range of every field that has one, of a class of options.
+
+    A subclass that gives a field another default keeps its range, unless it declares another one.
+    """
+    found = {}
+    for base in reversed(config.__mro__):
+        for name, hint in typing.get_type_hints(base, include_extras=True).items():
+            for extra in getattr(hint, "__metadata__", ()):
+                if isinstance(extra, Range):
+                    found[name] = extra
+    return found
+
+
+def check_ranges(config: object) -> None:
+    """Holds every number of a configuration to its declared range.
+
+    Raises:
+        ValueError: ``"<field>: <value> is ...; use ..."``.
+    """
+    for name, declared in ranges(type(config)).items():
+        value = getattr(config, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and (problem := declared.problem(number)) is not None:
+                raise ValueError(f"{name}: {number} is {problem}")
+
+
 def resolve(config: type[T], layers: Iterable[Layer], *, key: str) -> tuple[T, dict[str, str]]:
     """Builds a configuration from layers, lowest first.
 
@@ -72,7 +138,9 @@ def resolve(config: type[T], layers: Iterable[Layer], *, key: str) -> tuple[T, d
         raise UsageError(f"{key}.{missing[0]} has no default and is not given", hint=f"--set {missing[0]}=VALUE")
     with guard("__post_init__"):
         try:
-            return config(**values), origin
+            found = config(**values)
+            check_ranges(found)
+            return found, origin
         except ValueError as error:
             name = str(error).split(":", 1)[0]
             where = origin.get(name)

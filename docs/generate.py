@@ -11,12 +11,14 @@ import dataclasses
 import importlib
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmark import hookspecs, registry
 from benchmark.cli import COMMANDS, EPILOG
+from benchmark.config import ranges
 from benchmark.records import schema as record_schema
 from benchmark.specs import USES
 
@@ -184,11 +186,14 @@ def own(kind: registry.Kind) -> list[str]:
 
 
 def _options(config: type) -> str:
-    rows = ["| option | type | default |", "|---|---|---|"]
+    declared = ranges(config)
+    rows = ["| option | type | range | default |", "|---|---|---|---|"]
     for field in dataclasses.fields(config):
         kind = field.type if isinstance(field.type, str) else field.type.__name__
+        kind = re.sub(r"Annotated\[(.*), Range\(.*\)\]", r"\1", kind)
         default = "required" if field.default is dataclasses.MISSING else field.default
-        rows.append(f"| `{field.name}` | `{_cell(kind)}` | `{_cell(str(default))}` |")
+        limits = str(declared.get(field.name, ""))
+        rows.append(f"| `{field.name}` | `{_cell(kind)}` | {limits} | `{_cell(str(default))}` |")
     return "\n".join(rows)
 
 

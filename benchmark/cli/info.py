@@ -111,6 +111,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
 def _method(args: argparse.Namespace, loaded: Loaded) -> int:
     from typing import cast
 
+    from benchmark.config import ranges
     from benchmark.leaderboard import published
     from benchmark.specs import MethodSpec
 
@@ -118,8 +119,9 @@ def _method(args: argparse.Namespace, loaded: Loaded) -> int:
     recipes = {spec.default_recipe: {}, **spec.recipes}
     asked = args.name.partition("@")[2] or spec.default_recipe
     config = _recipe_config(spec, asked, args.track)
+    declared = ranges(type(config))
     rows = [
-        {"option": key, "value": value, "source": spec.sources.get(key, "")}
+        {"option": key, "value": value, "range": str(declared.get(key, "")), "source": spec.sources.get(key, "")}
         for key, value in dataclasses.asdict(config).items()
     ]
     facts: dict[str, Any] = {

@@ -12,11 +12,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from benchmark import config as configs
 from benchmark import registry
 from benchmark.code_identity import ENGINE
+from benchmark.config import Range, check_ranges
 from benchmark.errors import UsageError, did_you_mean
 from benchmark.registry import Loaded
 from benchmark.specs import MethodSpec, ScenarioSpec
@@ -42,10 +43,10 @@ class EngineConfig:
             one could do without their labels: an upper bound, and marked in tables.
     """
 
-    eval_batch_size: int = 256
+    eval_batch_size: Annotated[int, Range(min=1)] = 256
     eval_order: Literal["shuffled", "natural"] = "shuffled"
     save_logits: bool = False
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: Annotated[float, Range(min=0)] = 30.0
     select: Literal["last", "source-validation", "target-oracle"] = "last"
 
     def __post_init__(self) -> None:
@@ -54,10 +55,7 @@ class EngineConfig:
         Raises:
             ValueError: A value is out of range.
         """
-        if self.eval_batch_size < 1:
-            raise ValueError(f"eval_batch_size: {self.eval_batch_size} is too small; use 1 or more")
-        if self.checkpoint_seconds < 0:
-            raise ValueError(f"checkpoint_seconds: {self.checkpoint_seconds} is negative; use 0 or more")
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

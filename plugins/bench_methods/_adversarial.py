@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, autograd, nn
 
 from bench_methods._domain_adaptation import Adaptation, AdaptationConfig, BatchNorm, Norm
 from benchmark.api import Context, ExperienceView
+from benchmark.config import Range
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,19 +33,11 @@ class AdversarialConfig(AdaptationConfig):
         hidden_norm: ``batch`` puts a BatchNorm behind each of them.
     """
 
-    trade_off: float = 1.0
-    warmup_alpha: float = 10.0
-    warmup_steps: int = 0
-    hidden: int = 1024
+    trade_off: Annotated[float, Range(min=0)] = 1.0
+    warmup_alpha: Annotated[float, Range(min=0)] = 10.0
+    warmup_steps: Annotated[int, Range(min=0)] = 0
+    hidden: Annotated[int, Range(min=1)] = 1024
     hidden_norm: Norm = "batch"
-
-    def __post_init__(self) -> None:
-        AdaptationConfig.__post_init__(self)
-        for name in ("trade_off", "warmup_alpha", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
-        if self.hidden < 1:
-            raise ValueError(f"hidden: {self.hidden} is too small; use 1 or more")
 
 
 def warm_up(progress: float, alpha: float) -> float:

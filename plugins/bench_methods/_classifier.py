@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig
 from benchmark.backbones.heads import ClassHead, HeadInit, MLPHead, mask_logits
 from benchmark.backbones.prompted_vit import check_promptable, cls_feature, freeze
+from benchmark.config import Range
 from benchmark.optimizers import Kind, protocol_optimizer, warmup_cosine
 
 Optimizer = Literal["sgd", "adam", "adamw", "vpt-sgd", "vpt-adamw"]
@@ -72,27 +73,19 @@ class ClassifierConfig(MethodConfig):
         head_init: How rows of new classes are drawn (`benchmark.backbones.heads.ClassHead`).
     """
 
-    lr: float = 0.01
+    lr: Annotated[float, Range(above=0)] = 0.01
     lr_scaling: Scaling = "none"
     optimizer: Optimizer = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    momentum: Annotated[float, Range(min=0, below=1)] = 0.9
+    weight_decay: Annotated[float, Range(min=0)] = 0.0
     official_quirks: bool = False
     schedule: Schedule = "constant"
-    warmup: int = 0
+    warmup: Annotated[int, Range(min=0)] = 0
     mask: Literal["none", "current"] = "none"
     head_init: HeadInit = "trunc_normal"
 
     def __post_init__(self) -> None:
         MethodConfig.__post_init__(self)
-        if self.lr <= 0:
-            raise ValueError(f"lr: {self.lr} is not positive; use e.g. 0.01")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum: {self.momentum} is out of range; use 0 or more and less than 1")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay: {self.weight_decay} is negative; use 0 or more")
-        if self.warmup < 0:
-            raise ValueError(f"warmup: {self.warmup} is negative; use 0 or more")
         if self.warmup and self.schedule != "epoch-cosine":
             raise ValueError(f"warmup: {self.warmup} has no effect with schedule `{self.schedule}`; use `epoch-cosine`")
         if self.official_quirks and self.optimizer != "vpt-adamw":

@@ -9,7 +9,7 @@ import abc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from benchmark.backbones.text_prompts import (
     first_context,
     placeholders,
 )
+from benchmark.config import Range
 from benchmark.optimizers import delayed_cosine
 
 DASSL = "KaiyangZhou/Dassl.pytorch at c61a1b57, dassl/config/defaults.py; in no configuration of the method"
@@ -48,30 +49,20 @@ class ContextConfig(FeatureConfig):
 
     epochs: int = 200
     batch_size: int = 32
-    vectors: int = 16
+    vectors: Annotated[int, Range(min=1)] = 16
     words: str = ""
-    lr: float = 0.002
-    momentum: float = 0.9
-    weight_decay: float = 0.0005
-    warmup: int = 1
-    warmup_lr: float = 0.00001
+    lr: Annotated[float, Range(above=0)] = 0.002
+    momentum: Annotated[float, Range(min=0, below=1)] = 0.9
+    weight_decay: Annotated[float, Range(min=0)] = 0.0005
+    warmup: Annotated[int, Range(min=0)] = 1
+    warmup_lr: Annotated[float, Range(above=0)] = 0.00001
     mask: Literal["current", "none"] = "current"
 
     def __post_init__(self) -> None:
         FeatureConfig.__post_init__(self)
-        if self.vectors < 1:
-            raise ValueError(f"vectors: {self.vectors} is too small; use 1 or more, or clip-zero-shot")
         count = len(self.words.replace("_", " ").split())
         if self.words and self.vectors != count:
             raise ValueError(f"vectors: {self.vectors} differs from the {count} words of `words`; use {count}")
-        for name in ("lr", "warmup_lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is not positive; use e.g. 0.002")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum: {self.momentum} is out of range; use 0 or more and less than 1")
-        for name in ("weight_decay", "warmup"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
 
 
 class ContextLearner(FeatureMethod):

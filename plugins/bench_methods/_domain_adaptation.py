@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from benchmark import families
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Scenario, Transform
 from benchmark.backbones.heads import ClassHead
 from benchmark.backbones.prompted_vit import check_promptable, cls_feature, freeze
+from benchmark.config import Range
 
 Norm = Literal["batch", "none"]
 
@@ -71,30 +72,19 @@ class AdaptationConfig(MethodConfig):
 
     epochs: int = 30
     batch_size: int = 32
-    iterations: int = 0
-    lr: float = 0.01
-    backbone_lr_scale: float = 0.1
+    iterations: Annotated[int, Range(min=0)] = 0
+    lr: Annotated[float, Range(above=0)] = 0.01
+    backbone_lr_scale: Annotated[float, Range(min=0)] = 0.1
     optimizer: Literal["sgd", "adam"] = "sgd"
-    momentum: float = 0.9
-    second_beta: float = 0.999
-    weight_decay: float = 0.001
+    momentum: Annotated[float, Range(min=0, below=1)] = 0.9
+    second_beta: Annotated[float, Range(min=0, below=1)] = 0.999
+    weight_decay: Annotated[float, Range(min=0)] = 0.001
     schedule: Literal["progress", "steps", "constant"] = "progress"
-    lr_gamma: float = 10.0
-    lr_decay: float = 0.75
-    bottleneck: int = 256
+    lr_gamma: Annotated[float, Range(min=0)] = 10.0
+    lr_decay: Annotated[float, Range(min=0)] = 0.75
+    bottleneck: Annotated[int, Range(min=0)] = 256
     bottleneck_norm: Norm = "batch"
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        MethodConfig.__post_init__(self)
-        if self.lr <= 0:
-            raise ValueError(f"lr: {self.lr} is not positive; use e.g. 0.01")
-        for name in ("iterations", "backbone_lr_scale", "weight_decay", "lr_gamma", "lr_decay", "bottleneck"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
-        for name in ("momentum", "second_beta", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is out of range; use 0 or more and less than 1")
+    label_smoothing: Annotated[float, Range(min=0, below=1)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

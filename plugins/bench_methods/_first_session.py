@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from benchmark.backbones.end_prompts import EndPrompts
 from benchmark.backbones.heads import CosineHead
 from benchmark.backbones.prompted_vit import CLS, check_promptable, cls_feature, embed, freeze
 from benchmark.backbones.scale_shift import ScaleShift
+from benchmark.config import Range
 from benchmark.optimizers import warmup_cosine
 
 Adaptation = Literal["none", "adapter", "ssf", "vpt-shallow", "vpt-deep", "finetune"]
@@ -49,27 +50,13 @@ class FirstSessionConfig(MethodConfig):
     epochs: int = 20
     batch_size: int = 48
     adaptation: Adaptation = "adapter"
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    bottleneck: int = 64
-    adapter_scale: float = 0.1
-    adapter_dropout: float = 0.1
-    prompts: int = 5
-
-    def __post_init__(self) -> None:
-        MethodConfig.__post_init__(self)
-        for name in ("bottleneck", "prompts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; use 1 or more")
-        if self.lr <= 0:
-            raise ValueError(f"lr: {self.lr} is not positive; use e.g. 0.01")
-        for name in ("momentum", "adapter_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is out of range; use 0 or more and less than 1")
-        for name in ("weight_decay", "adapter_scale"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
+    lr: Annotated[float, Range(above=0)] = 0.01
+    momentum: Annotated[float, Range(min=0, below=1)] = 0.9
+    weight_decay: Annotated[float, Range(min=0)] = 5e-4
+    bottleneck: Annotated[int, Range(min=1)] = 64
+    adapter_scale: Annotated[float, Range(min=0)] = 0.1
+    adapter_dropout: Annotated[float, Range(min=0, below=1)] = 0.1
+    prompts: Annotated[int, Range(min=1)] = 5
 
 
 class FirstSession(Method):

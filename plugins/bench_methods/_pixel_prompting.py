@@ -9,7 +9,7 @@ import abc
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig
 from benchmark.backbones.heads import mask_logits
 from benchmark.backbones.pixel_prompts import AdditiveProgram, ExpansiveProgram, FramePrompt, PatchPrompt, Place
+from benchmark.config import Range
 
 Prompt = Literal["padding", "fixed-patch", "random-patch", "additive", "expansive"]
 CHUNK = 128  # images at once, where the training set is looked at as a whole
@@ -77,25 +78,18 @@ class PixelConfig(MethodConfig):
     epochs: int = 5
     prompts: Literal["on", "off"] = "on"
     prompt: Prompt = "padding"
-    prompt_size: int = 0
+    prompt_size: Annotated[int, Range(min=0)] = 0
     test_position: Literal["middle", "batch"] = "middle"
     mask: Literal["none", "current"] = "none"
     optimizer: Literal["sgd", "adam"] = "adam"
-    lr: float = 0.1
-    momentum: float = 0.9
-    warmup_steps: int = 0
+    lr: Annotated[float, Range(above=0)] = 0.1
+    momentum: Annotated[float, Range(min=0, below=1)] = 0.9
+    warmup_steps: Annotated[int, Range(min=0)] = 0
     schedule: Literal["constant", "cosine"] = "constant"
     drops: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         MethodConfig.__post_init__(self)
-        if self.lr <= 0:
-            raise ValueError(f"lr: {self.lr} is not positive; use e.g. 0.1")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum: {self.momentum} is out of range; use 0 or more and less than 1")
-        for name in ("prompt_size", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
         if any(not 0 < share < 1 for share in self.drops):
             raise ValueError(f"drops: {self.drops} are no shares; use numbers between 0 and 1")
         if self.test_position == "batch" and self.prompt != "random-patch":

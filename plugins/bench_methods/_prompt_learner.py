@@ -11,7 +11,7 @@ import abc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from benchmark.backbones import prompted_vit
 from benchmark.backbones.blocks import Prefix, check_plain_blocks, run_blocks
 from benchmark.backbones.heads import ClassHead, HeadInit, mask_logits
 from benchmark.backbones.prompted_vit import CLS, Gelu
+from benchmark.config import Range
 
 Scaling = Literal["batch/256", "none"]
 Schedule = Literal["constant", "late-cosine"]
@@ -50,18 +51,11 @@ class QueryLearnerConfig(MethodConfig):
     head_init: HeadInit = "trunc_normal"
     train_mask: Literal["current", "none"] = "current"
     eval_logits: Literal["seen", "all"] = "seen"
-    lr: float = 0.03
+    lr: Annotated[float, Range(above=0)] = 0.03
     lr_scaling: Scaling = "batch/256"
-    clip: float = 1.0
+    clip: Annotated[float, Range(min=0)] = 1.0
     clip_scope: Literal["trainable", "all"] = "trainable"
     gelu: Gelu = "erf"
-
-    def __post_init__(self) -> None:
-        MethodConfig.__post_init__(self)
-        if self.lr <= 0:
-            raise ValueError(f"lr: {self.lr} is not positive; use e.g. 0.001")
-        if self.clip < 0:
-            raise ValueError(f"clip: {self.clip} is negative; use 0 or more")
 
     @property
     def effective_lr(self) -> float:

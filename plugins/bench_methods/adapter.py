@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 from torch import Tensor, nn
 
@@ -36,6 +36,7 @@ from benchmark.api import Context
 from benchmark.backbones.adapters import AdapterInit, Bottleneck, HoulsbyAdapter, PfeifferAdapter, reduced
 from benchmark.backbones.blocks import BlockAdapter, check_plain_blocks, run_blocks
 from benchmark.backbones.prompted_vit import CLS, embed
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -52,13 +53,8 @@ class AdapterConfig(ClassifierConfig):
 
     epochs: int = 5
     placement: Literal["pfeiffer", "houlsby"] = "pfeiffer"
-    reduction: int = 8
+    reduction: Annotated[int, Range(min=1)] = 8
     init: AdapterInit = "kaiming"
-
-    def __post_init__(self) -> None:
-        ClassifierConfig.__post_init__(self)
-        if self.reduction < 1:
-            raise ValueError(f"reduction: {self.reduction} is too small; use 1 or more")
 
 
 class Adapter(Classifier):

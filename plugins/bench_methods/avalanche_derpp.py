@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from benchmark import hookimpl
 from benchmark.avalanche.strategies import AvalancheConfig, AvalancheMethod, pack_groups, unpack_groups
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -34,8 +35,8 @@ class DerppConfig(AvalancheConfig):
     """
 
     memory: int = 500
-    alpha: float = 0.1
-    beta: float = 0.5
+    alpha: Annotated[float, Range(min=0)] = 0.1
+    beta: Annotated[float, Range(min=0)] = 0.5
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -49,9 +50,6 @@ class DerppConfig(AvalancheConfig):
                 f"memory: {self.memory} is less than batch_size ({self.batch_size}); nothing would be replayed, "
                 f"use {self.batch_size} or more"
             )
-        for name in ("alpha", "beta"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
 
 
 class AvalancheDerpp(AvalancheMethod):

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from benchmark import hookimpl
 from benchmark.avalanche.strategies import AvalancheConfig, AvalancheMethod
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -36,21 +37,9 @@ class EwcConfig(AvalancheConfig):
         decay: In ``online`` mode, factor on the old importances.
     """
 
-    penalty: float = 100.0
+    penalty: Annotated[float, Range(min=0)] = 100.0
     mode: Literal["separate", "online"] = "separate"
-    decay: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Checks ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
-        AvalancheConfig.__post_init__(self)
-        if self.penalty < 0:
-            raise ValueError(f"penalty: {self.penalty} is negative; use 0 or more")
-        if not 0 <= self.decay <= 1:
-            raise ValueError(f"decay: {self.decay} is out of range; use 0..1")
+    decay: Annotated[float, Range(min=0, max=1)] = 1.0
 
 
 class AvalancheEwc(AvalancheMethod):

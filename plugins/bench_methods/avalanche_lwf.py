@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +27,7 @@ from benchmark import hookimpl
 from benchmark.api import ExperienceView
 from benchmark.avalanche.strategies import AvalancheConfig, AvalancheMethod
 from benchmark.backbones.heads import mask_logits
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -41,21 +42,9 @@ class LwfConfig(AvalancheConfig):
             only those of the experience (without effect in domain-incremental streams).
     """
 
-    alpha: float = 1.0
-    temperature: float = 2.0
+    alpha: Annotated[float, Range(min=0)] = 1.0
+    temperature: Annotated[float, Range(above=0)] = 2.0
     mask: Literal["none", "current"] = "none"
-
-    def __post_init__(self) -> None:
-        """Checks ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
-        AvalancheConfig.__post_init__(self)
-        if self.alpha < 0:
-            raise ValueError(f"alpha: {self.alpha} is negative; use 0 or more")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature: {self.temperature} is not positive; use e.g. 2")
 
 
 class AvalancheLwf(AvalancheMethod):

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from benchmark import hookimpl
 from benchmark.avalanche.strategies import AvalancheConfig, AvalancheMethod, pack_groups, unpack_groups
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -28,17 +29,7 @@ class ReplayConfig(AvalancheConfig):
         memory: Images kept, in all.
     """
 
-    memory: int = 500
-
-    def __post_init__(self) -> None:
-        """Checks ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
-        AvalancheConfig.__post_init__(self)
-        if self.memory < 1:
-            raise ValueError(f"memory: {self.memory} images are too few; use 1 or more")
+    memory: Annotated[int, Range(min=1)] = 500
 
 
 class AvalancheReplay(AvalancheMethod):

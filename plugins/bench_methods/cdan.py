@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ from bench_methods._adversarial import Adversarial, AdversarialConfig, make_disc
 from bench_methods._domain_adaptation import TLL, TLL_VIT, entropy, needs_target
 from benchmark import hookimpl
 from benchmark.api import Batch, Context, ExperienceView
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -53,15 +54,8 @@ class CDANConfig(AdversarialConfig):
 
     entropy: bool = False
     randomized: Literal["auto", "always", "never"] = "auto"
-    randomized_dim: int = 1024
-    widest: int = 4096
-
-    def __post_init__(self) -> None:
-        AdversarialConfig.__post_init__(self)
-        if self.randomized_dim < 1:
-            raise ValueError(f"randomized_dim: {self.randomized_dim} is too small; use 1 or more")
-        if self.widest < 0:
-            raise ValueError(f"widest: {self.widest} is negative; use 0 or more")
+    randomized_dim: Annotated[int, Range(min=1)] = 1024
+    widest: Annotated[int, Range(min=0)] = 4096
 
 
 def outer(features: Tensor, predictions: Tensor) -> Tensor:

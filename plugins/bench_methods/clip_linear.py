@@ -35,7 +35,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,7 @@ from benchmark.api import Context, ExperienceView, ImageSet, LoopMethod, MethodC
 from benchmark.backbones.dual import dual_of
 from benchmark.backbones.heads import ClassHead
 from benchmark.backbones.logistic import fit_logistic
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 ENCODED_AT_ONCE = 256  # images
@@ -79,10 +80,10 @@ class ClipLinearConfig(MethodConfig):
     solver: Literal["lbfgs", "adamw"] = "lbfgs"
     normalise: bool = False
     search: bool = False
-    strength: float = 0.316
-    max_iter: int = 1000
-    lr: float = 0.1
-    weight_decay: float = 0.0
+    strength: Annotated[float, Range(above=0)] = 0.316
+    max_iter: Annotated[int, Range(min=1)] = 1000
+    lr: Annotated[float, Range(above=0)] = 0.1
+    weight_decay: Annotated[float, Range(min=0)] = 0.0
     keep: Literal["nothing", "features"] = "nothing"
 
     def __post_init__(self) -> None:
@@ -93,13 +94,6 @@ class ClipLinearConfig(MethodConfig):
             raise ValueError(f"epochs: {self.epochs} has no effect with solver `lbfgs`; use 1, or solver `adamw`")
         if self.epochs < 1:
             raise ValueError(f"epochs: {self.epochs} is too small; use 1 or more")
-        if self.max_iter < 1:
-            raise ValueError(f"max_iter: {self.max_iter} is too small; use 1 or more")
-        for name in ("strength", "lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is not positive; use e.g. 0.1")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay: {self.weight_decay} is negative; use 0 or more")
 
 
 @dataclass(frozen=True)

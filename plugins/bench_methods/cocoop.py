@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,7 @@ from bench_methods._context_learner import DASSL, ContextConfig, ContextLearner
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.text_prompts import TextPrompts
+from benchmark.config import Range
 from benchmark.errors import UsageError
 from benchmark.specs import MethodSpec
 
@@ -52,12 +54,7 @@ class CoCoOpConfig(ContextConfig):
     batch_size: int = 1
     vectors: int = 4
     words: str = "a photo of a"
-    rows: int = 1024
-
-    def __post_init__(self) -> None:
-        ContextConfig.__post_init__(self)
-        if self.rows < 1:
-            raise ValueError(f"rows: {self.rows} is too small; use 1 or more, e.g. 1024")
+    rows: Annotated[int, Range(min=1)] = 1024
 
 
 class CoCoOp(ContextLearner):

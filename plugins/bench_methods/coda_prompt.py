@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ from benchmark import hookimpl
 from benchmark.api import Context, ExperienceView
 from benchmark.backbones.heads import HeadInit
 from benchmark.backbones.prefix_pools import by_layer
+from benchmark.config import Range
 from benchmark.errors import UsageError
 from benchmark.specs import MethodSpec
 
@@ -67,22 +68,16 @@ class CodaPromptConfig(PromptLearnerConfig):
     lr_scaling: _prompt_learner.Scaling = "none"
     schedule: _prompt_learner.Schedule = "late-cosine"
     clip: float = 0.0
-    pool_size: int = 100
-    components: int = 0
+    pool_size: Annotated[int, Range(min=1)] = 100
+    components: Annotated[int, Range(min=0)] = 0
     prompt_length: int = 8
-    prompt_depth: int = 5
-    ortho: float = 0.0
+    prompt_depth: Annotated[int, Range(min=1)] = 5
+    ortho: Annotated[float, Range(min=0)] = 0.0
 
     def __post_init__(self) -> None:
         PromptLearnerConfig.__post_init__(self)
-        for name in ("pool_size", "prompt_depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; use 1 or more")
         if self.prompt_length < 2 or self.prompt_length % 2:
             raise ValueError(f"prompt_length: {self.prompt_length} is not even; use 2, 4, ...: keys and values")
-        for name in ("components", "ortho"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
 
 
 Draw = Callable[[Tensor], Tensor]

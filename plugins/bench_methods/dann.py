@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,7 @@ from bench_methods._domain_adaptation import (
 )
 from benchmark import hookimpl
 from benchmark.api import Batch, ExperienceView
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -68,12 +69,7 @@ class DANNConfig(AdversarialConfig):
     """
 
     adversary: Literal["reversal", "alternating"] = "reversal"
-    discriminator_steps: int = 1
-
-    def __post_init__(self) -> None:
-        AdversarialConfig.__post_init__(self)
-        if self.discriminator_steps < 1:
-            raise ValueError(f"discriminator_steps: {self.discriminator_steps} is too small; use 1 or more")
+    discriminator_steps: Annotated[int, Range(min=1)] = 1
 
 
 class DANN(Adversarial):

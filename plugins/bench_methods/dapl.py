@@ -37,7 +37,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,7 @@ from benchmark.backbones.text_prompts import (
     domain_placeholders,
     first_context,
 )
+from benchmark.config import Range
 from benchmark.optimizers import delayed_cosine
 from benchmark.specs import MethodSpec
 
@@ -83,37 +84,24 @@ class DAPLConfig(FeatureConfig):
 
     epochs: int = 25
     batch_size: int = 32
-    shared_vectors: int = 16
-    domain_vectors: int = 16
+    shared_vectors: Annotated[int, Range(min=1)] = 16
+    domain_vectors: Annotated[int, Range(min=1)] = 16
     class_specific: bool = False
-    temperature: float = 1.0
-    threshold: float = 0.5
-    target_weight: float = 1.0
+    temperature: Annotated[float, Range(above=0)] = 1.0
+    threshold: Annotated[float, Range(min=0, max=1)] = 0.5
+    target_weight: Annotated[float, Range(min=0)] = 1.0
     template: str = "a photo of a {}."
     stop: Literal["..", "."] = ".."
-    lr: float = 0.003
-    momentum: float = 0.9
-    weight_decay: float = 0.0005
+    lr: Annotated[float, Range(above=0)] = 0.003
+    momentum: Annotated[float, Range(min=0, below=1)] = 0.9
+    weight_decay: Annotated[float, Range(min=0)] = 0.0005
     schedule: Literal["per_iteration", "per_epoch"] = "per_iteration"
-    period: int = 0
-    warmup: int = 1
-    warmup_lr: float = 0.00001
+    period: Annotated[int, Range(min=0)] = 0
+    warmup: Annotated[int, Range(min=0)] = 1
+    warmup_lr: Annotated[float, Range(above=0)] = 0.00001
 
     def __post_init__(self) -> None:
         FeatureConfig.__post_init__(self)
-        for name in ("shared_vectors", "domain_vectors"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; use 1 or more")
-        for name in ("temperature", "lr", "warmup_lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is not positive; use more than 0")
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold: {self.threshold} is no probability; use 0 to 1")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum: {self.momentum} is out of range; use 0 or more and less than 1")
-        for name in ("target_weight", "weight_decay", "period", "warmup"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
         if self.template.count("{}") != 1:
             raise ValueError(f"template: {self.template!r} must have one {{}} for the name of the class")
 

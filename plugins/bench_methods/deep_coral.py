@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ from bench_methods._domain_adaptation import (
 )
 from benchmark import hookimpl
 from benchmark.api import Batch, Context
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 Form = Literal["paper", "domainbed"]
@@ -59,14 +60,9 @@ class DeepCoralConfig(PlainConfig):
 
     batch_size: int = 128
     weight_decay: float = 0.0005
-    trade_off: float = 1.0
+    trade_off: Annotated[float, Range(min=0)] = 1.0
     layer: Literal["logits", "features"] = "logits"
     form: Form = "paper"
-
-    def __post_init__(self) -> None:
-        PlainConfig.__post_init__(self)
-        if self.trade_off < 0:
-            raise ValueError(f"trade_off: {self.trade_off} is negative; use 0 or more")
 
 
 def coral(one: Tensor, other: Tensor, form: Form = "paper") -> Tensor:

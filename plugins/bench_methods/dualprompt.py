@@ -27,7 +27,7 @@ ImageNet-R 68.13 ± 0.49, forgetting 4.68 ± 0.20 (paper); dualprompt-pytorch 86
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ from benchmark.api import Context, ExperienceView
 from benchmark.backbones import prefix_pools, prompts
 from benchmark.backbones.blocks import Prefix
 from benchmark.backbones.prefix_pools import PrefixInit, PrefixPool
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -67,30 +68,24 @@ class DualPromptConfig(PromptLearnerConfig):
         layout: ``correct``, or ``port``: the reshape bug of the PyTorch ports.
     """
 
-    pool_size: int = 0
-    top_k: int = 1
-    g_length: int = 5
-    e_length: int = 5
+    pool_size: Annotated[int, Range(min=0)] = 0
+    top_k: Annotated[int, Range(min=1)] = 1
+    g_length: Annotated[int, Range(min=0)] = 5
+    e_length: Annotated[int, Range(min=1)] = 5
     g_layers: tuple[int, ...] | None = None
     e_layers: tuple[int, ...] | None = None
     key_sets: Literal["shared", "per-layer"] = "shared"
-    pull: float = 1.0
+    pull: Annotated[float, Range(min=0)] = 1.0
     pull_reduction: Literal["mean", "sum"] = "mean"
     prompt_init: PrefixInit = "flax_uniform"
     key_init: PrefixInit = "flax_uniform"
     selection: Literal["per-sample", "batchwise"] = "per-sample"
-    selection_group: int = 0
+    selection_group: Annotated[int, Range(min=0)] = 0
     copy_slots: bool = True
     layout: Literal["correct", "port"] = "correct"
 
     def __post_init__(self) -> None:
         PromptLearnerConfig.__post_init__(self)
-        for name in ("top_k", "e_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; use 1 or more")
-        for name in ("pool_size", "g_length", "pull", "selection_group"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
         if 0 < self.pool_size < self.top_k:
             raise ValueError(
                 f"top_k: {self.top_k} is larger than pool_size ({self.pool_size}); use 1..{self.pool_size}"

@@ -20,11 +20,13 @@ reproduced here on the paper track.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from bench_methods._classifier import VPT_ADAMW, VPT_SOURCE, Classifier, ClassifierConfig
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.prompted_vit import set_dropout
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -39,7 +41,7 @@ class FinetuneConfig(ClassifierConfig):
 
     epochs: int = 5
     backbone_lr_scale: float = 1.0
-    dropout: float = 0.0
+    dropout: Annotated[float, Range(min=0, below=1)] = 0.0
 
     def __post_init__(self) -> None:
         ClassifierConfig.__post_init__(self)
@@ -48,8 +50,6 @@ class FinetuneConfig(ClassifierConfig):
                 f"backbone_lr_scale: {self.backbone_lr_scale} is not positive; "
                 "to freeze the backbone use `linear-probe`"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: {self.dropout} is out of range; use 0 or more and less than 1")
 
 
 class Finetune(Classifier):

@@ -33,7 +33,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,7 @@ from benchmark import hookimpl
 from benchmark.api import Batch, Context, ExperienceView, Scenario
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.backbones.prototypes import ClassMeans
+from benchmark.config import Range
 from benchmark.errors import UsageError
 from benchmark.specs import MethodSpec
 
@@ -64,18 +65,14 @@ class ICaRLConfig(ClassifierConfig):
 
     epochs: int = 5
     schedule: Schedule = "cosine"
-    memory: int = 2000
+    memory: Annotated[int, Range(min=1)] = 2000
     distillation: bool = True
     classifier: Literal["means", "head"] = "means"
-    backbone_lr_scale: float = 1.0
+    backbone_lr_scale: Annotated[float, Range(min=0)] = 1.0
     drops: bool = False
 
     def __post_init__(self) -> None:
         ClassifierConfig.__post_init__(self)
-        if self.memory < 1:
-            raise ValueError(f"memory: {self.memory} images are too few; use at least one per class")
-        if self.backbone_lr_scale < 0:
-            raise ValueError(f"backbone_lr_scale: {self.backbone_lr_scale} is negative; use 0 or more")
         if self.mask != "none":
             raise ValueError(f"mask: {self.mask} has no meaning with one sigmoid per class; use none")
 

@@ -15,10 +15,12 @@ paper track.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from bench_methods._classifier import Classifier, ClassifierConfig, Schedule
 from benchmark import hookimpl
 from benchmark.api import Context
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -32,12 +34,7 @@ class JointConfig(ClassifierConfig):
 
     epochs: int = 10
     schedule: Schedule = "cosine"
-    backbone_lr_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        ClassifierConfig.__post_init__(self)
-        if self.backbone_lr_scale < 0:
-            raise ValueError(f"backbone_lr_scale: {self.backbone_lr_scale} is negative; use 0 or more")
+    backbone_lr_scale: Annotated[float, Range(min=0)] = 1.0
 
 
 class Joint(Classifier):

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ from benchmark.backbones import prompted_vit, prompts
 from benchmark.backbones.blocks import run_blocks
 from benchmark.backbones.prompted_vit import Layout, Readout
 from benchmark.backbones.prompts import PoolInit
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 Selection = Literal["per-sample", "batchwise"]
@@ -66,33 +67,27 @@ class L2PConfig(QueryLearnerConfig):
         frequency_penalty: In training, weigh distances by how often earlier tasks chose a prompt.
     """
 
-    pool_size: int = 10
-    prompt_length: int = 5
-    top_k: int = 5
-    pull: float = 0.1
+    pool_size: Annotated[int, Range(min=1)] = 10
+    prompt_length: Annotated[int, Range(min=1)] = 5
+    top_k: Annotated[int, Range(min=1)] = 5
+    pull: Annotated[float, Range(min=0)] = 0.1
     variant: Layout = "v1"
     readout: Readout = "prompt"
     prompt_init: PoolInit = "uniform"
     key_init: PoolInit = "uniform"
     selection_train: Selection = "batchwise"
     selection_eval: Selection = "per-sample"
-    selection_group: int = 0
+    selection_group: Annotated[int, Range(min=0)] = 0
     prompt_mask: bool = False
     shared_prompt_pool: bool = False
     frequency_penalty: bool = False
 
     def __post_init__(self) -> None:
         QueryLearnerConfig.__post_init__(self)
-        for name in ("pool_size", "prompt_length", "top_k"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; use 1 or more")
         if self.top_k > self.pool_size:
             raise ValueError(
                 f"top_k: {self.top_k} is larger than pool_size ({self.pool_size}); use 1..{self.pool_size}"
             )
-        for name in ("pull", "selection_group"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
 
 
 class L2P(QueryLearner):

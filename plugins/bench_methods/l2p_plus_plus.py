@@ -22,6 +22,7 @@ reproduced here on the paper track.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,6 +34,7 @@ from benchmark.api import Context
 from benchmark.backbones import prompts
 from benchmark.backbones.heads import HeadInit
 from benchmark.backbones.prefix_pools import PrefixInit, PrefixPool, by_layer
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -57,27 +59,22 @@ class L2PPlusPlusConfig(PromptLearnerConfig):
     lr_scaling: _prompt_learner.Scaling = "none"
     schedule: _prompt_learner.Schedule = "late-cosine"
     clip: float = 0.0
-    pool_size: int = 30
+    pool_size: Annotated[int, Range(min=1)] = 30
     prompt_length: int = 20
-    top_k: int = 5
-    prompt_depth: int = 1
-    key_weight: float = 1.0
+    top_k: Annotated[int, Range(min=1)] = 5
+    prompt_depth: Annotated[int, Range(min=1)] = 1
+    key_weight: Annotated[float, Range(min=0)] = 1.0
     prompt_init: PrefixInit = "unit"
     key_init: PrefixInit = "unit"
 
     def __post_init__(self) -> None:
         PromptLearnerConfig.__post_init__(self)
-        for name in ("pool_size", "top_k", "prompt_depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; use 1 or more")
         if self.prompt_length < 2 or self.prompt_length % 2:
             raise ValueError(f"prompt_length: {self.prompt_length} is not even; use 2, 4, ...: keys and values")
         if self.top_k > self.pool_size:
             raise ValueError(
                 f"top_k: {self.top_k} is larger than pool_size ({self.pool_size}); use 1..{self.pool_size}"
             )
-        if self.key_weight < 0:
-            raise ValueError(f"key_weight: {self.key_weight} is negative; use 0 or more")
 
 
 def key_loss(similarity: Tensor, index: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, cast
 
 from torch import Tensor, nn
 
@@ -30,6 +30,7 @@ from benchmark.api import Context
 from benchmark.backbones.blocks import BlockAdapter, check_plain_blocks, run_blocks
 from benchmark.backbones.lora import PARTS, LoRA, LoRAInit
 from benchmark.backbones.prompted_vit import CLS, embed
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -45,17 +46,13 @@ class LoRAConfig(ClassifierConfig):
     """
 
     epochs: int = 5
-    rank: int = 8
-    alpha: float = 8.0
+    rank: Annotated[int, Range(min=1)] = 8
+    alpha: Annotated[float, Range(above=0)] = 8.0
     targets: str = "qv"
     init: LoRAInit = "kaiming"
 
     def __post_init__(self) -> None:
         ClassifierConfig.__post_init__(self)
-        if self.rank < 1:
-            raise ValueError(f"rank: {self.rank} is too small; use 1 or more")
-        if self.alpha <= 0:
-            raise ValueError(f"alpha: {self.alpha} is not positive; use e.g. the rank")
         if not self.targets or set(self.targets) - set(PARTS) or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets: {self.targets!r} is not made of different letters of {PARTS}; use e.g. 'qv'")
 

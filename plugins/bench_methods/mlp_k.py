@@ -21,11 +21,13 @@ the paper track.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from bench_methods._classifier import VPT_SGD, VPT_SOURCE, Classifier, ClassifierConfig
 from benchmark import hookimpl
 from benchmark.api import ExperienceView
 from benchmark.backbones.heads import HeadNorm, MLPHead
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -41,17 +43,13 @@ class MlpKConfig(ClassifierConfig):
     """
 
     epochs: int = 5
-    k: int = 3
+    k: Annotated[int, Range(min=1)] = 3
     norm: HeadNorm = "batch"
-    dropout: float = 0.1
+    dropout: Annotated[float, Range(min=0, below=1)] = 0.1
     freeze_bn_after_first_task: bool = False
 
     def __post_init__(self) -> None:
         ClassifierConfig.__post_init__(self)
-        if self.k < 1:
-            raise ValueError(f"k: {self.k} is too small; use 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: {self.dropout} is out of range; use 0 or more and less than 1")
         if self.freeze_bn_after_first_task and self.norm != "batch":
             raise ValueError("freeze_bn_after_first_task: True has no effect with norm `layer`; use `batch`")
 

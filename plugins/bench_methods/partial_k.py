@@ -19,11 +19,13 @@ paper, Table 1). No figure for streams is published; not yet reproduced here on 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from bench_methods._classifier import VPT_ADAMW, VPT_SOURCE, Classifier, ClassifierConfig
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.selection import last_blocks
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -37,13 +39,8 @@ class PartialKConfig(ClassifierConfig):
     """
 
     epochs: int = 5
-    k: int = 1
+    k: Annotated[int, Range(min=0)] = 1
     norm: bool = True
-
-    def __post_init__(self) -> None:
-        ClassifierConfig.__post_init__(self)
-        if self.k < 0:
-            raise ValueError(f"k: {self.k} is negative; use 0 or more")
 
 
 class PartialK(Classifier):

@@ -26,7 +26,7 @@ mean 86.38). No figure for streams is published; not yet reproduced here on the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,7 @@ from benchmark.backbones.blocks import check_plain_blocks, run_blocks
 from benchmark.backbones.prefix_pools import by_layer, check_layers
 from benchmark.backbones.prompted_vit import CLS, embed
 from benchmark.backbones.visual_prompts import bound
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 Reparam = Literal["none", "mlp", "deep-mlp"]
@@ -63,20 +64,15 @@ class PrefixTuningConfig(ClassifierConfig):
     lr: float = 0.01
     optimizer: Optimizer = "adam"
     prompts: Literal["on", "off"] = "on"
-    prefix_length: int = 10
+    prefix_length: Annotated[int, Range(min=1)] = 10
     layers: tuple[int, ...] | None = None
     reparam: Reparam = "none"
-    hidden: int = 512
+    hidden: Annotated[int, Range(min=1)] = 512
     init: Literal["uniform", "normal"] = "uniform"
-    prefix_dropout: float = 0.0
+    prefix_dropout: Annotated[float, Range(min=0, below=1)] = 0.0
 
     def __post_init__(self) -> None:
         ClassifierConfig.__post_init__(self)
-        for name in ("prefix_length", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; use 1 or more")
-        if not 0 <= self.prefix_dropout < 1:
-            raise ValueError(f"prefix_dropout: {self.prefix_dropout} is out of range; use 0 or more and less than 1")
         if self.layers == ():
             raise ValueError("layers: is empty; use `none` for all blocks, and prompts `off` for no prefixes")
         if self.reparam != "none" and self.init != "uniform":

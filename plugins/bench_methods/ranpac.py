@@ -28,6 +28,7 @@ Expected (ViT-B/16 augreg_in21k, CIFAR-100, 10 tasks): 92.2; no projection 90.6,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
@@ -35,6 +36,7 @@ from bench_methods._first_session import FirstSession, FirstSessionConfig
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.ridge import RidgeHead, Scoring, Solver
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -48,14 +50,9 @@ class RanPACConfig(FirstSessionConfig):
         solver: ``double``: float64. ``lu``: the official arithmetic (`benchmark.backbones.ridge.RidgeHead`).
     """
 
-    projection: int = 10_000
+    projection: Annotated[int, Range(min=0)] = 10_000
     scoring: Scoring = "linear"
     solver: Solver = "double"
-
-    def __post_init__(self) -> None:
-        FirstSessionConfig.__post_init__(self)
-        if self.projection < 0:
-            raise ValueError(f"projection: {self.projection} is negative; use 0 (none) or more")
 
 
 class RanPAC(FirstSession):

@@ -30,7 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from bench_methods._domain_adaptation import Adaptation, AdaptationConfig, BatchNorm, entropy, needs_target
 from benchmark import hookimpl
 from benchmark.api import Batch, Context, ExperienceView, ImageSet, Transform
+from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
 
@@ -56,15 +57,15 @@ class ShotConfig(AdaptationConfig):
         smallest_class: Classes that no more than so many target images are predicted to be get no centroid.
     """
 
-    source_epochs: int = 50
+    source_epochs: Annotated[int, Range(min=1)] = 50
     epochs: int = 15
     batch_size: int = 64
     label_smoothing: float = 0.1
-    interval: int = 15
-    pseudo_weight: float = 0.3
-    entropy_weight: float = 1.0
+    interval: Annotated[int, Range(min=1)] = 15
+    pseudo_weight: Annotated[float, Range(min=0)] = 0.3
+    entropy_weight: Annotated[float, Range(min=0)] = 1.0
     diversity: bool = True
-    smallest_class: int = 0
+    smallest_class: Annotated[int, Range(min=0)] = 0
 
     def __post_init__(self) -> None:
         AdaptationConfig.__post_init__(self)
@@ -74,12 +75,6 @@ class ShotConfig(AdaptationConfig):
             raise ValueError(
                 "bottleneck: 0 would leave no layer of its own between the backbone and the frozen classifier"
             )
-        for name in ("source_epochs", "interval"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; use 1 or more")
-        for name in ("pseudo_weight", "entropy_weight", "smallest_class"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is negative; use 0 or more")
 
 
 class WeightNormHead(nn.Module):

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,6 +46,7 @@ from benchmark.backbones.heads import ClassHead, HeadInit
 from benchmark.backbones.label_mapping import LabelMapping, at_random, count_matrix, frequent, in_order
 from benchmark.backbones.prompted_vit import check_promptable, cls_feature, freeze
 from benchmark.backbones.prototypes import ClassMeans
+from benchmark.config import Range
 from benchmark.errors import UsageError
 from benchmark.specs import MethodSpec
 
@@ -66,19 +67,14 @@ class VisualPromptingConfig(PixelConfig):
     """
 
     readout: Literal["prototypes", "mapping", "linear"] = "prototypes"
-    scale: float = 20.0
+    scale: Annotated[float, Range(above=0)] = 20.0
     mapping: Literal["fixed", "random", "frequency", "iterative"] = "fixed"
-    multiplicity: int = 1
-    head_lr: float = 0.01
+    multiplicity: Annotated[int, Range(min=1)] = 1
+    head_lr: Annotated[float, Range(above=0)] = 0.01
     head_init: HeadInit = "trunc_normal"
 
     def __post_init__(self) -> None:
         PixelConfig.__post_init__(self)
-        for name in ("scale", "head_lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is not positive")
-        if self.multiplicity < 1:
-            raise ValueError(f"multiplicity: {self.multiplicity} is too small; use 1 or more")
         if self.readout != "mapping" and (self.mapping != "fixed" or self.multiplicity != 1):
             raise ValueError(f"mapping: has no effect with readout `{self.readout}`; use readout `mapping`")
 

@@ -28,7 +28,7 @@ at 51.96 (L2P paper, Table 5). Not yet reproduced here on the paper track.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ from benchmark.backbones.visual_prompts import (
     cls_states,
     prompted_features,
 )
+from benchmark.config import Range
 from benchmark.errors import UsageError
 from benchmark.specs import MethodSpec
 
@@ -101,8 +102,8 @@ class VPTConfig(ClassifierConfig):
     prompts: Literal["on", "off"] = "on"
     location: Location = "prepend"
     prompt_length: int = 10
-    project: int = 0
-    prompt_dropout: float = 0.0
+    project: Annotated[int, Range(min=0)] = 0
+    prompt_dropout: Annotated[float, Range(min=0, below=1)] = 0.0
     init: Init = "random"
     readout: Readout = "cls"
     transfer: Transfer = "prompt"
@@ -112,10 +113,6 @@ class VPTConfig(ClassifierConfig):
         tokens = self.location in TOKENS
         if self.prompt_length < (0 if self.init != "random" else 1):
             raise ValueError(f"prompt_length: {self.prompt_length} is too small; use 1 or more")
-        if self.project < 0:
-            raise ValueError(f"project: {self.project} is negative; use 0 or more")
-        if not 0 <= self.prompt_dropout < 1:
-            raise ValueError(f"prompt_dropout: {self.prompt_dropout} is out of range; use 0 or more and less than 1")
         for name in ("project", "prompt_dropout"):
             if getattr(self, name) and not tokens:
                 raise ValueError(f"{name}: has no effect with location `{self.location}`; use 0")
@@ -146,7 +143,7 @@ class VPTDeepConfig(VPTConfig):
     """
 
     prompt_dropout: float = 0.1
-    depth: int = 0
+    depth: Annotated[int, Range(min=0)] = 0
     direction: Literal["first", "last"] = "first"
     expand: bool = True
     shared: bool = False
@@ -156,8 +153,6 @@ class VPTDeepConfig(VPTConfig):
         if self.location not in TOKENS:
             raise ValueError(f"location: `{self.location}` is for vpt-shallow; use one of {', '.join(TOKENS)}")
         VPTConfig.__post_init__(self)
-        if self.depth < 0:
-            raise ValueError(f"depth: {self.depth} is negative; use 0 for all blocks, or 1 or more")
         prepended = self.location == "prepend"
         if not self.expand and not (prepended and self.direction == "first"):
             raise ValueError("expand: false needs location `prepend` and direction `first`")

@@ -7,9 +7,11 @@ class is one (`benchmark.splits.holdout`, seed 0), and the shots are drawn from 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from bench_scenarios import _cifar, _shots
 from benchmark import splits
+from benchmark.config import Range
 from benchmark.samples import Samples
 from benchmark.scenario import ScenarioRequest
 
@@ -26,13 +28,11 @@ class ShotsConfig:
     """
 
     shots: int = 16
-    test: int = 0
+    test: Annotated[int, Range(min=0)] = 0
 
     def __post_init__(self) -> None:
         """Checks that there are images enough."""
         _shots.check_shots(self.shots, most=POOL)
-        if self.test < 0:
-            raise ValueError(f"test: {self.test} is negative; use a number of images per class, or 0 for all")
 
 
 def draw(config: ShotsConfig, request: ScenarioRequest) -> tuple[Samples, Samples, Samples, dict[str, str]]:

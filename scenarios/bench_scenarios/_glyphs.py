@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from bench_scenarios.split_glyphs import CLASSES, WORLD_SEED, check_counts
+from bench_scenarios.split_glyphs import CLASSES, WORLD_SEED
+from benchmark.config import Range, check_ranges
 from benchmark.samples import Pixels, Samples
 
 Characters = Literal["alphabets", "half", "all"]
@@ -37,12 +38,12 @@ class GlyphConfig:
     """
 
     characters: Characters = "alphabets"
-    train: int = 16
-    test: int = 10
+    train: Annotated[int, Range(min=1, max=10_000)] = 16
+    test: Annotated[int, Range(min=1, max=10_000)] = 10
 
     def __post_init__(self) -> None:
         """Checks that there are images."""
-        check_counts(self.train, self.test)
+        check_ranges(self)
 
 
 def choose(characters: Characters) -> list[int]:

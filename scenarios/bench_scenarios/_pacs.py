@@ -13,10 +13,12 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from benchmark import data, readers, splits
+from benchmark.config import Range, check_ranges
 from benchmark.data import DataSet
 from benchmark.errors import DataMissing
 from benchmark.readers import Array
@@ -54,12 +56,11 @@ class PacsConfig:
             the size of the files (227 pixels in the original, which takes 1.5 GB of memory).
     """
 
-    size: int = 0
+    size: Annotated[int, Range(min=0)] = 0
 
     def __post_init__(self) -> None:
         """Checks the size."""
-        if self.size < 0:
-            raise ValueError(f"size: {self.size} is negative; use a number of pixels, or 0 for that of the files")
+        check_ranges(self)
 
 
 @dataclass(frozen=True)

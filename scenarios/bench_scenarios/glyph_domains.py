@@ -8,9 +8,11 @@ for every seed. Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from bench_scenarios.split_glyphs import WORLD_SEED, check_counts, render
+from bench_scenarios.split_glyphs import WORLD_SEED, render
 from benchmark import ScenarioSpec, hookimpl
+from benchmark.config import Range, check_ranges
 from benchmark.samples import Samples
 from benchmark.scenario import Experience, Scenario, ScenarioRequest
 
@@ -28,14 +30,14 @@ class GlyphDomainsConfig:
     """
 
     order: tuple[str, ...] = STYLES
-    train: int = 12
-    test: int = 10
+    train: Annotated[int, Range(min=1, max=10_000)] = 12
+    test: Annotated[int, Range(min=1, max=10_000)] = 10
 
     def __post_init__(self) -> None:
         """Checks that the styles exist, once each, and there are images."""
         if not self.order or len(set(self.order)) != len(self.order) or not set(self.order) <= set(STYLES):
             raise ValueError(f"order: {','.join(self.order)!r} is not possible; use each of {', '.join(STYLES)} once")
-        check_counts(self.train, self.test)
+        check_ranges(self)
 
 
 def build(config: GlyphDomainsConfig, request: ScenarioRequest) -> Scenario:

@@ -10,9 +10,11 @@ of the two accuracies (Zhou et al., CoCoOp, CVPR 2022). Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from bench_scenarios import _glyphs, _shots
 from benchmark import ScenarioSpec, hookimpl
+from benchmark.config import Range
 from benchmark.samples import Samples
 from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
@@ -28,8 +30,8 @@ class GlyphsBaseToNewConfig(_glyphs.GlyphConfig):
     """
 
     shots: int = 16
-    train: int = 10
-    test: int = 5
+    train: Annotated[int, Range(min=1, max=10_000)] = 10
+    test: Annotated[int, Range(min=1, max=10_000)] = 5
 
     def __post_init__(self) -> None:
         """Checks that there are images enough."""

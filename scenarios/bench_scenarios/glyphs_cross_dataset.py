@@ -9,11 +9,11 @@ from ImageNet to ten other data sets is. Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from bench_scenarios import _glyphs, _shots
-from bench_scenarios.split_glyphs import check_counts
 from benchmark import ScenarioSpec, hookimpl
+from benchmark.config import Range, check_ranges
 from benchmark.samples import Samples
 from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
@@ -33,12 +33,12 @@ class GlyphsCrossDatasetConfig:
 
     script: Literal["latin", "greek", "cyrillic"] = "latin"
     shots: int = 16
-    train: int = 10
-    test: int = 5
+    train: Annotated[int, Range(min=1, max=10_000)] = 10
+    test: Annotated[int, Range(min=1, max=10_000)] = 5
 
     def __post_init__(self) -> None:
         """Checks that there are images enough."""
-        check_counts(self.train, self.test)
+        check_ranges(self)
         _shots.check_shots(self.shots, most=self.train * len(_glyphs.STYLES))
 
 

@@ -9,9 +9,11 @@ images of the three styles. The images are the same for every seed. Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from bench_scenarios import _glyphs
 from benchmark import ScenarioSpec, hookimpl
+from benchmark.config import Range
 from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
 
 
@@ -26,7 +28,7 @@ class GlyphsDgConfig(_glyphs.GlyphConfig):
     """
 
     held_out: str = "photo"
-    train: int = 8
+    train: Annotated[int, Range(min=1, max=10_000)] = 8
 
     def __post_init__(self) -> None:
         """Checks the style and that there are images."""

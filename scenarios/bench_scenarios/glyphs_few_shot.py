@@ -9,9 +9,11 @@ for all. Up to four further images per class are there for model selection. Vers
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from bench_scenarios import _glyphs, _shots
 from benchmark import ScenarioSpec, hookimpl
+from benchmark.config import Range
 from benchmark.samples import Samples
 from benchmark.scenario import Experience, Scenario, ScenarioRequest
 
@@ -27,8 +29,8 @@ class GlyphsFewShotConfig(_glyphs.GlyphConfig):
     """
 
     shots: int = 16
-    train: int = 10
-    test: int = 5
+    train: Annotated[int, Range(min=1, max=10_000)] = 10
+    test: Annotated[int, Range(min=1, max=10_000)] = 5
 
     def __post_init__(self) -> None:
         """Checks that there are images enough."""

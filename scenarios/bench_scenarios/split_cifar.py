@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Annotated
 
 from bench_scenarios import _cifar
 from benchmark import ScenarioSpec, hookimpl, splits
+from benchmark.config import Range, check_ranges
 from benchmark.scenario import Scenario, ScenarioRequest
 
 
@@ -29,8 +31,8 @@ class SplitCifar100Config:
 
     split: str = "10x10"
     class_order: str = "natural"
-    train: int = 0
-    test: int = 0
+    train: Annotated[int, Range(min=0)] = 0
+    test: Annotated[int, Range(min=0)] = 0
 
     def __post_init__(self) -> None:
         """Checks that the split adds up, the order is a permutation, and no count is negative."""
@@ -42,9 +44,7 @@ class SplitCifar100Config:
                 check(getattr(self, field), num_classes)
             except ValueError as error:
                 raise ValueError(f"{field}: {error}") from error
-        for field, count in (("train", self.train), ("test", self.test)):
-            if count < 0:
-                raise ValueError(f"{field}: {count} is negative; use a number of images per class, or 0 for all")
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

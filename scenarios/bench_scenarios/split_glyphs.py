@@ -9,9 +9,10 @@ share a script. Version 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from benchmark import ScenarioSpec, hookimpl, splits
+from benchmark.config import Range, check_ranges
 from benchmark.samples import Pixels, Samples
 from benchmark.scenario import Scenario, ScenarioRequest
 
@@ -39,8 +40,8 @@ class SplitGlyphsConfig:
 
     split: str = "10x10"
     class_order: str = "natural"
-    train: int = 12
-    test: int = 5
+    train: Annotated[int, Range(min=1, max=10_000)] = 12
+    test: Annotated[int, Range(min=1, max=10_000)] = 5
 
     def __post_init__(self) -> None:
         """Checks that the split adds up, the order is a permutation, and there are images."""
@@ -49,18 +50,7 @@ class SplitGlyphsConfig:
                 check(getattr(self, field), CLASSES)
             except ValueError as error:
                 raise ValueError(f"{field}: {error}") from error
-        check_counts(self.train, self.test)
-
-
-def check_counts(train: int, test: int) -> None:
-    """Checks numbers of images per class and style.
-
-    Raises:
-        ValueError: ``"<field>: ..."`` when one is not in 1..10,000.
-    """
-    for field, count in (("train", train), ("test", test)):
-        if not 1 <= count <= 10_000:
-            raise ValueError(f"{field}: {count} images are out of range; use 1..10000")
+        check_ranges(self)
 
 
 def render(classes: list[int], domains: list[int], counts: tuple[int, int], cache: Path) -> dict[str, Samples]:

@@ -365,7 +365,7 @@ def test_the_data_are_fetched_when_absent(small: Cifar, tmp_path: Path, monkeypa
     [
         ("split", "7x13", "--set: scenario.split-cifar100.split: '7x13' makes 91 classes, but there are 100"),
         ("class_order", "0,1", "--set: scenario.split-cifar100.class_order: 0,1 lists 2 different labels"),
-        ("train", "-1", "scenario.split-cifar100.train: -1 is negative; use a number of images per class"),
+        ("train", "-1", "scenario.split-cifar100.train: -1 is negative; use 0 or more"),
     ],
 )
 def test_wrong_options_name_the_key_before_any_data_are_read(field: str, value: str, message: str) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark import config
-from benchmark.config import Layer
+from benchmark.api import MethodConfig
+from benchmark.config import Layer, Range
 from benchmark.errors import PluginError, UsageError
 
 
@@ -223,3 +224,54 @@ def test_options_of_a_plugin_that_break_are_blamed_on_it() -> None:
     for odd, values in ((Raises, {}), (Odd, {"x": "1"}), (int, {})):
         with pytest.raises(PluginError, match=r"method\.odd"):
             config.resolve(odd, [Layer("--set", values)], key="method.odd")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limited:
+    count: Annotated[int, Range(min=1)] = 1
+    share: Annotated[float | None, Range(min=0, below=1)] = None
+    sizes: Annotated[tuple[int, ...], Range(min=2, max=4)] = (2,)
+    rate: Annotated[float, Range(above=0)] = 0.1
+    free: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Again(Limited):
+    count: int = 3
+    rate: Annotated[float, Range(max=9)] = 5
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": "0"}, r"--set: m\.x\.count: 0 is too small; use 1 or more"),
+        ({"share": "1"}, r"share: 1\.0 is out of range; use 0 or more and less than 1"),
+        ({"share": -0.1}, "share: -0.1 is out of range"),
+        ({"sizes": "2,5"}, r"sizes: 5 is out of range; use 2\.\.4"),
+        ({"rate": 0}, r"rate: 0\.0 is not positive; use more than 0"),
+    ],
+)
+def test_numbers_are_held_to_the_ranges_that_fields_declare(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        config.resolve(Limited, [Layer("--set", values)], key="m.x")
+    config.resolve(Limited, [Layer("--set", {"share": "none", "sizes": "2,4", "free": "-9"})], key="m.x")
+
+
+def test_a_subclass_keeps_the_range_of_a_field_unless_it_declares_another() -> None:
+    assert {name: str(limits) for name, limits in config.ranges(Again).items()} == {
+        "count": "1 or more",
+        "share": "0 or more and less than 1",
+        "sizes": "2..4",
+        "rate": "9 or less",
+    }
+
+
+def test_options_of_methods_are_checked_wherever_they_are_made() -> None:
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Mine(MethodConfig):
+        rank: Annotated[int, Range(min=1)] = 8
+
+    with pytest.raises(ValueError, match="rank: 0 is too small; use 1 or more"):
+        Mine(rank=0)
+    with pytest.raises(ValueError, match="batch_size: 0 is too small"):
+        Mine(batch_size=0)

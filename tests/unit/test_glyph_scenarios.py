@@ -119,10 +119,10 @@ def test_builds_repeat_and_only_the_class_order_may_follow_the_seed(module: Any,
     [
         (SplitGlyphsConfig, "split", "3x30", "scenario.g.split: '3x30' makes 90 classes, but there are 100"),
         (SplitGlyphsConfig, "class_order", "numpy:x", "scenario.g.class_order: 'numpy:x' has no seed"),
-        (SplitGlyphsConfig, "train", "0", "scenario.g.train: 0 images are out of range"),
+        (SplitGlyphsConfig, "train", "0", "scenario.g.train: 0 is out of range"),
         (GlyphDomainsConfig, "order", "ink,ink", "scenario.g.order: 'ink,ink' is not possible"),
         (GlyphDomainsConfig, "order", "ink,neon", "scenario.g.order: 'ink,neon' is not possible"),
-        (GlyphDomainsConfig, "test", "-1", "scenario.g.test: -1 images are out of range"),
+        (GlyphDomainsConfig, "test", "-1", "scenario.g.test: -1 is out of range"),
     ],
 )
 def test_wrong_options_name_the_key(config: type, field: str, value: str, message: str) -> None:

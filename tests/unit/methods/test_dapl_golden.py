@@ -490,7 +490,7 @@ def test_prompts_that_do_not_fit_the_text_tower_are_refused() -> None:
         ({"domain_vectors": 0}, "domain_vectors: 0 is too small"),
         ({"temperature": 0.0}, "temperature: 0.0 is not positive"),
         ({"lr": -1.0}, "lr: -1.0 is not positive"),
-        ({"threshold": 1.1}, "threshold: 1.1 is no probability"),
+        ({"threshold": 1.1}, "threshold: 1.1 is out of range"),
         ({"momentum": 1.0}, "momentum: 1.0 is out of range"),
         ({"target_weight": -1.0}, "target_weight: -1.0 is negative"),
         ({"period": -1}, "period: -1 is negative"),

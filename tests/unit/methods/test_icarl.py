@@ -181,7 +181,7 @@ def test_streams_with_returning_classes_and_too_small_memories_are_refused() -> 
 def test_bad_values_and_what_it_uses() -> None:
     assert SPEC.uses_of(ICaRLConfig()) == {"boundaries", "memory"}
     for options, message in (
-        ({"memory": 0}, "memory: 0 images are too few"),
+        ({"memory": 0}, "memory: 0 is too small"),
         ({"backbone_lr_scale": -1.0}, "backbone_lr_scale: -1.0 is negative"),
         ({"mask": "current"}, "mask: current has no meaning"),
     ):

@@ -74,7 +74,7 @@ def cached_arrays(folder: Path, build: Callable[[], tuple[dict[str, Array], dict
         build: Makes the arrays by name, and notes.
     """
     manifest = folder / "manifest.json"
-    if manifest.is_file():
+    if os.path.isfile(manifest):
         try:
             return _read(folder, json.loads(manifest.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError) as error:

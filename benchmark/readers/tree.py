@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def class_folders(splits: Mapping[str, Path], class_names: Sequence[str]) -> dic
     Raises:
         DataMissing: A folder is no class, a class has no folder or two, or the splits do not agree; names the folders.
     """
-    found = {split: [path for path in files.listing(folder) if path.is_dir()] for split, folder in splits.items()}
+    found = {split: [path for path in files.listing(folder) if os.path.isdir(path)] for split, folder in splits.items()}
     every = [path for folders in found.values() for path in folders]
     # ASCII digits alone: others that Unicode counts as decimal would be a second spelling of the same number.
     if every and all(re.fullmatch("[0-9]+", path.name) for path in every):

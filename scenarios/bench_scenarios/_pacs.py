@@ -10,6 +10,7 @@ are there; otherwise 80/20 per class by `benchmark.splits.train_test`, per domai
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def _files(base: Path) -> list[Path]:
     """All images in the order of (domain, class, file name) by code point."""
     found = []
     for domain in sorted(DOMAINS):
-        names = [path.name for path in readers.listing(base / domain) if path.is_dir()]
+        names = [path.name for path in readers.listing(base / domain) if os.path.isdir(path)]
         where = readers.shown(base / domain)
         if tuple(names) != CLASSES:
             held = ", ".join(map(readers.shown, names)) or "nothing"

@@ -37,7 +37,7 @@ def tables_need_no_model(name: str, imported: set[str]) -> set[str]:
 
 def authors_front_knows_no_engine(name: str, imported: set[str]) -> set[str]:
     """2. What authors implement knows neither the engine nor what is made of its records."""
-    if not inside(name, "api", "views", "specs", "scenario", "samples", "families", "errors"):
+    if not inside(name, "api", "views", "specs", "scenario", "samples", "families", "errors", "readers", "digests"):
         return set()
     return {found for found in imported if inside(found, "run", "records", "leaderboard", "cli")}
 

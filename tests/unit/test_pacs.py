@@ -20,6 +20,7 @@ from benchmark import splits
 from benchmark.api import Scenario, ScenarioRequest
 from benchmark.cli import main
 from benchmark.errors import EXIT_DATA, DataMissing
+from benchmark.run.plan import RunRequest, resolve
 
 PER_CLASS = {"art_painting": 5, "cartoon": 6, "photo": 7, "sketch": 8}
 
@@ -174,6 +175,13 @@ def content(folder: Path) -> Scenario:
     return pacs.build(PacsDilConfig(), request)
 
 
+def run_id(scenario: Scenario) -> str:
+    plan = resolve(RunRequest(scenario="pacs", method="nearest-mean"))
+    return plan.run_id(
+        fingerprint=scenario.fingerprint, partition=scenario.partition, weights_sha256="0" * 64, inputs={}, device="cpu"
+    )
+
+
 def test_another_copy_of_the_images_is_another_scenario(root: Path, tmp_path: Path) -> None:
     """Same names and counts, other pixels: another content, another fingerprint, and so another run and row."""
     plain = content(root)
@@ -189,6 +197,7 @@ def test_another_copy_of_the_images_is_another_scenario(root: Path, tmp_path: Pa
         assert other.name == plain.name
         assert other.content != plain.content
         assert other.fingerprint != plain.fingerprint
+        assert run_id(other) != run_id(plain)
     dg = pacs_dg.build(PacsDgConfig(), request_in(root))
     assert dg.content == plain.content  # the whole data set, whatever is chosen of it
     write_lists(root)

@@ -7,6 +7,8 @@ import io
 import os
 import pickle
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -120,6 +122,11 @@ def test_folders_that_cannot_be_entered_are_named(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     with pytest.raises(DataMissing, match=r"closed.* cannot be read: Permission denied"):
         readers.is_file(tmp_path / "closed" / "file")
+
+
+def test_importing_the_readers_loads_nothing_heavy() -> None:
+    code = "import sys, benchmark.readers; sys.exit(bool({'torch', 'PIL', 'pyarrow', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- images -------------------------------------------------------------------------------------

@@ -44,17 +44,21 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmark.config import Range, check_ranges
+from benchmark.errors import PluginError
 from benchmark.samples import ImageSet, ImageSource, Kind, Raw, Samples, Source, Text
 from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
-from benchmark.views import Context, ExperienceView
+from benchmark.views import Context, ExperienceView, Manifest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Transform = Literal["train", "test"]
 
@@ -68,9 +72,12 @@ __all__ = [
     "ImageSet",
     "ImageSource",
     "Kind",
+    "LearnerConfig",
     "LoopMethod",
+    "Manifest",
     "Method",
     "MethodConfig",
+    "Place",
     "Raw",
     "Samples",
     "Scenario",
@@ -83,21 +90,38 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MethodConfig:
-    """Options that every method has. Subclass it, frozen, with the method's own fields.
+class LearnerConfig:
+    """Options that every method has. Subclass it, frozen; methods on images subclass `MethodConfig`.
 
     A number declares what it may be: ``rank: Annotated[int, Range(min=1)] = 8`` (`benchmark.config.Range`).
 
     Attributes:
-        epochs: Passes over the training set of each experience.
-        batch_size: Training images per step.
+        epochs: Passes over the training samples of each experience; 0 trains nothing.
+        batch_size: Training samples per step.
+    """
+
+    epochs: Annotated[int, Range(min=0)] = 1
+    batch_size: Annotated[int, Range(min=1)] = 128
+
+    def __post_init__(self) -> None:
+        """Checks ranges as fields declare them; subclasses call ``LearnerConfig.__post_init__(self)`` first.
+
+        Raises:
+            ValueError: ``"<field>: <value> ...; use ..."`` when a value is out of range.
+        """
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodConfig(LearnerConfig):
+    """Options that every method on images has. Subclass it, frozen, with the method's own fields.
+
+    Attributes:
         normalize: Input normalisation: ``backbone`` (the checkpoint's own mean and standard
             deviation), ``zero_one``, ``half_half``, ``imagenet`` or ``clip``.
         augment: Whether training images are augmented as the scenario's input preset says.
     """
 
-    epochs: Annotated[int, Range(min=0)] = 1
-    batch_size: Annotated[int, Range(min=1)] = 128
     normalize: str = "backbone"
     augment: bool = True
 
@@ -107,40 +131,86 @@ class MethodConfig:
         Raises:
             ValueError: ``"<field>: <value> ...; use ..."`` when a value is out of range.
         """
-        check_ranges(self)
+        LearnerConfig.__post_init__(self)
         allowed = ("backbone", "zero_one", "half_half", "imagenet", "clip")
         if self.normalize not in allowed:
             raise ValueError(f"normalize: {self.normalize!r} is unknown; use one of {', '.join(allowed)}")
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One training batch, already augmented and normalised.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a batch stands in the training of an experience; schedules follow it, and no method counts its steps.
 
     Attributes:
-        images: Float images ``(B, 3, S, S)`` at the model's input size; B is 0 in epochs that read the
+        epoch: Number of the pass, from 0.
+        epochs: Passes of the experience.
+        step: Steps of the experience before this one, over all passes.
+        steps: Steps of the experience, over all passes.
+        epoch_step: Steps of this pass before this one.
+        epoch_steps: Steps of this pass.
+    """
+
+    epoch: int = 0
+    epochs: int = 1
+    step: int = 0
+    steps: int = 1
+    epoch_step: int = 0
+    epoch_steps: int = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch, ready for the model.
+
+    Attributes:
+        inputs: What the run's pipeline makes of B samples, see `images` and `texts`; B is 0 in epochs that read the
             target alone, and where ``features`` come from a bank.
         labels: Labels ``(B,)``, int64.
-        target: Unlabelled target images ``(T, 3, S, S)``, augmented like ``images``; None unless the
+        target: Unlabelled target inputs, T of them, prepared like ``inputs``; None unless the
             method declares ``unlabelled``, the experience has a target and the epoch reads it.
         target_index: Their positions in ``view.unlabelled``, int64 ``(T,)`` on the CPU, e.g. to look up
             pseudo-labels; None when ``target`` is.
-        domains: Domain of each labelled image, positions in ``view.source_domains``, int64 ``(B,)``;
+        domains: Domain of each labelled sample, positions in ``view.source_domains``, int64 ``(B,)``;
             None unless the method declares ``domains`` and the domains have names.
-        features: `FeatureMethod.encode` of the labelled images, ``(B, d)``; None in other methods.
-        target_features: The same of the target images, ``(T, d)``; then ``target`` may be empty.
+        features: `FeatureMethod.encode` of the labelled samples, ``(B, d)``; None in other methods.
+        target_features: The same of the target samples, ``(T, d)``; then ``target`` may be empty.
+        place: Where it stands in the experience.
     """
 
-    images: Tensor
+    inputs: Any
     labels: Tensor
-    target: Tensor | None = None
+    target: Any = None
     target_index: Tensor | None = None
     domains: Tensor | None = None
     features: Tensor | None = None
     target_features: Tensor | None = None
+    place: Place = field(default_factory=Place)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def images(self) -> Tensor:
+        """The inputs of a method on images: float ``(B, 3, S, S)`` at the model's size, augmented and normalised.
+
+        Raises:
+            PluginError: The batch holds something else.
+        """
+        if not isinstance(self.inputs, Tensor):
+            raise PluginError("a method asks its batch for images, but it holds texts", hint="read `batch.texts`")
+        return self.inputs
+
+    @property
+    def texts(self) -> Sequence[Text]:
+        """The inputs of a method on texts: the fields of B examples.
+
+        Raises:
+            PluginError: The batch holds something else.
+        """
+        if isinstance(self.inputs, Tensor):
+            raise PluginError("a method asks its batch for texts, but it holds images", hint="read `batch.images`")
+        found: Sequence[Text] = self.inputs
+        return found
 
 
 class Method(nn.Module, abc.ABC):
@@ -152,7 +222,7 @@ class Method(nn.Module, abc.ABC):
 
     Args:
         config: The method's configuration, frozen.
-        context: Backbone, device, family, and what was declared.
+        context: Pretrained model, device, family, and what was declared.
     """
 
     optimizer: torch.optim.Optimizer | None = None
@@ -176,6 +246,49 @@ class Method(nn.Module, abc.ABC):
         Returns:
             Loss terms for the log, the total under ``loss``; tensors may stay on the device.
         """
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the pretrained network stays in eval mode while the method trains. Default: nothing of it trains."""
+        return not any(parameter.requires_grad for parameter in self.context.pretrained.module.parameters())
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; a pretrained network that is `frozen` stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.context.pretrained.module.eval()
+        return self
+
+    @property
+    def active_optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser of this experience.
+
+        Raises:
+            PluginError: There is none: `train_step` came before `begin_experience`, or that made none.
+        """
+        if self.optimizer is None:
+            raise PluginError(
+                f"{type(self).__name__} trains without an optimizer", hint="make `self.optimizer` in `begin_experience`"
+            )
+        return self.optimizer
+
+    def descend(self, loss: Tensor, *, factor: float | None = None, still: Sequence[nn.Module] = ()) -> None:
+        """One step of the optimiser down a loss.
+
+        Args:
+            loss: What is minimised, a scalar.
+            factor: The learning rate of each group is its ``base_lr`` times this; None leaves all rates as they are.
+            still: Modules that get no step.
+        """
+        optimizer = self.active_optimizer
+        if factor is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for module in still:
+            module.zero_grad(set_to_none=True)  # an optimiser passes over what has no gradient, decay included
+        optimizer.step()
 
     def reads(self, epoch: int) -> Literal["both", "source", "target"]:
         """What the batches of an epoch hold, in methods that declare ``unlabelled``.
@@ -210,15 +323,15 @@ class Method(nn.Module, abc.ABC):
         """Called after the last batch of each experience, before evaluation."""
 
     @abc.abstractmethod
-    def predict(self, images: Tensor) -> Tensor:
-        """Returns logits ``(B, K)`` for normalised images ``(B, 3, S, S)``.
+    def predict(self, inputs: Any, /) -> Tensor:
+        """Returns logits ``(B, K)`` for B inputs: normalised images ``(B, 3, S, S)``, or texts.
 
         K is the number of classes seen; more only if ``num_classes`` is declared. Called in eval
-        mode without gradients; must depend on each image alone unless ``test_batch`` is declared,
+        mode without gradients; must depend on each input alone unless ``test_batch`` is declared,
         and must leave parameters, buffers and random state as they are.
         """
 
-    def predict_named(self, images: Tensor, names: Sequence[str]) -> Tensor:
+    def predict_named(self, inputs: Any, names: Sequence[str], /) -> Tensor:
         """Returns logits ``(B, len(names))`` among classes that were not trained, known by name only.
 
         Methods that declare ``open_vocabulary`` implement it; what holds for `predict` holds here, and
@@ -226,7 +339,7 @@ class Method(nn.Module, abc.ABC):
         kept between calls.
 
         Args:
-            images: Normalised images ``(B, 3, S, S)``.
+            inputs: As for `predict`.
             names: Class names, as the scenario has them.
         """
         raise NotImplementedError(f"{type(self).__name__} does not classify among names")
@@ -246,16 +359,12 @@ class Method(nn.Module, abc.ABC):
         return False
 
     def kept_between_experiences(self) -> Iterator[Tensor]:
-        """Tensors that must be kept between two experiences besides the pretrained backbone.
+        """Tensors that must be kept between two experiences besides the pretrained model.
 
         Counted as ``storage_bytes``. Default: parameters and buffers that are not the frozen
-        backbone's, and all tensors of `extra_state`.
+        model's, and all tensors of `extra_state`.
         """
-        pretrained = self.context.backbone.pretrained
-        frozen = {id(p) for p in pretrained.parameters() if not p.requires_grad}
-        frozen |= {id(b) for b in pretrained.buffers()}
-        if (classifier := self.context.backbone.classifier) is not None:
-            frozen |= {id(p) for p in classifier.parameters()}
+        frozen = {id(tensor) for tensor in self.context.pretrained.tensors() if not tensor.requires_grad}
         seen: set[int] = set()
         for tensor in [*self.parameters(), *self.buffers(), *tensors_in(self.extra_state())]:
             if id(tensor) not in frozen and id(tensor) not in seen:
@@ -285,17 +394,16 @@ class FeatureMethod(Method):
 
     config: FeatureConfig
 
-    def train(self, mode: bool = True) -> FeatureMethod:
-        """Sets the mode of all but the pretrained network."""
-        super().train(mode)
-        self.context.backbone.pretrained.eval()
-        return self
+    @property
+    def frozen(self) -> bool:
+        """Always."""
+        return True
 
     @abc.abstractmethod
-    def encode(self, images: Tensor) -> Tensor:
-        """Features ``(B, d)`` of normalised images ``(B, 3, S, S)``.
+    def encode(self, inputs: Any, /) -> Tensor:
+        """Features ``(B, d)`` of B inputs, as for `predict`.
 
-        Called without gradients; must depend on each image alone, and stay the same within an experience.
+        Called without gradients; must depend on each input alone, and stay the same within an experience.
         """
 
 

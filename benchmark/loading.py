@@ -24,7 +24,7 @@ from benchmark.registry import Loaded
 from benchmark.specs import BackboneSpec
 
 if TYPE_CHECKING:
-    from benchmark.backbones.backbone import Backbone
+    from benchmark.backbones.backbone import Pretrained
 
 
 OWN = "custom"
@@ -130,8 +130,8 @@ def image_towers() -> Mapping[str, tuple[str, str]]:
     return found
 
 
-def load(name: str, *, weights: Path | None = None, offline: bool = False, image_size: int | None = None) -> Backbone:
-    """Loads a backbone, frozen and in eval mode. Random state is left as found.
+def load(name: str, *, weights: Path | None = None, offline: bool = False, image_size: int | None = None) -> Pretrained:
+    """Loads a pretrained model, frozen and in eval mode. Random state is left as found.
 
     Args:
         name: A model, or ``library:TAG``.
@@ -143,22 +143,22 @@ def load(name: str, *, weights: Path | None = None, offline: bool = False, image
     Raises:
         UsageError: Unknown name, or a file of a kind that is refused.
         DataMissing: Weights are absent, damaged, altered, or do not fit the architecture.
-        PluginError: The plugin fails otherwise, or returns something else than a `Backbone`.
+        PluginError: The plugin fails otherwise, or returns something else than a `Pretrained`.
     """
     import torch
 
-    from benchmark.backbones.backbone import Backbone
+    from benchmark.backbones.backbone import Pretrained
 
     loaded = find(name)
     spec = cast("BackboneSpec", loaded.spec)
     guard = _guard(loaded, name)
     # Building a model draws weights that are overwritten.
     with torch.random.fork_rng(devices=[]), guard("load"):
-        backbone = spec.load(name, weights=weights, offline=offline, image_size=image_size)
-    if not isinstance(backbone, Backbone):
-        raise guard.refuse("load", backbone, hint="return a benchmark.backbones.backbone.Backbone")
-    backbone.pretrained.requires_grad_(False).eval()
-    if weights is None or backbone.sha256 == describe(name)["sha256"]:
-        return backbone
-    own = f"{OWN}:{shorten(plain(weights.stem), 60)}-{backbone.sha256[:8]}"
-    return dataclasses.replace(backbone, name=own, own_weights=True)
+        model = spec.load(name, weights=weights, offline=offline, image_size=image_size)
+    if not isinstance(model, Pretrained):
+        raise guard.refuse("load", model, hint="return a benchmark.backbones.backbone.Pretrained")
+    model.module.requires_grad_(False).eval()
+    if weights is None or model.sha256 == describe(name)["sha256"]:
+        return model
+    own = f"{OWN}:{shorten(plain(weights.stem), 60)}-{model.sha256[:8]}"
+    return dataclasses.replace(model, name=own, own_weights=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from benchmark.digests import joined
-from benchmark.samples import ImageSet, digest_of
+from benchmark.samples import ImageSet, Kind, digest_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,6 +156,11 @@ class Scenario:
         """
         variant = f"/{getattr(config, spec.variant)}" if spec.variant else ""
         return cls(name=spec.name + variant, family=spec.family, **facts)
+
+    @property
+    def kind(self) -> Kind:
+        """What its samples are."""
+        return self.experiences[0].train.kind
 
     @property
     def domains(self) -> tuple[str | None, ...]:

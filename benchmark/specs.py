@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from benchmark.api import Context, Method, Scenario
-    from benchmark.backbones.backbone import Backbone
+    from benchmark.backbones.backbone import Pretrained
     from benchmark.jobs import Job, Outcome
     from benchmark.tables import Table
 
@@ -57,7 +57,8 @@ class MethodSpec:
     Attributes:
         name: Name on the command line; equal to the entry point's.
         build: ``build(config, context) -> Method``; usually the class itself.
-        config: Frozen dataclass, a subclass of `benchmark.api.MethodConfig`.
+        config: Frozen dataclass, a subclass of `benchmark.api.MethodConfig`, or of `LearnerConfig` where no images are
+            read.
         summary: One line for ``bench info``.
         uses: Keys of `USES`, or a function of the config that returns them
             (a recipe may use more than the default).
@@ -79,6 +80,9 @@ class MethodSpec:
             the source: an upper bound of adaptation).
         text: Whether it needs a backbone with a text tower (`benchmark.backbones.dual`). Without
             ``--backbone`` it is given the track's dual encoder.
+        reads: What it is given: ``image`` or ``text``; scenarios of another kind are refused.
+        pretrained: Whether it starts from a pretrained model. Without, it is given none and no
+            weights are loaded.
         supports: ``supports(scenario) -> str | None``: the reason why it cannot run there.
         published: Key of the method's rows in the published figures shipped with the package.
     """
@@ -99,6 +103,8 @@ class MethodSpec:
     control: bool = False
     stream: Literal["sequential", "joint", "oracle"] = "sequential"
     text: bool = False
+    reads: Literal["image", "text"] = "image"
+    pretrained: bool = True
     supports: Callable[[Scenario], str | None] | None = None
     published: str = ""
 
@@ -193,7 +199,7 @@ class BackboneSpec:
 
     Attributes:
         name: Name on the command line; equal to the entry point's.
-        load: ``load(name, weights=..., offline=..., image_size=...) -> Backbone``. ``name`` is the full name that was
+        load: ``load(name, weights=..., offline=..., image_size=...) -> Pretrained``. ``name`` is the full name that was
             asked for, ``weights`` a local file or None, ``offline`` forbids the network, ``image_size`` is the side of
             the input in pixels or None for the model's own. It leaves random state as found.
         summary: One line for ``bench info``.
@@ -204,7 +210,7 @@ class BackboneSpec:
     """
 
     name: str
-    load: Callable[..., Backbone]
+    load: Callable[..., Pretrained]
     summary: str
     tag: str = ""
     describe: Callable[[str], Mapping[str, Any]] | None = None

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import io
 import sys
 import tempfile
@@ -128,19 +129,15 @@ def predict(prepared: Prepared, method: Method, batch: int, order: str) -> evalu
     tests = list(enumerate(prepared.stream.tests))
     if order == "sorted":
         tests = [(place, by_class(test)) for place, test in tests]
-    return evaluation.evaluate(
-        method,
-        tests,
-        pipeline=prepared.pipeline,
-        seen=prepared.stream.scenario.num_classes,
-        open_head="num_classes" in prepared.context.uses,
-        per_image="test_batch" not in prepared.context.uses,
-        batch_size=batch,
-        order="natural" if order == "sorted" else "shuffled",
-        seed=0,
-        device=prepared.device,
+    rules = dataclasses.replace(
+        prepared.rules,
         name=prepared.plan.method_label,
+        eval_seed=0,
+        eval_batch_size=batch,
+        eval_order="natural" if order == "sorted" else "shuffled",
+        keep_logits=False,
     )
+    return evaluation.evaluate(method, tests, rules, seen=prepared.stream.scenario.num_classes)
 
 
 def by_class(test: ImageSet) -> ImageSet:

@@ -43,7 +43,7 @@ from benchmark.avalanche import import_quietly, to_dataset
 from benchmark.backbones.heads import ClassHead
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.errors import PluginError
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +85,7 @@ class InputStage(nn.Module):
     its student sees. Copies of a model share the stage for that reason.
     """
 
-    def __init__(self, pipeline: InputPipeline) -> None:
+    def __init__(self, pipeline: ImagePipeline) -> None:
         super().__init__()
         self.pipeline = pipeline
         self._last: tuple[Tensor, int, bool, Tensor] | None = None
@@ -118,7 +118,7 @@ class AdaptedModel(nn.Module):
         pipeline: Input transform of the run.
     """
 
-    def __init__(self, backbone: nn.Module, head: ClassHead, pipeline: InputPipeline) -> None:
+    def __init__(self, backbone: nn.Module, head: ClassHead, pipeline: ImagePipeline) -> None:
         super().__init__()
         self.stage = InputStage(pipeline)
         self.backbone = backbone
@@ -149,7 +149,7 @@ class AvalancheMethod(LoopMethod):
         super().__init__(config, context)
         backbone = context.backbone.model.requires_grad_(True)
         head = ClassHead(context.backbone.width, context.num_classes if self.full_head else 0)
-        self.model = AdaptedModel(backbone, head, context.pipeline).to(context.device)
+        self.model = AdaptedModel(backbone, head, context.image_pipeline).to(context.device)
         self._kept: Mapping[str, Any] = {}
         self._seen: list[int] = []
         self._done = 0

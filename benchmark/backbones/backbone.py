@@ -2,52 +2,101 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
-    from torch import nn
+    from torch import Tensor, nn
 
     from benchmark.backbones.dual import DualEncoder
 
+Architecture = Literal["masked", "causal", "encoder-decoder"]
 
-@dataclass(frozen=True)
-class Backbone:
-    """A pretrained vision transformer and the input it was trained on.
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained(abc.ABC):
+    """Weights that a method is given: what engine, checkpoint and record need to know of them.
 
     Attributes:
         name: As given on the command line, e.g. ``timm:vit_base_patch16_224.augreg_in21k``; of weights that the
             user brought ``custom:FILE-HASH``.
+        sha256: Hash of the weight file.
+        description: One line: what it is and what it was trained on.
+        licence: As its source states it.
+        own_weights: Whether the user brought the weights, so that no name of a checkpoint stands for them.
+    """
+
+    what: ClassVar[str]
+    """What it is, for messages."""
+    reads: ClassVar[Literal["image", "text"]]
+    """What it is given."""
+
+    name: str
+    sha256: str
+    description: str = ""
+    licence: str = ""
+    own_weights: bool = False
+
+    @property
+    @abc.abstractmethod
+    def module(self) -> nn.Module:
+        """Everything that was pretrained: moved to the device, frozen, and kept in a checkpoint where it trains."""
+
+    @property
+    def tower(self) -> nn.Module:
+        """The part that every prediction goes through: its weights count whether or not a method holds them."""
+        return self.module
+
+    def tensors(self) -> list[Tensor]:
+        """All that comes from the weight file, and need not be stored again unless it trains."""
+        return [*self.module.parameters(), *self.module.buffers()]
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of weights of `tower`."""
+        return sum(parameter.numel() for parameter in self.tower.parameters())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone(Pretrained):
+    """A pretrained vision transformer and the input it was trained on.
+
+    Attributes:
         model: timm `VisionTransformer` without a head, in eval mode. Of some dual encoders it is another
             image tower; `benchmark.backbones.prompted_vit.check_promptable` says so.
         mean: Per channel, the checkpoint's own, for values in [0, 1].
         std: Per channel, likewise.
-        sha256: Hash of the weight file.
-        description: One line: what it is and what it was trained on.
-        licence: As its source states it.
         dual: The dual encoder that ``model`` is a part of; None where there is no text tower.
         classifier: The checkpoint's own classifier on the class token, frozen; None where its file has none.
             A method that takes it as a part does not store it again.
-        own_weights: Whether the user brought the weights, so that no name of a checkpoint stands for them.
     """
 
-    name: str
+    what: ClassVar[str] = "a vision backbone"
+    reads: ClassVar[Literal["image", "text"]] = "image"
+
     model: VisionTransformer
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    sha256: str
-    description: str = ""
-    licence: str = ""
     dual: DualEncoder | None = None
     classifier: nn.Linear | None = None
-    own_weights: bool = False
 
     @property
-    def pretrained(self) -> nn.Module:
-        """Everything that was pretrained: the model, or the dual encoder around it."""
+    def module(self) -> nn.Module:
+        """The model, or the dual encoder around it."""
         return self.model if self.dual is None else self.dual
+
+    @property
+    def tower(self) -> nn.Module:
+        """The image tower."""
+        tower: nn.Module = self.model
+        return tower
+
+    def tensors(self) -> list[Tensor]:
+        """Those of the module, and the checkpoint's classifier."""
+        return [*super().tensors(), *(() if self.classifier is None else self.classifier.parameters())]
 
     @property
     def image_size(self) -> int:
@@ -71,7 +120,45 @@ class Backbone:
         """Number of blocks."""
         return len(self.model.blocks)
 
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel(Pretrained):
+    """A pretrained transformer over tokens, and the tokenizer that belongs to it.
+
+    Methods build their own token sequences from the fields of an example: nobody tokenizes for them.
+
+    Attributes:
+        model: In eval mode.
+        tokenizer: As its library has it.
+        architecture: ``masked`` (fills gaps), ``causal`` (goes on), ``encoder-decoder``.
+    """
+
+    what: ClassVar[str] = "a language model"
+    reads: ClassVar[Literal["image", "text"]] = "text"
+
+    model: nn.Module
+    tokenizer: Any
+    architecture: Architecture
+
+    @property
+    def module(self) -> nn.Module:
+        """The model."""
+        return self.model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(Pretrained):
+    """What a method without a pretrained model is built with."""
+
+    what: ClassVar[str] = "no pretrained model"
+
+    name: str = "none"
+    sha256: str = ""
+    description: str = "no pretrained model"
+
     @cached_property
-    def parameters(self) -> int:
-        """Number of weights of the image tower."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+    def module(self) -> nn.Module:
+        """A module without weights."""
+        from torch import nn
+
+        return nn.Module()

@@ -13,9 +13,9 @@ it has no anti-aliasing, as torchvision's tensor path with ``antialias=False``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -109,7 +109,7 @@ PRESETS: dict[str, InputPreset] = {
 }
 
 
-class InputPipeline:
+class ImagePipeline:
     """An input preset, bound to a model's input size and a normalisation.
 
     Args:
@@ -118,10 +118,20 @@ class InputPipeline:
         mean: Per channel, for values in [0, 1].
         std: Per channel.
         augment: False makes `train` the same as `eval`.
+        normalization: What ``mean`` and ``std`` are called, for the record.
     """
 
+    kind: Literal["image"] = "image"
+
     def __init__(
-        self, preset: str, *, size: int, mean: tuple[float, ...], std: tuple[float, ...], augment: bool = True
+        self,
+        preset: str,
+        *,
+        size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        augment: bool = True,
+        normalization: str = "backbone",
     ) -> None:
         self.preset_name = preset
         self.preset = PRESETS[preset]
@@ -129,6 +139,7 @@ class InputPipeline:
         self.mean = mean
         self.std = std
         self.augment = augment
+        self.normalization = normalization
 
     @property
     def random(self) -> bool:
@@ -148,8 +159,9 @@ class InputPipeline:
             return images
         return F.interpolate(images, size=size, mode=self.preset.interpolation, antialias=True).clamp_(0.0, 1.0)
 
-    def eval(self, raw: Tensor) -> Tensor:
-        """Test transform: uint8 ``(B, 3, H, W)`` to normalised float ``(B, 3, S, S)``."""
+    def eval(self, raw: Tensor, device: torch.device | None = None) -> Tensor:
+        """Test transform: uint8 ``(B, 3, H, W)`` to normalised float ``(B, 3, S, S)``, on a device."""
+        raw = raw if device is None else raw.to(device)
         images = raw.to(torch.float32) / 255.0
         height, width = images.shape[-2:]
         short = round(self.size * self.preset.test_resize)
@@ -163,16 +175,18 @@ class InputPipeline:
             images = images[..., top : top + self.size, left : left + self.size]
         return self.normalize(images)
 
-    def train(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+    def train(self, raw: Tensor, generator: torch.Generator, device: torch.device | None = None) -> Tensor:
         """Training transform, parameters drawn per sample from ``generator``.
 
         Args:
             raw: uint8 ``(B, 3, H, W)``.
             generator: On the CPU; the same state gives the same batch on every device.
+            device: Where to compute; None: where the images are.
 
         Returns:
             Normalised float ``(B, 3, S, S)``.
         """
+        raw = raw if device is None else raw.to(device)
         if not self.augment:
             return self.eval(raw)
         preset = self.preset
@@ -197,6 +211,21 @@ class InputPipeline:
             chosen = (torch.rand(count, generator=generator) < preset.grey).to(images.device)
             images = torch.where(chosen.view(-1, 1, 1, 1), _grey(images).expand_as(images), images)
         return self.normalize(images)
+
+    def nothing(self, device: torch.device | None = None) -> Tensor:
+        """No image, ``(0, 3, S, S)``."""
+        return torch.empty(0, 3, self.size, self.size, device=device)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Preset, size in pixels, normalisation, augmentation."""
+        return {
+            "preset": self.preset_name,
+            "size": self.size,
+            "normalize": self.normalization,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "augment": self.augment,
+        }
 
 
 def jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:

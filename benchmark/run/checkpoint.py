@@ -107,16 +107,14 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def snapshot(method: Method) -> dict[str, Any]:
-    """State of a method: trained backbone weights, its own parameters and buffers, optimiser, extras.
+    """State of a method: trained weights of its model, its own parameters and buffers, optimiser, extras.
 
-    The frozen part of the backbone is left out: it comes from the weight file again.
+    The frozen part of the pretrained model is left out: it comes from the weight file again.
     """
-    backbone = method.context.backbone.pretrained
-    shared = {id(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
-    if (classifier := method.context.backbone.classifier) is not None:
-        shared |= {id(tensor) for tensor in classifier.parameters()}
+    pretrained = method.context.pretrained
+    shared = {id(tensor) for tensor in pretrained.tensors()}
     own = {name: t for name, t in method.state_dict(keep_vars=True).items() if id(t) not in shared}
-    trained = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+    trained = {name: p for name, p in pretrained.module.named_parameters() if p.requires_grad}
     return {
         "backbone": trained,
         "method": own,
@@ -133,7 +131,7 @@ def restore(method: Method, state: Mapping[str, Any]) -> None:
     """
     try:
         with torch.no_grad():
-            parameters = dict(method.context.backbone.pretrained.named_parameters())
+            parameters = dict(method.context.pretrained.module.named_parameters())
             for name, tensor in state["backbone"].items():
                 parameters[name].copy_(tensor)
             unexpected = _load(method, state["method"])

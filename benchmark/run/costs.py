@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.api import Batch, ExperienceView, FeatureMethod, LoopMethod, Method, Scenario
+from benchmark.api import Batch, ExperienceView, FeatureMethod, LoopMethod, Manifest, Method, Scenario
 from benchmark.run import checkpoint
-from benchmark.run.streams import first_images
+from benchmark.run.streams import first_samples
 
 
 def unique(tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -26,9 +26,9 @@ def unique(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def all_parameters(method: Method) -> list[nn.Parameter]:
-    """Parameters of the method and its backbone, shared ones once."""
-    backbone = method.context.backbone.model
-    return [p for p in unique([*backbone.parameters(), *method.parameters()]) if isinstance(p, nn.Parameter)]
+    """Parameters of the method and its pretrained model, shared ones once."""
+    tower = method.context.pretrained.tower
+    return [p for p in unique([*tower.parameters(), *method.parameters()]) if isinstance(p, nn.Parameter)]
 
 
 def trainable(method: Method) -> int:
@@ -45,16 +45,16 @@ def total(method: Method) -> int:
     return sum(p.numel() for p in all_parameters(method))
 
 
-def pretrained_text(method: Method) -> int:
-    """Elements of what the backbone has besides its image tower, as far as the method holds it."""
-    backbone = method.context.backbone
-    image, held = ({id(p) for p in module.parameters()} for module in (backbone.model, method))
-    return sum(p.numel() for p in backbone.pretrained.parameters() if id(p) in held - image)
+def pretrained_rest(method: Method) -> int:
+    """Elements of what the pretrained model has besides its tower, as far as the method holds it."""
+    pretrained = method.context.pretrained
+    tower, held = ({id(p) for p in module.parameters()} for module in (pretrained.tower, method))
+    return sum(p.numel() for p in pretrained.module.parameters() if id(p) in held - tower)
 
 
 def storage_bytes(method: Method) -> int:
-    """Bytes that must be kept until the next experience, besides the pretrained backbone."""
-    trained = [p for p in method.context.backbone.pretrained.parameters() if p.requires_grad]
+    """Bytes that must be kept until the next experience, besides the pretrained model."""
+    trained = [p for p in method.context.pretrained.module.parameters() if p.requires_grad]
     kept = unique([*trained, *method.kept_between_experiences()])
     return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
@@ -79,32 +79,31 @@ def step_flops(method: Method, batch: Batch) -> int:
     The step runs on a copy of the batch: a method may change its batch in place, and trains on this very one next.
     """
     batch = copy.deepcopy(batch)
-    encoded = [images for images in (batch.images, batch.target) if images is not None and len(images) > 0]
+    encoded = [inputs for inputs in (batch.inputs, batch.target) if inputs is not None and len(inputs) > 0]
 
     def step(twin: Method) -> None:
         if isinstance(twin, FeatureMethod):
             with torch.no_grad():
-                for images in encoded:
-                    twin.encode(images)
+                for inputs in encoded:
+                    twin.encode(inputs)
         twin.train_step(batch)
 
     return count_flops(method, step)
 
 
-def loop_step_flops(method: LoopMethod, scenario: Scenario, index: int, uses: frozenset[str], name: str) -> int:
+def loop_step_flops(method: LoopMethod, scenario: Scenario, index: int, manifest: Manifest) -> int:
     """FLOP per training step of a method with its own loop, from a copy trained on one batch.
 
     Args:
         method: After `begin_experience` of the experience.
         scenario: What it is shown of.
         index: The experience.
-        uses: What it declares.
-        name: Its name, for messages.
+        manifest: What it declares.
     """
     experience = scenario.experiences[index]
-    short = dataclasses.replace(experience, train=first_images(experience.train, method.config.batch_size))
+    short = dataclasses.replace(experience, train=first_samples(experience.train, method.config.batch_size))
     parts = (*scenario.experiences[:index], short)
-    view = ExperienceView(dataclasses.replace(scenario, experiences=parts), index, uses, name)
+    view = ExperienceView(dataclasses.replace(scenario, experiences=parts), index, manifest)
 
     def train(twin: Method) -> None:
         if isinstance(twin, LoopMethod):

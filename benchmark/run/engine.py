@@ -312,7 +312,7 @@ class _Run:
     def _experience(self, method: Method, index: int, middle: dict[str, Any] | None) -> None:
         """Trains one experience, evaluates, and commits it to disk."""
         scenario, guard, run_id = self.prepared.stream.scenario, self.guard, self.prepared.run_id
-        view = self.prepared.view(scenario, index, self.prepared.context.uses, self.plan.method_spec.name)
+        view = self.prepared.view(scenario, index, self.prepared.context.manifest)
         experience = scenario.experiences[index]
         trainer = self._trainer()
         checkpoint.seed_everything(derive(self.plan.seeds["init"], "experience", index))
@@ -413,7 +413,7 @@ class _Run:
             "params_total": total,
             "params_trainable": max(self.done.trainable),
             "params_trainable_per_experience": self.done.trainable,
-            "params_added": total - self.prepared.backbone.parameters - costs.pretrained_text(method),
+            "params_added": total - self.prepared.pretrained.parameters - costs.pretrained_rest(method),
             "flops_forward": forward,
             "macs_forward": forward // 2,
             "flops_train_step": self.done.flops_train_step,

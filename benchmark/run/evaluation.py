@@ -1,8 +1,8 @@
 """Evaluation: predictions of one state of a method on the test sets that may be shown to it.
 
-The firewall of the test side is here. Images are shown without labels, ids or experience; logits are
+The firewall of the test side is here. Samples are shown without labels, ids or experience; logits are
 cut to the classes seen, or to the classes of the test set where these are known by name only; and
-unless a method declares ``test_batch``, a few images are predicted once more, alone, and must come out
+unless a method declares ``test_batch``, a few samples are predicted once more, alone, and must come out
 the same.
 """
 
@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.api import ImageSet, Method
+from benchmark.api import Method, Samples
 from benchmark.errors import PluginError, RunFailed
 from benchmark.guard import Guard
-from benchmark.inputs.images import InputPipeline
+from benchmark.run.rules import Rules
+from benchmark.samples import Raw
 
 PROBES = 4
 PROBE_TOLERANCE = 1e-3  # batched and single matrix products differ by about 1e-5; a leak by far more
@@ -62,37 +63,21 @@ class Vocabulary:
 
 def evaluate(
     method: Method,
-    tests: Sequence[tuple[int, ImageSet]],
+    tests: Sequence[tuple[int, Samples]],
+    rules: Rules,
     *,
-    vocabularies: Mapping[int, Vocabulary] | None = None,
-    pipeline: InputPipeline,
     seen: int,
-    open_head: bool,
-    per_image: bool,
-    batch_size: int,
-    order: str,
-    seed: int,
-    device: torch.device,
-    keep_logits: bool = False,
-    name: str = "method",
+    vocabularies: Mapping[int, Vocabulary] | None = None,
     guard: Guard | None = None,
 ) -> Predictions:
-    """Predicts every image of the test sets once.
+    """Predicts every sample of the test sets once.
 
     Args:
         method: The learner; must not be changed by evaluation.
         tests: Pairs of (index, test set).
-        vocabularies: For test sets whose classes are known by name only; by index.
-        pipeline: Input transform.
+        rules: Of the run.
         seen: Number of classes seen; the logits may have this many columns.
-        open_head: Whether logits of unseen classes are allowed (``num_classes`` declared).
-        per_image: Whether a prediction must depend on its image alone (``test_batch`` not declared).
-        batch_size: Images per forward pass.
-        order: ``shuffled`` or ``natural``.
-        seed: Of the shuffle.
-        device: Where to compute.
-        keep_logits: Whether to return the logits.
-        name: Name of the method for messages.
+        vocabularies: For test sets whose classes are known by name only; by index.
         guard: Stands around its functions; default: one that knows its name.
 
     Raises:
@@ -101,7 +86,7 @@ def evaluate(
         RunFailed: Logits that are not finite.
     """
     named = vocabularies or {}
-    guard = guard or Guard(f"method `{name}`")
+    guard = guard or Guard(f"method `{rules.name}`")
     versions = _versions(method)
     was_training = method.training
     with guard("train"):
@@ -112,17 +97,16 @@ def evaluate(
             group = [(index, test) for index, test in tests if named.get(index) is vocabulary]
             if not group:
                 continue
-            judge = _Judge(method, guard, pipeline, device, name, seen, open_head, vocabulary)
-            parts.append(_predict_group(judge, group, per_image, batch_size, order, seed, keep_logits))
+            parts.append(_predict_group(_Judge(method, guard, rules, seen, vocabulary), group))
     with guard("train"):
         method.train(was_training)
     if _versions(method) != versions:
         raise PluginError(
-            f"method `{name}` changes its parameters or buffers in `predict`",
+            f"method `{rules.name}` changes its parameters or buffers in `predict`",
             hint="evaluation must leave the state as it is; compute without in-place updates",
         )
     if not parts:
-        raise RunFailed(f"{name}: there is no test image to evaluate")
+        raise RunFailed(f"{rules.name}: there is no test sample to evaluate")
     return _join(parts)
 
 
@@ -132,24 +116,26 @@ class _Judge:
 
     method: Method
     guard: Guard
-    pipeline: InputPipeline
-    device: torch.device
-    name: str
+    rules: Rules
     seen: int
-    open_head: bool
     vocabulary: Vocabulary | None
 
-    def __call__(self, raw: Tensor) -> Tensor:
-        """Logits ``(B, K)``, float32 on the CPU, for uint8 images ``(B, 3, H, W)``."""
-        images = self.pipeline.eval(raw.to(self.device))
-        seen, more = self.seen, self.open_head
+    @property
+    def name(self) -> str:
+        """Of the method."""
+        return self.rules.name
+
+    def __call__(self, raw: Raw) -> Tensor:
+        """Logits ``(B, K)``, float32 on the CPU, for B samples as their source has them."""
+        inputs = self.rules.pipeline.eval(raw, self.rules.device)
+        seen, more = self.seen, self.rules.open_head
         what = "predict" if self.vocabulary is None else "predict_named"
         with self.guard(what):
             if self.vocabulary is None:
-                scores = self.method.predict(images)
+                scores = self.method.predict(inputs)
             else:
                 seen, more = len(self.vocabulary.names), False
-                scores = self.method.predict_named(images, self.vocabulary.names)
+                scores = self.method.predict_named(inputs, self.vocabulary.names)
         if not isinstance(scores, Tensor):
             raise self.guard.refuse(what, scores, hint=f"return logits, a tensor of shape ({len(raw)}, {seen})")
         if scores.layout != torch.strided or scores.is_complex() or scores.is_quantized:
@@ -159,7 +145,7 @@ class _Judge:
             )
         if scores.ndim != 2 or len(scores) != len(raw):
             raise PluginError(
-                f"method `{self.name}`: `{what}` returned shape {tuple(scores.shape)} for {len(raw)} images",
+                f"method `{self.name}`: `{what}` returned shape {tuple(scores.shape)} for {len(raw)} inputs",
                 hint=f"return logits of shape ({len(raw)}, {seen})",
             )
         if scores.shape[1] < seen or (scores.shape[1] > seen and not more):
@@ -178,27 +164,20 @@ class _Judge:
         return scores
 
 
-def _predict_group(
-    judge: _Judge,
-    tests: Sequence[tuple[int, ImageSet]],
-    per_image: bool,
-    batch_size: int,
-    order: str,
-    seed: int,
-    keep_logits: bool,
-) -> Predictions:
+def _predict_group(judge: _Judge, tests: Sequence[tuple[int, Samples]]) -> Predictions:
     """Predicts test sets that share their classes."""
-    joined = ImageSet.concat([test for _, test in tests])
+    rules = judge.rules
+    joined = Samples.concat([test for _, test in tests])
     test_set = torch.cat([torch.full((len(test),), index) for index, test in tests])
     count = len(joined)
-    if order == "shuffled":
-        places = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    if rules.eval_order == "shuffled":
+        places = torch.randperm(count, generator=torch.Generator().manual_seed(rules.eval_seed))
     else:
         places = torch.arange(count)
     logits: Tensor | None = None
-    for start in range(0, count, batch_size):
-        part = places[start : start + batch_size]
-        scores = judge(joined.images(part))
+    for start in range(0, count, rules.eval_batch_size):
+        part = places[start : start + rules.eval_batch_size]
+        scores = judge(joined.read(part))
         if logits is None:
             logits = torch.empty(count, scores.shape[1])
         elif logits.shape[1] != scores.shape[1]:
@@ -208,8 +187,8 @@ def _predict_group(
             )
         logits[part] = scores
     if logits is None:
-        raise RunFailed(f"{judge.name}: there is no test image to evaluate")
-    if per_image:
+        raise RunFailed(f"{judge.name}: there is no test sample to evaluate")
+    if rules.per_sample:
         _probe(judge, joined, logits, places)
     top = logits.topk(min(5, logits.shape[1]), dim=1).indices
     best = logits.argmax(dim=1)
@@ -227,7 +206,7 @@ def _predict_group(
         prediction=best,
         top5=top,
         confidence=confidence,
-        logits=logits if keep_logits else None,
+        logits=logits if rules.keep_logits else None,
     )
 
 
@@ -252,10 +231,10 @@ def _join(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
-def _probe(judge: _Judge, joined: ImageSet, logits: Tensor, places: Tensor) -> None:
-    """Predicts a few images alone and compares with their logits in the batch."""
+def _probe(judge: _Judge, joined: Samples, logits: Tensor, places: Tensor) -> None:
+    """Predicts a few samples alone and compares with their logits in the batch."""
     for place in places[:: max(1, len(places) // PROBES)][:PROBES].tolist():
-        alone = judge(joined.images(torch.tensor([place])))[0]
+        alone = judge(joined.read(torch.tensor([place])))[0]
         batched = logits[place]
         finite = torch.isfinite(batched)
         gap = (alone[finite] - batched[finite]).abs().max()
@@ -263,13 +242,13 @@ def _probe(judge: _Judge, joined: ImageSet, logits: Tensor, places: Tensor) -> N
             min=1
         ):
             raise PluginError(
-                f"method `{judge.name}`: the prediction of an image depends on the other images of its batch "
+                f"method `{judge.name}`: the prediction of a sample depends on the others of its batch "
                 f"(logits differ by {gap:.2g})",
-                hint="predict per image, or declare `test_batch` and be marked as leaking in tables",
+                hint="predict each by itself, or declare `test_batch` and be marked as leaking in tables",
             )
 
 
 def _versions(method: Method) -> list[tuple[int, int]]:
     """Identity and in-place-change counter of every parameter and buffer."""
-    tensors = [*method.parameters(), *method.buffers(), *method.context.backbone.pretrained.parameters()]
+    tensors = [*method.parameters(), *method.buffers(), *method.context.pretrained.module.parameters()]
     return [(id(tensor), tensor._version) for tensor in tensors]

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from benchmark import families, metrics
-from benchmark.api import ImageSet, Method
+from benchmark.api import Method, Samples
 from benchmark.guard import Guard
+from benchmark.inputs.pipeline import Inputs
 from benchmark.records import predictions
 from benchmark.run import checkpoint, evaluation
 from benchmark.run.preparation import Prepared
-from benchmark.run.seeds import derive
 
 
 class Examiner:
@@ -44,9 +44,9 @@ class Examiner:
         matrix, _ = metrics.accuracy_matrix(found, index + 1, len(self._stream.tests))
         return list(metrics.null(matrix[index]))
 
-    def score(self, method: Method, index: int, images: ImageSet) -> float:
-        """Accuracy on images for selection."""
-        found = self._predict(method, index, [(0, images)], {})
+    def score(self, method: Method, index: int, held: Samples) -> float:
+        """Accuracy on samples for selection."""
+        found = self._predict(method, index, [(0, held)], {})
         return float((found.prediction == found.label).double().mean())
 
     def baseline(self, method: Method) -> list[float] | None:
@@ -61,34 +61,25 @@ class Examiner:
         found = self.after(method, 0)
         return [float(value) for value in metrics.accuracy_matrix(found, 1, len(self._stream.tests))[0][0]]
 
-    def one(self) -> torch.Tensor:
-        """One test image as the method reads it, ``(1, 3, S, S)``."""
-        return self._prepared.pipeline.eval(self._stream.tests[0].images(slice(0, 1)).to(self._prepared.device))
+    def one(self) -> Inputs:
+        """One test sample as the method reads it."""
+        return self._prepared.pipeline.eval(self._stream.tests[0].read(slice(0, 1)), self._prepared.device)
 
     def _predict(
         self,
         method: Method,
         index: int,
-        tests: Sequence[tuple[int, ImageSet]],
+        tests: Sequence[tuple[int, Samples]],
         vocabularies: Mapping[int, evaluation.Vocabulary],
     ) -> evaluation.Predictions:
-        plan, uses = self._prepared.plan, self._prepared.context.uses
         state = checkpoint.random_state()
         try:
             return evaluation.evaluate(
                 method,
                 tests,
-                vocabularies=vocabularies,
-                pipeline=self._prepared.pipeline,
+                self._prepared.rules,
                 seen=len(self._stream.scenario.seen_classes(index)),
-                open_head="num_classes" in uses,
-                per_image="test_batch" not in uses,
-                batch_size=plan.engine.eval_batch_size,
-                order=plan.engine.eval_order,
-                seed=derive(plan.seeds["data"], "evaluation"),
-                device=self._prepared.device,
-                keep_logits=plan.engine.save_logits,
-                name=plan.method_spec.name,
+                vocabularies=vocabularies,
                 guard=self._guard,
             )
         finally:

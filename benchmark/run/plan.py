@@ -321,7 +321,7 @@ def resolve_specs(request: RunRequest, scenario: Loaded, method: Loaded) -> Plan
         engine=engine,
         track=track,
         preset=scenario_spec.tracks[track],
-        backbone=request.backbone or _track_backbone(track, cast("MethodSpec", method.spec)),
+        backbone=_backbone(request, track, method_spec),
         seeds={
             "seed": seed,
             "class_order": seed if request.class_order_seed is None else request.class_order_seed,
@@ -333,12 +333,31 @@ def resolve_specs(request: RunRequest, scenario: Loaded, method: Loaded) -> Plan
     )
 
 
+def _backbone(request: RunRequest, track: str, method: MethodSpec) -> str:
+    """The pretrained model that was asked for, or that of the track.
+
+    Raises:
+        UsageError: The method takes none, or the track has none for it.
+    """
+    asked = "--backbone" if request.backbone else "--weights" if request.weights else ""
+    if asked and not method.pretrained:
+        raise UsageError(f"{asked}: method `{method.name}` has no pretrained model", hint=f"leave {asked} out")
+    return request.backbone or _track_backbone(track, method)
+
+
 def _track_backbone(track: str, method: MethodSpec) -> str:
     """The backbone that a method gets on a track.
 
     Raises:
-        UsageError: It needs a text tower, and the track has none.
+        UsageError: It needs a kind of model that the track does not name.
     """
+    if not method.pretrained:
+        return "none"
+    if method.reads != "image":
+        raise UsageError(
+            f"method `{method.name}` needs a model that reads {method.reads}s, and track {track} names none",
+            hint="give one with --backbone",
+        )
     found = registry.load_track(track)
     if not method.text:
         return found.backbone

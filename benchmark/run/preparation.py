@@ -1,4 +1,4 @@
-"""From a resolved plan to everything a run needs: data, backbone, input pipeline, identity."""
+"""From a resolved plan to everything a run needs: data, pretrained model, input pipeline, identity."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import Any, cast
 import torch
 
 from benchmark import families, loading, registry
-from benchmark.api import Context, ExperienceView, Scenario, ScenarioRequest
-from benchmark.backbones.backbone import Backbone
+from benchmark.api import Context, ExperienceView, Manifest, Scenario, ScenarioRequest
+from benchmark.backbones.backbone import Backbone, Nothing, Pretrained
 from benchmark.backbones.dual import dual_of
 from benchmark.errors import PluginError, UsageError
 from benchmark.guard import Guard
-from benchmark.inputs.images import NORMALIZATIONS, PRESETS, InputPipeline
+from benchmark.inputs import pipeline as pipelines
+from benchmark.inputs.pipeline import Pipeline
 from benchmark.registry import Loaded
 from benchmark.run import provenance, streams
 from benchmark.run.plan import Plan
+from benchmark.run.rules import Rules
 from benchmark.run.seeds import derive
 from benchmark.run.soundness import wrong
 from benchmark.run.streams import Stream
@@ -35,7 +37,7 @@ class Prepared:
     Attributes:
         plan: The resolved plan.
         stream: Training experiences and test sets.
-        backbone: Freshly loaded model.
+        pretrained: Freshly loaded model.
         context: What the method is built with.
         pipeline: Input transform.
         device: Where to compute.
@@ -49,9 +51,9 @@ class Prepared:
 
     plan: Plan
     stream: Stream
-    backbone: Backbone
+    pretrained: Pretrained
     context: Context
-    pipeline: InputPipeline
+    pipeline: Pipeline
     device: torch.device
     run_id: str
     command: str
@@ -59,6 +61,23 @@ class Prepared:
     data_seconds: float
     view: type[ExperienceView] = ExperienceView
     metrics: tuple[MetricSpec, ...] = ()
+
+    @property
+    def rules(self) -> Rules:
+        """How samples reach the method."""
+        plan = self.plan
+        return Rules(
+            name=plan.method_spec.name,
+            uses=self.context.uses,
+            pipeline=self.pipeline,
+            device=self.device,
+            seed=plan.seeds["data"],
+            eval_seed=derive(plan.seeds["data"], "evaluation"),
+            batch_size=plan.method_config.batch_size,
+            eval_batch_size=plan.engine.eval_batch_size,
+            eval_order=plan.engine.eval_order,
+            keep_logits=plan.engine.save_logits,
+        )
 
     @property
     def label(self) -> str:
@@ -123,19 +142,19 @@ def prepare(
     scenario: Scenario,
     *,
     data_seconds: float = 0.0,
-    backbone: Backbone | None = None,
-    context: type[Context] = Context,
+    pretrained: Pretrained | None = None,
+    manifest: type[Manifest] = Manifest,
     view: type[ExperienceView] = ExperienceView,
 ) -> Prepared:
-    """Loads the backbone and puts the parts of a run together.
+    """Loads the pretrained model and puts the parts of a run together.
 
     Args:
         plan: The resolved plan.
         scenario: Built from it.
         data_seconds: Time that took, for the record.
-        backbone: A model at hand instead of the plan's (tests); it is frozen here.
-        context: What the method is built with (the contract watches it).
-        view: How it sees its experiences, likewise.
+        pretrained: A model at hand instead of the plan's (tests); it is frozen here.
+        manifest: Refuses what is not declared (the contract watches it).
+        view: How the method sees its experiences, likewise.
 
     Raises:
         DataMissing: The weights are absent or damaged.
@@ -146,33 +165,31 @@ def prepare(
     if (reason := refusal(spec, uses, scenario)) is not None:
         raise UsageError(f"method `{spec.name}` does not run on `{scenario.name}`: {reason}")
     device = pick_device(plan.request.device)
-    if backbone is None:
-        backbone = loading.load(plan.backbone, weights=plan.request.weights)
-    if spec.text:
-        dual_of(backbone)
-    backbone.pretrained.to(device).requires_grad_(False)
+    if pretrained is None:
+        pretrained = loading.load(plan.backbone, weights=plan.request.weights) if spec.pretrained else Nothing()
+    _check_model(spec, pretrained)
+    pretrained.module.to(device).requires_grad_(False)
     stream = make_stream(plan, scenario)
-    pipeline, warnings = make_pipeline(plan, backbone)
-    made = context(
-        backbone=backbone,
+    pipeline, warnings = make_pipeline(plan, scenario, pretrained)
+    context = Context(
+        pretrained=pretrained,
         device=device,
         scenario=stream.scenario,
         pipeline=pipeline,
-        uses=uses,
-        method=spec.name,
+        manifest=manifest(spec.name, uses),
     )
     return Prepared(
         plan=plan,
         stream=stream,
-        backbone=backbone,
-        context=made,
+        pretrained=pretrained,
+        context=context,
         pipeline=pipeline,
         device=device,
         run_id=plan.run_id(
             fingerprint=scenario.fingerprint,
             partition=scenario.partition,
-            weights_sha256=backbone.sha256,
-            inputs=input_facts(plan, pipeline),
+            weights_sha256=pretrained.sha256,
+            inputs=input_facts(pipeline),
             device=str(device),
         ),
         command=provenance.resume_command(),
@@ -194,6 +211,8 @@ def refusal(spec: MethodSpec, uses: frozenset[str], scenario: Scenario) -> str |
     Raises:
         PluginError: Its `supports` fails or returns something else.
     """
+    if spec.reads != scenario.kind:
+        return f"it reads {spec.reads}s, and the scenario holds {scenario.kind}s"
     if spec.supports is not None:
         guard = Guard(f"method `{spec.name}`")
         with guard("supports"):
@@ -228,39 +247,37 @@ def make_stream(plan: Plan, scenario: Scenario) -> Stream:
     return streams.anonymous(stream, derive(plan.seeds["data"], "order of the target"))
 
 
-def make_pipeline(plan: Plan, backbone: Backbone) -> tuple[InputPipeline, tuple[str, ...]]:
+def _check_model(spec: MethodSpec, pretrained: Pretrained) -> None:
+    """Makes sure that a method is given a model that it can use.
+
+    Raises:
+        UsageError: It is given another.
+    """
+    if not spec.pretrained:
+        return
+    if pretrained.reads != spec.reads:
+        raise UsageError(
+            f"method `{spec.name}` reads {spec.reads}s, but `{pretrained.name}` is {pretrained.what}",
+            hint="give another model with --backbone",
+        )
+    if spec.text and isinstance(pretrained, Backbone):
+        dual_of(pretrained)
+
+
+def make_pipeline(plan: Plan, scenario: Scenario, pretrained: Pretrained) -> tuple[Pipeline, tuple[str, ...]]:
     """The input pipeline of a plan, and a warning when it does not normalise as the checkpoint does."""
-    normalize = plan.method_config.normalize
-    own = (tuple(backbone.mean), tuple(backbone.std))
-    mean, std = own if normalize == "backbone" else NORMALIZATIONS[normalize]
-    warnings = []
-    if (tuple(mean), tuple(std)) != own:
-        warnings.append(
-            f"{plan.method_label} normalises with `{normalize}` (mean {list(mean)}, std {list(std)}), "
-            f"but {backbone.name} was trained with mean {list(own[0])}, std {list(own[1])}"
+    try:
+        pipeline, warning = pipelines.make(
+            scenario.kind, plan.preset, options=plan.method_config, pretrained=pretrained
         )
-    if plan.preset not in PRESETS:
-        raise PluginError(
-            f"scenario `{plan.scenario_name}` names the unknown input preset `{plan.preset}`",
-            hint=f"use one of {', '.join(PRESETS)}",
-        )
-    pipeline = InputPipeline(
-        plan.preset, size=backbone.image_size, mean=tuple(mean), std=tuple(std), augment=plan.method_config.augment
-    )
-    return pipeline, tuple(warnings)
+    except PluginError as error:
+        raise PluginError(f"scenario `{plan.scenario_name}`: {error.message}", hint=error.hint) from error
+    return pipeline, (f"{plan.method_label} {warning}",) if warning else ()
 
 
-def input_facts(plan: Plan, pipeline: InputPipeline) -> dict[str, Any]:
+def input_facts(pipeline: Pipeline) -> dict[str, Any]:
     """What samples go through on their way into the model, as the record tells it."""
-    facts = {
-        "preset": plan.preset,
-        "size": pipeline.size,
-        "normalize": plan.method_config.normalize,
-        "mean": list(pipeline.mean),
-        "std": list(pipeline.std),
-        "augment": plan.method_config.augment,
-    }
-    return {"kind": "image", "facts": facts}
+    return {"kind": pipeline.kind, "facts": dict(pipeline.facts())}
 
 
 def pick_device(name: str) -> torch.device:

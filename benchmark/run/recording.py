@@ -82,7 +82,7 @@ def build(
         },
         "identity": {"engine": ENGINE, "code": plan.method.code_sha256},
         "backbone": _backbone(prepared),
-        "inputs": input_facts(plan, prepared.pipeline),
+        "inputs": input_facts(prepared.pipeline),
         "config": {
             "given": dict(plan.given),
             "effective": {**plan.effective(), "derived": configs.derived(plan.method_config)},
@@ -153,7 +153,7 @@ def _scenario(prepared: Prepared) -> dict[str, Any]:
 
 
 def _backbone(prepared: Prepared) -> dict[str, Any]:
-    backbone = prepared.backbone
+    backbone = prepared.pretrained
     own = backbone.name, backbone.sha256
     image_name, image_sha256 = loading.image_towers().get(backbone.sha256, own)
     return {

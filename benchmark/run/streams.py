@@ -213,8 +213,8 @@ def validation(scenario: Scenario, experiences: int) -> Scenario:
     return dataclasses.replace(short, fingerprint=fingerprint(short.experiences, (), scenario.content) + mark)
 
 
-def first_images(data: ImageSet, count: int) -> ImageSet:
-    """The first images of a set, for measuring one training step."""
+def first_samples(data: ImageSet, count: int) -> ImageSet:
+    """The first samples of a set, for measuring one training step."""
     return data.subset(torch.arange(min(count, len(data))))
 
 

@@ -72,10 +72,10 @@ class Trainer:
 
     def train_loop(self, method: LoopMethod, view: ExperienceView, index: int) -> tuple[list[Losses], float]:
         """Lets a method with its own loop train; returns its losses and the seconds it took."""
-        uses, name = self._prepared.context.uses, self._plan.method_spec.name
+        manifest = self._prepared.context.manifest
         if self._is_last(index):
             with self._guard("train_experience"):
-                self._done.flops_train_step = costs.loop_step_flops(method, self._scenario, index, uses, name)
+                self._done.flops_train_step = costs.loop_step_flops(method, self._scenario, index, manifest)
         started = time.perf_counter()
         with self._bar(1, index) as bar:
             with self._guard("train_experience"):
@@ -162,7 +162,7 @@ class Trainer:
                         saved = time.perf_counter()
                     if stop.requested:
                         raise KeyboardInterrupt
-                losses.append({name: value / feed.images(epoch) for name, value in sums.items()})
+                losses.append({name: value / feed.samples(epoch) for name, value in sums.items()})
                 sums = {}
                 pause = time.perf_counter()
                 if selection.images is not None and feed.epochs > 1:
@@ -177,17 +177,7 @@ class Trainer:
 
     def _feed(self, method: Method, experience: Experience, index: int, passes: Sequence[Transform]) -> Feed:
         with self._guard("reads"):
-            return Feed(
-                method,
-                experience,
-                index,
-                passes,
-                batch_size=self._plan.method_config.batch_size,
-                uses=self._prepared.context.uses,
-                seed=self._plan.seeds["data"],
-                pipeline=self._prepared.pipeline,
-                device=self._prepared.device,
-            )
+            return Feed(method, experience, index, passes, self._prepared.rules)
 
     def _batch(self, feed: Feed, method: Method, epoch: int, step: int) -> Batch:
         if not isinstance(method, FeatureMethod):

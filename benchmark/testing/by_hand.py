@@ -12,15 +12,17 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
 from functools import cache
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Scenario
+from benchmark.api import Batch, Context, ExperienceView, Manifest, Method, MethodConfig, Place, Scenario
 from benchmark.backbones.backbone import Backbone
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.specs import MethodSpec
 from benchmark.testing.toys import tiny_backbone, toy_scenario
 
@@ -49,7 +51,7 @@ def context_of(
     scenario: Scenario,
     *,
     backbone: Backbone | None = None,
-    pipeline: InputPipeline | None = None,
+    pipeline: ImagePipeline | None = None,
     device: str = "cpu",
 ) -> Context:
     """What a method is built with.
@@ -64,14 +66,13 @@ def context_of(
     """
     backbone = tiny_backbone(text=spec.text) if backbone is None else backbone
     if pipeline is None:
-        pipeline = InputPipeline("plain", size=backbone.image_size, mean=backbone.mean, std=backbone.std)
+        pipeline = ImagePipeline("plain", size=backbone.image_size, mean=backbone.mean, std=backbone.std)
     return Context(
-        backbone=backbone,
+        pretrained=backbone,
         device=torch.device(device),
         scenario=scenario,
         pipeline=pipeline,
-        uses=spec.uses_of(config),
-        method=spec.name,
+        manifest=Manifest(spec.name, spec.uses_of(config)),
     )
 
 
@@ -91,15 +92,45 @@ def on_meta(spec: MethodSpec, **options: object) -> Method:
 
 def view_of(method: Method, scenario: Scenario, index: int) -> ExperienceView:
     """What the method is told of an experience."""
-    return ExperienceView(scenario, index, method.context.uses, type(method).__name__)
+    return ExperienceView(scenario, index, method.context.manifest)
 
 
 def batch_of(method: Method, scenario: Scenario, index: int, step: int = 0, *, size: int = 8) -> Batch:
-    """Training images of an experience as they come, without augmentation; behind the last comes the first."""
+    """Training samples of an experience as they come, without augmentation; behind the last comes the first."""
     train = scenario.experiences[index].train
     rows = (torch.arange(size) + size * step) % len(train)
     part = train.subset(rows)
-    return Batch(method.context.pipeline.eval(part.images(slice(None))), part.labels)
+    inputs = method.context.pipeline.eval(part.read(slice(None)))
+    return Batch(inputs, part.labels, place=place_of(method, len(train), step))
+
+
+def place_of(method: Method, samples: int, step: int) -> Place:
+    """Where a step stands in an experience that has begun, whose passes all read the training samples.
+
+    Args:
+        method: Tells its passes.
+        samples: Training samples of the experience.
+        step: Steps before this one, over all passes.
+    """
+    each = max(1, math.ceil(samples / method.config.batch_size))
+    return place(step, each=each, epochs=len(method.passes()))
+
+
+def place(step: int, *, each: int = 1, epochs: int = 1) -> Place:
+    """A place after so many steps of passes that have ``each`` steps."""
+    return Place(
+        epoch=step // each,
+        epochs=epochs,
+        step=step,
+        steps=each * epochs,
+        epoch_step=step % each,
+        epoch_steps=each,
+    )
+
+
+def at(batch: Batch, step: int, *, each: int = 1, epochs: int = 1) -> Batch:
+    """The batch, moved to a `place`."""
+    return dataclasses.replace(batch, place=place(step, each=each, epochs=epochs))
 
 
 def begin(method: Method, scenario: Scenario, index: int) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.api import Context, ExperienceView, Method
-from benchmark.inputs.images import InputPipeline
+from benchmark.api import Context, ExperienceView, Manifest, Method
+from benchmark.inputs.images import ImagePipeline
 from benchmark.specs import MethodSpec
 from benchmark.testing.closed_form import ARCHITECTURE, tiny_clip, tiny_clip_state
 from benchmark.testing.toys import toy_scenario
@@ -40,15 +40,14 @@ def clip_method(
     config, backbone = spec.config(**options), tiny_clip()
     uses = spec.uses_of(config)
     context = Context(
-        backbone=backbone,
+        pretrained=backbone,
         device=torch.device("cpu"),
         scenario=scenario,
-        pipeline=InputPipeline("plain", size=backbone.image_size, mean=(0.0,) * 3, std=(1.0,) * 3),
-        uses=uses,
-        method=spec.name,
+        pipeline=ImagePipeline("plain", size=backbone.image_size, mean=(0.0,) * 3, std=(1.0,) * 3),
+        manifest=Manifest(spec.name, uses),
     )
     method = spec.build(config, context).to(dtype)
-    method.begin_experience(ExperienceView(scenario, 0, uses, spec.name))
+    method.begin_experience(ExperienceView(scenario, 0, context.manifest))
     return method.train()
 
 

@@ -21,6 +21,7 @@ import pluggy
 from benchmark import config as configs
 from benchmark import data, hookspecs, records, registry
 from benchmark.api import ExperienceView, Method, Scenario
+from benchmark.backbones.backbone import Nothing
 from benchmark.errors import did_you_mean
 from benchmark.families import FAMILIES
 from benchmark.records import predictions
@@ -32,7 +33,7 @@ from benchmark.run.plan import EngineConfig, Plan, RunRequest
 from benchmark.run.preparation import Prepared
 from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
 from benchmark.testing import toys
-from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyContext, Watcher
+from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest, Watcher
 
 PRESET = "glyph32"  # has an augmentation, so that its random numbers are part of what is checked
 TOLERANCE = 1e-4  # of logits, relative to the largest: batched and single products differ by about 1e-6
@@ -141,7 +142,7 @@ class MethodSubject:
         """What `benchmark.run.preparation.prepare` makes, with a tiny backbone instead of loaded weights."""
         recipe = self.recipe if recipe is None else recipe
         config = self.small(recipe) if config is None else config
-        backbone = toys.tiny_backbone(text=self.spec.text)
+        pretrained = toys.tiny_backbone(text=self.spec.text) if self.spec.pretrained else Nothing()
         plan = Plan(
             request=RunRequest(scenario="toy", method=self.spec.name, seed=seed, device="cpu"),
             scenario=Loaded(toys.TOY_SCENARIO, Entry("toy", toys.__name__, "adaptbench"), "0" * 64),
@@ -153,12 +154,12 @@ class MethodSubject:
             engine=EngineConfig(save_logits=True, checkpoint_seconds=0.0 if every_step else 3600.0),
             track="nano",
             preset=PRESET,
-            backbone=backbone.name,
+            backbone=pretrained.name,
             seeds={"seed": seed, "class_order": seed, "init": seed, "data": seed},
             origin={},
             given={},
         )
-        return preparation.prepare(plan, scenario, backbone=backbone, context=SpyContext, view=view)
+        return preparation.prepare(plan, scenario, pretrained=pretrained, manifest=SpyManifest, view=view)
 
     def run(self, scenario: Scenario | None = None, **options: Any) -> Outcome:
         """One undisturbed run; ``options`` as for `prepare`."""

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from benchmark import config as configs
 from benchmark import records
-from benchmark.api import Experience, ExperienceView, ImageSet, LoopMethod, Scenario
+from benchmark.api import Experience, ExperienceView, ImageSet, LoopMethod, Manifest, Scenario
 from benchmark.errors import PluginError
 from benchmark.run import checkpoint
 from benchmark.samples import Window
 from benchmark.testing import observation
 from benchmark.testing.laboratory import TOLERANCE, MethodSubject, Outcome, Stop
-from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyView
+from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest, SpyView
 
 
 def options(subject: MethodSubject) -> None:
@@ -92,7 +92,7 @@ def other_seed(subject: MethodSubject) -> None:
 def weights(subject: MethodSubject) -> None:
     """Frozen weights stay frozen, those of the optimiser move."""
     watcher = subject.baseline.watcher
-    model = dict(subject.baseline.method.context.backbone.pretrained.named_parameters())
+    model = dict(subject.baseline.method.context.pretrained.module.named_parameters())
     for name in sorted(watcher.frozen):
         if name not in model or not torch.equal(model[name], watcher.start[name]):
             raise CheckFailed(f"the frozen backbone weight `{name}` changed", hint="set requires_grad to what is meant")
@@ -143,12 +143,8 @@ def batch(subject: MethodSubject) -> None:
 
 def undeclared(subject: MethodSubject) -> None:
     """The method asks for nothing that it does not declare, not even to catch the refusal."""
-
-    class Spy(SpyView):
-        refused: list[str] = []  # noqa: RUF012 - one list for all views of this run
-
-    run = subject.run(view=Spy)
-    asked = [*Spy.refused, *run.prepared.context.__dict__.get("refused", [])]
+    manifest = subject.run(view=SpyView).prepared.context.manifest
+    asked = manifest.refused if isinstance(manifest, SpyManifest) else []
     if asked:
         raise CheckFailed(f"the method reads {asked[0]}", hint="declare it in `uses`, or do without")
 
@@ -161,12 +157,12 @@ def task_id(subject: MethodSubject) -> None:
     class Renumbered(ExperienceView):
         """Seven empty experiences come first; everything that may be read is the same."""
 
-        def __init__(self, scenario: Scenario, index: int, uses: frozenset[str], method: str) -> None:
+        def __init__(self, scenario: Scenario, index: int, manifest: Manifest) -> None:
             first = scenario.experiences[0]
             nothing = first.train.subset(torch.arange(0))
             empty = Experience(train=nothing, test=nothing, classes=())
             shifted = dataclasses.replace(scenario, experiences=(*[empty] * 7, *scenario.experiences))
-            super().__init__(shifted, index + 7, uses, method)
+            super().__init__(shifted, index + 7, manifest)
 
     _same(subject.baseline, subject.run(view=Renumbered), "a run whose experiences are numbered from 7")
 

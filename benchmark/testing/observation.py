@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.api import Context, ExperienceView, ImageSet, Method, tensors_in
+from benchmark.api import ExperienceView, ImageSet, Manifest, Method, tensors_in
 from benchmark.errors import BenchError
 from benchmark.events import ExperienceEnded, ExperienceStarted
 from benchmark.hookspecs import hookimpl
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.pipeline import Pipeline
 from benchmark.run.preparation import Prepared
 
 
@@ -69,7 +69,7 @@ class Watcher:
         self.method = method = event.method
         if not self.look:
             return
-        backbone = method.context.backbone.pretrained
+        backbone = method.context.pretrained.module
         if not self.start:
             self.start = {name: p.detach().clone() for name, p in backbone.named_parameters()}
             self.frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
@@ -103,7 +103,7 @@ class Watcher:
 
 def state_of(method: Method) -> dict[str, Tensor]:
     """Copies of every tensor of a method's state, by name."""
-    found = {f"backbone.{name}": t for name, t in method.context.backbone.pretrained.state_dict().items()}
+    found = {f"backbone.{name}": t for name, t in method.context.pretrained.module.state_dict().items()}
     found |= method.state_dict()
     for group, tree in (
         ("optimizer", method.optimizer.state_dict() if method.optimizer is not None else {}),
@@ -125,35 +125,34 @@ def evaluating(method: Method) -> Iterator[None]:
         method.train(was_training)
 
 
-def predict(method: Method, pipeline: InputPipeline, raw: Tensor, sizes: int | None = None) -> Tensor:
+def predict(method: Method, pipeline: Pipeline, raw: Tensor, sizes: int | None = None) -> Tensor:
     """Logits of uint8 images, ``sizes`` at a time (default: all at once)."""
     size = len(raw) if sizes is None else sizes
     with evaluating(method):
         return torch.cat([method.predict(pipeline.eval(part)).detach().clone() for part in torch.split(raw, size)])
 
 
-class SpyContext(Context):
-    """A context that remembers what was refused, even if the method swallows the error."""
+class SpyManifest(Manifest):
+    """A manifest that remembers what was refused, even if the method swallows the error."""
 
-    def _need(self, use: str, what: str) -> None:
+    def __init__(self, method: str, uses: frozenset[str]) -> None:
+        super().__init__(method, uses)
+        self.refused: list[str] = []
+
+    def need(self, use: str, what: str) -> None:
+        """Remembers a refusal."""
         if use not in self.uses:
-            self.__dict__.setdefault("refused", []).append(f"{what} (`{use}`)")
-        super()._need(use, what)
+            self.refused.append(f"{what} (`{use}`)")
+        super().need(use, what)
 
 
 class SpyView(ExperienceView):
-    """Likewise for a view; also remembers who looks behind its promised attributes."""
-
-    refused: list[str]
-
-    def _need(self, use: str, what: str) -> None:
-        if use not in self._uses:
-            self.refused.append(f"{what} (`{use}`)")
-        super()._need(use, what)
+    """A view that remembers, in the manifest, who looks behind its promised attributes."""
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("_") and not name.startswith("__"):
             reader = sys._getframe(1).f_globals.get("__name__", "")
             if reader not in ("benchmark.api", "benchmark.views", "benchmark.run.engine", __name__):
-                type(self).refused.append(f"the private attribute `{name}` of its view (in {reader})")
+                manifest: SpyManifest = super().__getattribute__("_manifest")
+                manifest.refused.append(f"the private attribute `{name}` of its view (in {reader})")
         return super().__getattribute__(name)

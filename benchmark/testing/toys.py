@@ -234,11 +234,7 @@ class ToyMethod(Method):
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step of cross-entropy."""
         loss = F.cross_entropy(self._features(batch.images) @ self.head.T, batch.labels)
-        if self.optimizer is None:
-            raise RuntimeError("begin_experience was not called")
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        self.descend(loss)
         return {"loss": loss.detach()}
 
     def predict(self, images: Tensor) -> Tensor:
@@ -296,4 +292,4 @@ def prepare_toy(
     here = Entry("toy", __name__, "benchmark.testing")
     resolved = plan.resolve_specs(request, Loaded(TOY_SCENARIO, here, "0" * 64), Loaded(spec, here, "0" * 64))
     built, _ = preparation.build_scenario(resolved, {"data_root": None, "cache": Path(), "download": "never"})
-    return preparation.prepare(resolved, built, backbone=tiny_backbone(text=text))
+    return preparation.prepare(resolved, built, pretrained=tiny_backbone(text=text))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, autograd, nn
 
 from bench_methods._domain_adaptation import Adaptation, AdaptationConfig, BatchNorm, Norm
-from benchmark.api import Context, ExperienceView
+from benchmark.api import Context, ExperienceView, Place
 from benchmark.config import Range
 
 
@@ -117,11 +117,10 @@ class Adversarial(Adaptation):
         super().end_experience(experience)
         self.discriminator = None
 
-    @property
-    def strength(self) -> float:
-        """Lambda in the next step."""
+    def strength(self, place: Place) -> float:
+        """Lambda in a step."""
         config = self.config
-        progress = self._step / config.warmup_steps if config.warmup_steps else self.progress
+        progress = place.step / config.warmup_steps if config.warmup_steps else self.progress(place)
         return warm_up(progress, config.warmup_alpha)
 
     def discriminate(self, features: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig
+from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Place
 from benchmark.backbones.heads import ClassHead, HeadInit, MLPHead, mask_logits
 from benchmark.backbones.prompted_vit import check_promptable, cls_feature, freeze
 from benchmark.config import Range
@@ -124,19 +124,15 @@ class Classifier(Method):
         self.head = self.make_head()
         self.to(context.device)
         self._allowed: Sequence[int] | None = None
-        self._step = 0
-        self._steps_per_epoch = 1
 
     def make_head(self) -> ClassHead | MLPHead:
         """The head, without rows."""
         return ClassHead(self.context.backbone.width, init=self.config.head_init)
 
-    def train(self, mode: bool = True) -> Classifier:
-        """Sets the mode; a frozen backbone stays in eval mode."""
-        super().train(mode)
-        if self.backbone_lr_scale == 0:
-            self.backbone.eval()
-        return self
+    @property
+    def frozen(self) -> bool:
+        """Unless the whole backbone trains."""
+        return self.backbone_lr_scale == 0
 
     def begin_experience(self, experience: ExperienceView) -> None:
         """Adds rows for new classes and makes the optimiser."""
@@ -144,8 +140,6 @@ class Classifier(Method):
         self.head.grow(experience.seen)
         masked = config.mask == "current" and not self.context.family.domains
         self._allowed = experience.classes if masked else None
-        self._step = 0
-        self._steps_per_epoch = max(1, math.ceil(len(experience.train) / config.batch_size))
         self.optimizer = self.make_optimizer()
 
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -185,13 +179,12 @@ class Classifier(Method):
         groups = [{"params": [p for p in some if p.requires_grad], "base_lr": rate} for some, rate in sizes]
         return [group for group in groups if group["params"]]
 
-    def factor(self) -> float:
-        """Where the schedule is: factor of all learning rates in the next step."""
+    def factor(self, place: Place) -> float:
+        """Where the schedule is: factor of all learning rates in a step."""
         config = self.config
         if config.schedule == "epoch-cosine":
-            epoch = self._step // self._steps_per_epoch
-            return warmup_cosine(epoch, warmup=config.warmup, epochs=config.epochs)
-        progress = min(1.0, self._step / max(1, config.epochs * self._steps_per_epoch))
+            return warmup_cosine(place.epoch, warmup=config.warmup, epochs=config.epochs)
+        progress = place.step / place.steps
         return 0.5 * (1 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1.0
 
     def features(self, images: Tensor) -> Tensor:
@@ -205,26 +198,10 @@ class Classifier(Method):
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step of gradient descent."""
-        if self.optimizer is None:
-            raise RuntimeError("train_step before begin_experience")
-        factor = self.factor()
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
         loss = F.cross_entropy(mask_logits(self.logits(batch.images), self._allowed), batch.labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self._step += 1
+        self.descend(loss, factor=self.factor(batch.place))
         return {"loss": loss.detach()}
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits of all classes seen, ``(B, C)``."""
         return self.logits(images)
-
-    def extra_state(self) -> Mapping[str, Any]:
-        """Steps done in this experience: the schedule's position."""
-        return {"step": self._step}
-
-    def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Puts the schedule back."""
-        self._step = int(state["step"])

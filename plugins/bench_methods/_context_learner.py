@@ -6,7 +6,6 @@ Private: a method outside this package builds on `benchmark.backbones.text_promp
 from __future__ import annotations
 
 import abc
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from benchmark.api import Batch, Context, ExperienceView, FeatureConfig, FeatureMethod
+from benchmark.api import Batch, Context, ExperienceView, FeatureConfig, FeatureMethod, Place
 from benchmark.backbones.dual import check_text_prompts, dual_of
 from benchmark.backbones.text_prompts import (
     ContextVectors,
@@ -92,8 +91,6 @@ class ContextLearner(FeatureMethod):
         self.bank = PromptBank(self.prompts_of)
         self.names: tuple[str, ...] = ()
         self.competing: tuple[int, ...] = ()
-        self._step = 0
-        self._steps_per_epoch = 1
 
     def prompts_of(self, names: Sequence[str]) -> TextPrompts:
         """Texts of classes with places for the context."""
@@ -116,22 +113,20 @@ class ContextLearner(FeatureMethod):
         self.ctx.grow(len(self.names))
         masked = config.mask == "current" and not self.context.family.domains
         self.competing = tuple(experience.classes) if masked else tuple(range(len(self.names)))
-        self._step = 0
-        self._steps_per_epoch = max(1, math.ceil(len(experience.train) / config.batch_size))
         self.optimizer = torch.optim.SGD(
-            self.trainable(), lr=self.rate(), momentum=config.momentum, weight_decay=config.weight_decay
+            self.trainable(), lr=self.rate(Place()), momentum=config.momentum, weight_decay=config.weight_decay
         )
 
     def trainable(self) -> list[nn.Parameter]:
         """What SGD trains, in one group: everything that is not the pretrained network."""
-        frozen = {id(parameter) for parameter in self.context.backbone.pretrained.parameters()}
+        frozen = {id(parameter) for parameter in self.context.pretrained.module.parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in frozen]
 
-    def rate(self) -> float:
-        """Learning rate of the next step; it changes from epoch to epoch."""
-        config, epoch = self.config, self._step // self._steps_per_epoch
+    def rate(self, place: Place) -> float:
+        """Learning rate of a step; it changes from epoch to epoch."""
+        config = self.config
         return delayed_cosine(
-            epoch, lr=config.lr, period=config.epochs, warmup=config.warmup, warmup_lr=config.warmup_lr
+            place.epoch, lr=config.lr, period=config.epochs, warmup=config.warmup, warmup_lr=config.warmup_lr
         )
 
     def training_prompts(self) -> TextPrompts:
@@ -155,14 +150,14 @@ class ContextLearner(FeatureMethod):
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step of SGD."""
-        if self.optimizer is None or batch.features is None:
-            raise RuntimeError("train_step before begin_experience, or without features")
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-        self.optimizer.zero_grad(set_to_none=True)
+        if batch.features is None:
+            raise RuntimeError("a batch without features")
+        optimizer = self.active_optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate(batch.place)
+        optimizer.zero_grad(set_to_none=True)
         loss = self.backward(batch.features, self.places(batch.labels))
-        self.optimizer.step()
-        self._step += 1
+        optimizer.step()
         return {"loss": loss}
 
     def predict(self, images: Tensor) -> Tensor:
@@ -170,9 +165,9 @@ class ContextLearner(FeatureMethod):
         return self.predict_named(images, self.names)
 
     def extra_state(self) -> Mapping[str, Any]:
-        """Names of the classes seen, and steps done in this experience: the schedule's position."""
-        return {"names": list(self.names), "step": self._step}
+        """Names of the classes seen."""
+        return {"names": list(self.names)}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Puts names and schedule back."""
-        self.names, self._step = tuple(state["names"]), int(state["step"])
+        """Puts the names back."""
+        self.names = tuple(state["names"])

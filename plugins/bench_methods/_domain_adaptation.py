@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark import families
-from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Scenario, Transform
+from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Place, Scenario, Transform
 from benchmark.backbones.heads import ClassHead
 from benchmark.backbones.prompted_vit import check_promptable, cls_feature, freeze
 from benchmark.config import Range
@@ -137,9 +137,7 @@ class Adaptation(Method):
         self.width = config.bottleneck or context.backbone.width
         self.head = self.make_head()
         self.to(context.device)
-        self._step = 0
         self._per_pass = 1
-        self._total = 1
 
     def make_bottleneck(self, width: int) -> nn.Sequential:
         """Linear, BatchNorm, ReLU, initialised as torch does; empty where there is none."""
@@ -158,19 +156,15 @@ class Adaptation(Method):
         if isinstance(self.head, ClassHead):
             self.head.grow(classes)
 
-    def train(self, mode: bool = True) -> Adaptation:
-        """Sets the mode; a frozen backbone stays in eval mode."""
-        super().train(mode)
-        if self.config.backbone_lr_scale == 0:
-            self.backbone.eval()
-        return self
+    @property
+    def frozen(self) -> bool:
+        """Unless the backbone trains."""
+        return self.config.backbone_lr_scale == 0
 
     def begin_experience(self, experience: ExperienceView) -> None:
         """Adds rows for new classes and makes the optimiser."""
         self.grow_head(experience.seen)
-        self._step = 0
         self._per_pass = max(1, math.ceil(len(experience.train) / self.config.batch_size))
-        self._total = max(1, self._per_pass * len(self.passes()))
         self.optimizer = self.make_optimizer()
 
     def passes(self) -> Sequence[Transform]:
@@ -203,18 +197,17 @@ class Adaptation(Method):
             weight_decay=config.weight_decay,
         )
 
-    @property
-    def progress(self) -> float:
-        """Share of the training that is done before the next step, in [0, 1)."""
-        return self._step / self._total
+    def progress(self, place: Place) -> float:
+        """Share of the training that is done before a step, in [0, 1)."""
+        return place.step / place.steps
 
-    def factor(self) -> float:
-        """Where the schedule is: factor of all learning rates in the next step."""
+    def factor(self, place: Place) -> float:
+        """Where the schedule is: factor of all learning rates in a step."""
         config = self.config
         if config.schedule == "constant":
             return 1.0
-        place = self.progress if config.schedule == "progress" else self._step
-        return float((1 + config.lr_gamma * place) ** -config.lr_decay)
+        done = self.progress(place) if config.schedule == "progress" else place.step
+        return float((1 + config.lr_gamma * done) ** -config.lr_decay)
 
     def features(self, images: Tensor) -> Tensor:
         """The head's input ``(B, d)`` for normalised images: the class token, through the bottleneck."""
@@ -245,29 +238,22 @@ class Adaptation(Method):
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step of gradient descent."""
-        return self.descend(self.terms(batch))
+        return self.learn(batch, self.terms(batch))
 
-    def descend(self, terms: Mapping[str, Tensor], *, still: Sequence[nn.Module] = ()) -> dict[str, Tensor | float]:
-        """One step of the optimiser.
+    def learn(
+        self, batch: Batch, terms: Mapping[str, Tensor], *, still: Sequence[nn.Module] = ()
+    ) -> dict[str, Tensor | float]:
+        """One step of the optimiser at the rate of the batch's place.
 
         Args:
+            batch: The batch.
             terms: ``loss`` is what is minimised.
             still: Modules that get no step.
 
         Returns:
             The terms, for the log.
         """
-        if self.optimizer is None:
-            raise RuntimeError("train_step before begin_experience")
-        factor = self.factor()
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()  # type: ignore[no-untyped-call]
-        for module in still:
-            module.zero_grad(set_to_none=True)  # an optimiser passes over what has no gradient, decay included
-        self.optimizer.step()
-        self._step += 1
+        self.descend(terms["loss"], factor=self.factor(batch.place), still=still)
         return {name: term.detach() for name, term in terms.items()}
 
     def end_experience(self, experience: ExperienceView) -> None:
@@ -278,14 +264,6 @@ class Adaptation(Method):
         """Logits of all classes seen, ``(B, C)``."""
         result: Tensor = self.head(self.features(images))
         return result
-
-    def extra_state(self) -> Mapping[str, Any]:
-        """Steps done in this experience: the place of all schedules."""
-        return {"step": self._step}
-
-    def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Puts the place of the schedules back."""
-        self._step = int(state["step"])
 
 
 def entropy(predictions: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import abc
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
@@ -79,8 +78,6 @@ class FirstSession(Method):
         self.head = None if self.tuner is None else CosineHead(context.backbone.width)
         self.to(context.device)
         self._adapted = self.tuner is None
-        self._step = 0
-        self._steps_per_epoch = 1
         self._features: list[Tensor] = []
         self._labels: list[Tensor] = []
 
@@ -130,16 +127,8 @@ class FirstSession(Method):
             classes: Number of classes seen.
         """
 
-    def train(self, mode: bool = True) -> FirstSession:
-        """Sets the mode; the frozen backbone stays in eval mode."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
     def begin_experience(self, experience: ExperienceView) -> None:
         """Before the first session: rows of the head, optimiser."""
-        self._step = 0
-        self._steps_per_epoch = max(1, math.ceil(len(experience.train) / self.config.batch_size))
         self._features, self._labels = [], []
         if self.head is None or self.tuner is None:
             return
@@ -158,10 +147,8 @@ class FirstSession(Method):
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """A step of the first session, or features of a batch; there the loss is 0."""
-        epoch = self._step // self._steps_per_epoch
-        self._step += 1
-        if not self._adapted and epoch < self.config.epochs:
-            return self._adapt(batch, epoch)
+        if batch.place.epoch < batch.place.epochs - 1:  # the last pass collects
+            return self._adapt(batch)
         self.eval()
         with torch.no_grad():
             self._features.append(self.features(batch.images))
@@ -169,15 +156,13 @@ class FirstSession(Method):
         self._labels.append(batch.labels)
         return {"loss": 0.0}
 
-    def _adapt(self, batch: Batch, epoch: int) -> Mapping[str, Tensor | float]:
-        if self.optimizer is None or self.head is None:
-            raise RuntimeError("train_step before begin_experience")
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * warmup_cosine(epoch, warmup=0, epochs=self.config.epochs)
+    def _adapt(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        if self.head is None:
+            raise RuntimeError("the head of the first session was given up")
+        for group in self.active_optimizer.param_groups:
+            group["lr"] = self.config.lr * warmup_cosine(batch.place.epoch, warmup=0, epochs=self.config.epochs)
         loss = F.cross_entropy(self.head(self.tuned(batch.images)), batch.labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        self.descend(loss)
         return {"loss": loss.detach()}
 
     def end_experience(self, experience: ExperienceView) -> None:
@@ -195,13 +180,12 @@ class FirstSession(Method):
             self.tuner.requires_grad_(False)
 
     def extra_state(self) -> Mapping[str, Any]:
-        """Whether the first session is over, and how far the current experience has come."""
-        return {"adapted": self._adapted, "step": self._step, "features": self._features, "labels": self._labels}
+        """Whether the first session is over, and what was collected."""
+        return {"adapted": self._adapted, "features": self._features, "labels": self._labels}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Puts back what `extra_state` returned."""
         if state["adapted"]:
             self._freeze()
-        self._step = int(state["step"])
         for kept, name in ((self._features, "features"), (self._labels, "labels")):
             kept[:] = [tensor.to(self.context.device) for tensor in state[name]]

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig
+from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Place
 from benchmark.backbones.heads import mask_logits
-from benchmark.backbones.pixel_prompts import AdditiveProgram, ExpansiveProgram, FramePrompt, PatchPrompt, Place
+from benchmark.backbones.pixel_prompts import AdditiveProgram, ExpansiveProgram, FramePrompt, PatchPrompt
+from benchmark.backbones.pixel_prompts import Place as Corner
 from benchmark.config import Range
 
 Prompt = Literal["padding", "fixed-patch", "random-patch", "additive", "expansive"]
@@ -112,13 +113,11 @@ class PixelPrompting(Method):
             elif config.prompt == "additive":
                 self.prompt = AdditiveProgram(size, width)
             elif config.prompt == "expansive":
-                self.prompt = ExpansiveProgram(size, size - 2 * width, context.pipeline.normalize)
+                self.prompt = ExpansiveProgram(size, size - 2 * width, context.image_pipeline.normalize)
             else:
                 self.prompt = PatchPrompt(size, width)
         self._inner = (size - 2 * width, size - 2 * width)
         self._allowed: Sequence[int] | None = None
-        self._step = 0
-        self._steps_per_epoch = 1
 
     @abc.abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -140,12 +139,12 @@ class PixelPrompting(Method):
         if isinstance(prompt, PatchPrompt):
             return prompt(images, self._place(prompt, images, training))  # type: ignore[no-any-return]
         if isinstance(prompt, ExpansiveProgram):
-            pipeline = self.context.pipeline
+            pipeline = self.context.image_pipeline
             mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (pipeline.mean, pipeline.std))
             images = F.interpolate(images * std + mean, size=self._inner, mode="bilinear", antialias=True)
         return prompt(images)  # type: ignore[no-any-return]
 
-    def _place(self, prompt: PatchPrompt, images: Tensor, training: bool) -> Place:
+    def _place(self, prompt: PatchPrompt, images: Tensor, training: bool) -> Corner:
         if self.config.prompt == "fixed-patch":
             return 0, 0
         if training:
@@ -169,8 +168,6 @@ class PixelPrompting(Method):
         self.meet(experience)
         masked = config.mask == "current" and not self.context.family.domains
         self._allowed = experience.classes if masked else None
-        self._step = 0
-        self._steps_per_epoch = max(1, math.ceil(len(experience.train) / config.batch_size))
         groups = self.groups()
         if not groups:
             self.optimizer = None
@@ -184,13 +181,13 @@ class PixelPrompting(Method):
         lr = self.config.lr
         return [{"params": list(self.prompt.parameters()), "lr": lr, "base_lr": lr}] if self.prompt is not None else []
 
-    def factor(self) -> float:
-        """Factor of all learning rates in the next step."""
-        config, step = self.config, self._step
+    def factor(self, place: Place) -> float:
+        """Factor of all learning rates in a step."""
+        config, step = self.config, place.step
         if step < config.warmup_steps:
             return (step + 1) / config.warmup_steps
-        passed = sum(step // self._steps_per_epoch >= share * config.epochs for share in config.drops)
-        done = (step - config.warmup_steps) / max(1, config.epochs * self._steps_per_epoch - config.warmup_steps)
+        passed = sum(place.epoch >= share * config.epochs for share in config.drops)
+        done = (step - config.warmup_steps) / max(1, place.steps - config.warmup_steps)
         cosine = 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1.0
         return cosine * 0.1**passed
 
@@ -199,26 +196,12 @@ class PixelPrompting(Method):
         logits = self.logits(batch.images, training=True)
         loss = F.cross_entropy(mask_logits(logits, self._allowed), batch.labels)
         if self.optimizer is not None:
-            factor = self.factor()
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-        self._step += 1
+            self.descend(loss, factor=self.factor(batch.place))
         return {"loss": loss.detach()}
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits of all classes seen, ``(B, C)``."""
         return self.logits(images)
-
-    def extra_state(self) -> Mapping[str, Any]:
-        """Steps done in this experience: the schedule's position."""
-        return {"step": self._step}
-
-    def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Puts the schedule back."""
-        self._step = int(state["step"])
 
 
 def uses(config: PixelConfig) -> frozenset[str]:

@@ -11,7 +11,7 @@ import abc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -127,12 +127,6 @@ class QueryLearner(Method):
         classes = self.context.num_classes if config.eval_logits == "all" else 0
         return ClassHead(self.context.backbone.width, classes, init=config.head_init)
 
-    def train(self, mode: bool = True) -> QueryLearner:
-        """Sets the mode; the backbone stays in eval mode."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
     def begin_experience(self, experience: ExperienceView) -> None:
         """Grows the head, prepares the prompts, and only then makes a new Adam.
 
@@ -188,16 +182,14 @@ class QueryLearner(Method):
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """Cross-entropy over the allowed classes plus the method's own term, one step of Adam."""
-        if self.optimizer is None:
-            raise RuntimeError("train_step before begin_experience")
-        config = self.config
+        config, optimizer = self.config, self.active_optimizer
         everything = config.clip > 0 and config.clip_scope == "all" and config.prompts == "on"
         if everything:  # the frozen weights' gradients enter the norm and nothing else
             self.backbone.requires_grad_(True)
         result = self.run(batch.images, training=True)
         cross_entropy = F.cross_entropy(mask_logits(result.logits, self._allowed), batch.labels)
         loss = cross_entropy if result.chosen is None else cross_entropy + result.chosen.penalty
-        self.optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         terms = {"loss": loss.detach(), "loss_ce": cross_entropy.detach()}
         if result.chosen is not None:
@@ -211,7 +203,7 @@ class QueryLearner(Method):
             for parameter in self.backbone.parameters():
                 parameter.grad = None
             self.backbone.requires_grad_(False)
-        self.optimizer.step()
+        optimizer.step()
         return terms
 
     def predict(self, images: Tensor) -> Tensor:
@@ -229,14 +221,6 @@ class PromptLearner(QueryLearner):
         check_plain_blocks(context.backbone.model)
         super().__init__(config, context)
         self.head = self.new_head()
-        self._step = 0
-        self._steps_per_epoch = 1
-
-    def begin_experience(self, experience: ExperienceView) -> None:
-        """Starts the schedule anew, besides what every experience begins with."""
-        self._step = 0
-        self._steps_per_epoch = max(1, math.ceil(len(experience.train) / self.config.batch_size))
-        super().begin_experience(experience)
 
     def features(self, patches: Tensor, chosen: Chosen) -> Tensor:
         """The class token of the pass with prefixes."""
@@ -246,21 +230,11 @@ class PromptLearner(QueryLearner):
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step of Adam at the schedule's rate."""
         config = self.config
-        if config.schedule == "late-cosine" and self.optimizer is not None:
-            factor = late_cosine(self._step // self._steps_per_epoch, config.epochs)
-            for group in self.optimizer.param_groups:
+        if config.schedule == "late-cosine":
+            factor = late_cosine(batch.place.epoch, config.epochs)
+            for group in self.active_optimizer.param_groups:
                 group["lr"] = config.effective_lr * factor
-        terms = super().train_step(batch)
-        self._step += 1
-        return terms
-
-    def extra_state(self) -> Mapping[str, Any]:
-        """Steps done in this experience: the schedule's position."""
-        return {"step": self._step}
-
-    def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Puts the schedule back."""
-        self._step = int(state["step"])
+        return super().train_step(batch)
 
 
 def uses(config: QueryLearnerConfig, *with_prompts: str) -> frozenset[str]:

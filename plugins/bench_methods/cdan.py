@@ -126,7 +126,7 @@ class CDAN(Adversarial):
     def alignment(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
         """The discriminator's loss behind the reversal."""
         predictions = logits.softmax(dim=1).detach()
-        found = self.discriminate(reverse(self.conditioned(features, predictions), self.strength))
+        found = self.discriminate(reverse(self.conditioned(features, predictions), self.strength(batch.place)))
         losses = torch.cat(source_or_target(found, len(batch)))
         return (losses * certainty(predictions)).mean() if self.config.entropy else losses.mean()
 

@@ -130,12 +130,6 @@ class ClipLinear(LoopMethod):
         """L-BFGS starts from zeros and reads images in their order; what is held out does not depend on the seed."""
         return self.config.solver == "lbfgs"
 
-    def train(self, mode: bool = True) -> ClipLinear:
-        """Sets the mode; the image tower stays in eval mode."""
-        super().train(mode)
-        self.image.eval()
-        return self
-
     def begin_experience(self, experience: ExperienceView) -> None:
         """Adds rows for new classes."""
         self.head.grow(experience.seen)

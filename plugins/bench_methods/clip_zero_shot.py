@@ -138,12 +138,6 @@ class ClipZeroShot(Method):
         self._features: dict[tuple[str, ...], Tensor] = {}
         self.to(context.device)
 
-    def train(self, mode: bool = True) -> ClipZeroShot:
-        """Sets the mode; the dual encoder stays in eval mode."""
-        super().train(mode)
-        self.dual.eval()
-        return self
-
     def passes(self) -> Sequence[Transform]:
         """None: training images are not read."""
         return ()

@@ -232,12 +232,11 @@ class CodaPrompt(PromptLearner):
         return Chosen(by_layer(self.layers, pairs), penalty, terms)
 
     def extra_state(self) -> Mapping[str, Any]:
-        """The schedule's position and the number of experiences begun."""
-        return {**super().extra_state(), "experiences": self.experiences}
+        """The number of experiences begun."""
+        return {"experiences": self.experiences}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Puts both back."""
-        super().load_extra_state(state)
+        """Puts it back."""
         self.experiences = int(state["experiences"])
 
 

@@ -87,7 +87,7 @@ class CoOp(ContextLearner):
         return self.dual.logits(self.encode(images), self.bank.features(names, self.ctx.vectors))
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Puts names and schedule back, and computes the text features again, which no image is to be charged for."""
+        """Puts the names back, and computes the text features again, which no image is to be charged for."""
         super().load_extra_state(state)
         self.bank.features(self.names, self.ctx.vectors)
 

@@ -96,7 +96,7 @@ class DANN(Adversarial):
         """The discriminator's loss behind the reversal; where they alternate, minus that loss."""
         if self.config.adversary == "alternating":
             return -self.domain_loss(batch, features)
-        return self.domain_loss(batch, reverse(features, self.strength))
+        return self.domain_loss(batch, reverse(features, self.strength(batch.place)))
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step of everything, or, where they alternate, of one side."""
@@ -105,14 +105,14 @@ class DANN(Adversarial):
         if self.discriminator is None:
             raise RuntimeError("train_step before begin_experience")
         steps = self.config.discriminator_steps
-        if (self._step + 1) % (1 + steps) >= steps:  # DomainBed counts from 1
-            return self.descend(self.terms(batch), still=[self.discriminator])
+        if (batch.place.step + 1) % (1 + steps) >= steps:  # DomainBed counts from 1
+            return self.learn(batch, self.terms(batch), still=[self.discriminator])
         images = batch.images if batch.target is None else torch.cat([batch.images, batch.target])
         with torch.no_grad():
             features = self.features(images)
             cross_entropy = F.cross_entropy(self.head(features[: len(batch)]), batch.labels)
         loss = self.domain_loss(batch, features)
-        return self.descend({"loss": loss, "loss_ce": cross_entropy, "alignment": -loss})
+        return self.learn(batch, {"loss": loss, "loss_ce": cross_entropy, "alignment": -loss})
 
 
 @hookimpl

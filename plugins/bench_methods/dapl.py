@@ -34,7 +34,6 @@ mini-DomainNet 85.8 (ViT-B/16): README of the official code. Not yet reproduced 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
@@ -44,7 +43,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark import hookimpl
-from benchmark.api import Batch, Context, ExperienceView, FeatureConfig, FeatureMethod, Scenario
+from benchmark.api import Batch, Context, ExperienceView, FeatureConfig, FeatureMethod, Place, Scenario
 from benchmark.backbones.dual import check_text_prompts, dual_of
 from benchmark.backbones.text_prompts import (
     ContextVectors,
@@ -141,8 +140,6 @@ class DAPL(FeatureMethod):
         self.domains: tuple[str, ...] = ()  # sources, then the target
         self._prompts: TextPrompts | None = None
         self._naive: Tensor | None = None
-        self._step = 0
-        self._steps_per_epoch = 1
         self.to(context.device)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -160,11 +157,9 @@ class DAPL(FeatureMethod):
         self._prompts = self._prompts_of(self.names, self.domains)
         with torch.no_grad():
             self._naive = self.dual.class_features(self.names, [config.template])
-        self._step = 0
-        self._steps_per_epoch = max(1, math.ceil(len(experience.train) / config.batch_size))
         self.optimizer = torch.optim.SGD(
             [self.ctx.vectors, self.domain_vectors.vectors],
-            lr=self.rate(),
+            lr=self.rate(Place()),
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
@@ -178,12 +173,15 @@ class DAPL(FeatureMethod):
     def _target_prompts(self, names: Sequence[str]) -> TextPrompts:
         return self._prompts_of(names, self.domains[-1:])
 
-    def rate(self) -> float:
-        """Learning rate of the next step."""
+    def rate(self, place: Place) -> float:
+        """Learning rate of a step."""
         config = self.config
-        place = self._step if config.schedule == "per_iteration" else self._step // self._steps_per_epoch
         return delayed_cosine(
-            place, lr=config.lr, period=config.effective_period, warmup=config.warmup, warmup_lr=config.warmup_lr
+            place.step if config.schedule == "per_iteration" else place.epoch,
+            lr=config.lr,
+            period=config.effective_period,
+            warmup=config.warmup,
+            warmup_lr=config.warmup_lr,
         )
 
     def texts(self) -> Tensor:
@@ -220,16 +218,11 @@ class DAPL(FeatureMethod):
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step of SGD on both losses."""
-        if self.optimizer is None:
-            raise RuntimeError("train_step before begin_experience")
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
+        for group in self.active_optimizer.param_groups:
+            group["lr"] = self.rate(batch.place)
         terms = self.terms(batch)
         loss = terms.source + self.config.target_weight * terms.target
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self._step += 1
+        self.descend(loss)
         return {
             "loss": loss.detach(),
             "loss_source": terms.source.detach(),
@@ -243,13 +236,12 @@ class DAPL(FeatureMethod):
         return self.dual.logits(self.encode(images), self.bank.features(self.names, ctx))
 
     def extra_state(self) -> Mapping[str, Any]:
-        """Names of classes and domains, and steps done: the schedule's position."""
-        return {"names": list(self.names), "domains": list(self.domains), "step": self._step}
+        """Names of classes and domains."""
+        return {"names": list(self.names), "domains": list(self.domains)}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Puts names and schedule back."""
+        """Puts the names back."""
         self.names, self.domains = tuple(state["names"]), tuple(state["domains"])
-        self._step = int(state["step"])
 
 
 def supports(scenario: Scenario) -> str | None:

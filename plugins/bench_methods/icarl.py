@@ -41,7 +41,7 @@ from torch import Tensor, nn
 
 from bench_methods._classifier import Classifier, ClassifierConfig, Schedule
 from benchmark import hookimpl
-from benchmark.api import Batch, Context, ExperienceView, Scenario
+from benchmark.api import Batch, Context, ExperienceView, Place, Scenario
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.backbones.prototypes import ClassMeans
 from benchmark.config import Range
@@ -103,26 +103,17 @@ class ICaRL(Classifier):
             )
         super().begin_experience(experience)
 
-    def factor(self) -> float:
-        """Factor of all learning rates in the next step."""
-        steps = max(1, self.config.epochs * self._steps_per_epoch)
-        drops = sum(self._step >= share * steps for share in (0.7, 0.9)) if self.config.drops else 0
-        return super().factor() / 5.0**drops
+    def factor(self, place: Place) -> float:
+        """Factor of all learning rates in a step."""
+        drops = sum(place.step >= share * place.steps for share in (0.7, 0.9)) if self.config.drops else 0
+        return super().factor(place) / 5.0**drops
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step on new images and their share of the exemplars."""
-        if self.optimizer is None:
-            raise RuntimeError("train_step before begin_experience")
         images, labels = self._with_exemplars(batch)
-        factor = self.factor()
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
         logits, wanted = self.logits(images), self.targets(images, labels)
         loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / len(labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self._step += 1
+        self.descend(loss, factor=self.factor(batch.place))
         return {"loss": loss.detach()}
 
     def targets(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -138,7 +129,7 @@ class ICaRL(Classifier):
     def _with_exemplars(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The batch and as many exemplars, augmented, as bring each of them once into an epoch, in a new order."""
         places = [(label, index) for label, images in self.exemplars.items() for index in range(len(images))]
-        part, steps = self._step % self._steps_per_epoch, self._steps_per_epoch
+        part, steps = batch.place.epoch_step, batch.place.epoch_steps
         if part == 0:
             self._order = torch.randperm(len(places))
         chosen = self._order[len(places) * part // steps : len(places) * (part + 1) // steps].tolist()
@@ -181,12 +172,11 @@ class ICaRL(Classifier):
         return cosines
 
     def extra_state(self) -> Mapping[str, Any]:
-        """Exemplars, their order in this epoch, and the schedule's position."""
-        return {**super().extra_state(), "exemplars": self.exemplars, "order": self._order}
+        """Exemplars, and their order in this epoch."""
+        return {"exemplars": self.exemplars, "order": self._order}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Puts back what `extra_state` returned."""
-        super().load_extra_state(state)
         self.exemplars, self._order = dict(state["exemplars"]), state["order"]
 
 

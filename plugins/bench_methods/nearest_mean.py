@@ -68,12 +68,6 @@ class NearestMean(Method):
         self.prototypes = ClassMeans(context.backbone.width, normalise=config.normalise_before_mean)
         self.to(context.device)
 
-    def train(self, mode: bool = True) -> NearestMean:
-        """Sets the mode; the backbone stays in eval mode."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
     def begin_experience(self, experience: ExperienceView) -> None:
         """Forgets the classes that come again, if they are to be overwritten."""
         if self.config.reappearing == "overwrite":

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from bench_methods._domain_adaptation import Adaptation, AdaptationConfig, BatchNorm, entropy, needs_target
 from benchmark import hookimpl
-from benchmark.api import Batch, Context, ExperienceView, ImageSet, Transform
+from benchmark.api import Batch, Context, ExperienceView, ImageSet, Place, Transform
 from benchmark.config import Range
 from benchmark.specs import MethodSpec
 
@@ -163,7 +163,6 @@ class Shot(Adaptation):
         super().__init__(config, context)
         self._target: ImageSet | None = None
         self._labels = torch.empty(0, dtype=torch.int64)
-        self._source_steps = self._target_steps = 1
 
     def make_bottleneck(self, width: int) -> nn.Sequential:
         """Linear (Xavier) and BatchNorm, without ReLU."""
@@ -183,13 +182,9 @@ class Shot(Adaptation):
         self.head.grow(classes)
 
     def begin_experience(self, experience: ExperienceView) -> None:
-        """Adds rows, makes the optimiser, counts the steps of both phases."""
+        """Adds rows, makes the optimiser, looks at the target."""
         super().begin_experience(experience)
         self._target = experience.unlabelled
-        size = self.config.batch_size
-        images = 0 if self._target is None else len(self._target)
-        self._source_steps = self.config.source_epochs * self._per_pass
-        self._target_steps = self.config.epochs * math.ceil(images / size)
 
     def passes(self) -> Sequence[Transform]:
         """Those over the source, then those over the target."""
@@ -200,24 +195,25 @@ class Shot(Adaptation):
         """The source first, then the target alone."""
         return "source" if epoch < self.config.source_epochs else "target"
 
-    @property
-    def progress(self) -> float:
+    def phase(self, place: Place) -> tuple[int, int]:
+        """Steps of the phase before this one, and steps of the phase; within a phase all passes are as long."""
+        before, count = self.config.source_epochs, self.config.epochs
+        first, passes = (0, before) if place.epoch < before else (before, count)
+        return (place.epoch - first) * place.epoch_steps + place.epoch_step, passes * place.epoch_steps
+
+    def progress(self, place: Place) -> float:
         """Share of the phase that is done with the next step: the code counts from 1."""
-        place = self._step - self._source_steps
-        if place < 0:
-            return (self._step + 1) / self._source_steps
-        return (place + 1) / self._target_steps
+        done, steps = self.phase(place)
+        return (done + 1) / steps
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """A step of the source phase or of the target phase."""
         if batch.target is None or batch.target_index is None:
             return super().train_step(batch)
-        if self.optimizer is None:
-            raise RuntimeError("train_step before begin_experience")
-        config, place = self.config, self._step - self._source_steps
-        if place == 0:
-            self.optimizer.state.clear()  # the target phase begins with a new optimiser
-        if config.pseudo_weight > 0 and place % max(1, self._target_steps // config.interval) == 0:
+        config, (done, steps) = self.config, self.phase(batch.place)
+        if done == 0:
+            self.active_optimizer.state.clear()  # the target phase begins with a new optimiser
+        if config.pseudo_weight > 0 and done % max(1, steps // config.interval) == 0:
             self._labels = self.label_target()
         logits = self.head(self.features(batch.target))
         information = information_maximisation(logits, diversity=config.diversity)
@@ -226,7 +222,7 @@ class Shot(Adaptation):
             labels = self._labels[batch.target_index].to(logits.device)
             terms["loss_pseudo"] = F.cross_entropy(logits, labels)
             terms["loss"] = terms["loss"] + config.pseudo_weight * terms["loss_pseudo"]
-        return self.descend(terms, still=[self.head])
+        return self.learn(batch, terms, still=[self.head])
 
     @torch.no_grad()
     def label_target(self) -> Tensor:
@@ -253,12 +249,11 @@ class Shot(Adaptation):
         self._target, self._labels = None, self._labels[:0]
 
     def extra_state(self) -> Mapping[str, Any]:
-        """The place of the schedules, and the pseudo-labels."""
-        return {**super().extra_state(), "labels": self._labels}
+        """The pseudo-labels."""
+        return {"labels": self._labels}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Puts both back."""
-        super().load_extra_state(state)
+        """Puts them back."""
         self._labels = state["labels"]
 
 

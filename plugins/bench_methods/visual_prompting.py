@@ -105,12 +105,6 @@ class VisualPrompting(PixelPrompting):
         self._view: ExperienceView | None = None
         self.to(context.device)
 
-    def train(self, mode: bool = True) -> VisualPrompting:
-        """Sets the mode; the backbone stays in eval mode."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
     def encode(self, images: Tensor) -> Tensor:
         """Class token ``(B, D)``."""
         return cls_feature(self.backbone, images)
@@ -170,7 +164,7 @@ class VisualPrompting(PixelPrompting):
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """Maps anew at the start of an epoch, where the mapping is iterative; then as in all forms."""
-        if self._view is not None and self._step > 0 and self._step % self._steps_per_epoch == 0:
+        if self._view is not None and batch.place.epoch > 0 and batch.place.epoch_step == 0:
             self._map(self._view)
         return super().train_step(batch)
 

@@ -58,12 +58,6 @@ class VisualPromptingClip(PixelPrompting):
         self._named: tuple[Sequence[str], Tensor] = ((), self._texts)
         self.to(context.device)
 
-    def train(self, mode: bool = True) -> VisualPromptingClip:
-        """Sets the mode; the encoder stays in eval mode."""
-        super().train(mode)
-        self.dual.eval()
-        return self
-
     def encode(self, images: Tensor) -> Tensor:
         """Image features ``(B, d)``."""
         return self.dual.image_features(images)

@@ -188,7 +188,7 @@ class VPT(Classifier):
         self.to(context.device)
 
     def _make_prompts(self) -> VisualPrompts:
-        config, vit, normalize = self.config, self.backbone, self.context.pipeline.normalize
+        config, vit, normalize = self.config, self.backbone, self.context.image_pipeline.normalize
         if config.location in PIXELS:
             return PixelPrompts(vit, config.prompt_length, init=PIXELS[config.location], normalize=normalize)
         if config.location == "pad":

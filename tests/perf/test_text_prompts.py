@@ -20,11 +20,12 @@ from open_clip import factory
 from torch import Tensor, nn
 
 from bench_methods.coop import CoOp, bench_register_methods
-from benchmark.api import Batch, Context, ExperienceView, ImageSet
+from benchmark.api import Batch, Context, ExperienceView, ImageSet, Manifest
 from benchmark.backbones import _open_clip
 from benchmark.backbones.backbone import Backbone
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.run.feed import Feed
+from benchmark.run.rules import Rules
 from benchmark.scenario import Experience, Scenario
 
 pytestmark = [pytest.mark.perf, pytest.mark.usefixtures("one_thread")]
@@ -64,7 +65,7 @@ class Plain:
         return float(loss.detach())
 
 
-def both_ways(name: str, shots: int) -> tuple[Plain, CoOp, Feed, InputPipeline, Scenario]:
+def both_ways(name: str, shots: int) -> tuple[Plain, CoOp, Feed, ImagePipeline, Scenario]:
     """The plain way and ours on one set of weights, and an experience to train on."""
     config = factory.get_model_config(name)
     torch.manual_seed(0)
@@ -90,31 +91,29 @@ def both_ways(name: str, shots: int) -> tuple[Plain, CoOp, Feed, InputPipeline, 
         image_size=64,
     )
     options = SPEC.config(vectors=VECTORS, views=VIEWS, epochs=TURNS + 1, batch_size=BATCH, warmup=TURNS + 1)
-    pipeline = InputPipeline("clip224", size=224, mean=backbone.mean, std=backbone.std)
+    pipeline = ImagePipeline("clip224", size=224, mean=backbone.mean, std=backbone.std)
     uses = SPEC.uses_of(options)
     context = Context(
-        backbone=backbone,
+        pretrained=backbone,
         device=torch.device("cpu"),
         scenario=scenario,
         pipeline=pipeline,
-        uses=uses,
-        method=SPEC.name,
+        manifest=Manifest(SPEC.name, uses),
     )
     method = CoOp(options, context)
     plain = Plain(model, method.ctx.vectors.detach())
-    method.begin_experience(ExperienceView(scenario, 0, uses, SPEC.name))
+    method.begin_experience(ExperienceView(scenario, 0, Manifest(SPEC.name, uses)))
     method.train()
-    feed = Feed(
-        method,
-        experience,
-        0,
-        method.passes(),
-        batch_size=BATCH,
+    rules = Rules(
+        name=SPEC.name,
         uses=uses,
-        seed=0,
         pipeline=pipeline,
         device=torch.device("cpu"),
+        seed=0,
+        eval_seed=0,
+        batch_size=BATCH,
     )
+    feed = Feed(method, experience, 0, method.passes(), rules)
     return plain, method, feed, pipeline, scenario
 
 

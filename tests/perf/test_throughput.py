@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark import hookspecs, records, registry
-from benchmark.api import Batch, ExperienceView
+from benchmark.api import Batch, ExperienceView, Manifest
 from benchmark.backbones import blocks
 from benchmark.registry import Entry, Loaded
 from benchmark.run import engine, plan, preparation
@@ -55,7 +55,7 @@ def prepare(method: str) -> preparation.Prepared:
     resolved = plan.resolve_specs(request, spec, registry.load_method(method))
     scenario, _ = preparation.build_scenario(resolved, {"data_root": None, "cache": Path(), "download": "never"})
     backbone = toys.tiny_backbone(embed_dim=128, depth=6, num_heads=4)
-    return preparation.prepare(resolved, scenario, backbone=backbone)
+    return preparation.prepare(resolved, scenario, pretrained=backbone)
 
 
 def engine_seconds(method: str, out: Path) -> float:
@@ -73,7 +73,7 @@ def tensors(prepared: preparation.Prepared) -> tuple[Tensor, Tensor]:
 def bare_finetune(prepared: preparation.Prepared) -> float:
     images, labels = tensors(prepared)
     config = prepared.plan.method_config
-    vit = prepared.backbone.model.requires_grad_(True).train()
+    vit = prepared.context.backbone.model.requires_grad_(True).train()
     head = nn.Linear(128, 10)
     optimizer = torch.optim.SGD([*vit.parameters(), *head.parameters()], lr=config.lr, momentum=0.9)
     order = torch.randperm(len(images))
@@ -90,7 +90,7 @@ def bare_l2p(prepared: preparation.Prepared) -> float:
     """Both passes in full, as plainly as one would write them."""
     images, labels = tensors(prepared)
     config = prepared.plan.method_config
-    vit = prepared.backbone.model
+    vit = prepared.context.backbone.model
     pool = nn.Parameter(torch.empty(config.pool_size, config.prompt_length, 128).uniform_(-1, 1))
     keys = nn.Parameter(torch.empty(config.pool_size, 128).uniform_(-1, 1))
     head = nn.Linear(128, 10)
@@ -134,7 +134,7 @@ def bare_method(prepared: preparation.Prepared) -> float:
             stack.enter_context(mock.patch.object(user, "run_blocks", whole_pass))
         method = spec.build(prepared.plan.method_config, context)
         method.train()
-        method.begin_experience(ExperienceView(prepared.stream.scenario, 0, context.uses, spec.name))
+        method.begin_experience(ExperienceView(prepared.stream.scenario, 0, Manifest(spec.name, context.uses)))
         order = torch.randperm(len(images))
         started = time.perf_counter()
         for part in order.split(BATCH):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmark import records
-from benchmark.api import Batch, Context, Experience, ExperienceView, ImageSet, LoopMethod, Scenario
+from benchmark.api import Batch, Context, Experience, ExperienceView, ImageSet, LoopMethod, Manifest, Scenario
 from benchmark.cli import main, summary
 from benchmark.errors import PluginError, UndeclaredUse, UsageError
 from benchmark.families import FAMILIES
@@ -278,13 +278,13 @@ def test_the_order_of_the_target_does_not_depend_on_the_order_of_the_scenario() 
 
 def test_what_is_not_declared_is_refused() -> None:
     scenario = toy_scenario(family="uda")
-    view = ExperienceView(scenario, 0, frozenset({"boundaries"}), "mine")
+    view = ExperienceView(scenario, 0, Manifest("mine", frozenset({"boundaries"})))
     for name, use in (("unlabelled", "unlabelled"), ("source_domains", "domains"), ("target_domain", "domains")):
         with pytest.raises(UndeclaredUse, match=f"does not declare `{use}`"):
             getattr(view, name)
-    generalising = ExperienceView(toy_scenario(family="dg"), 0, frozenset({"boundaries"}), "mine")
+    generalising = ExperienceView(toy_scenario(family="dg"), 0, Manifest("mine", frozenset({"boundaries"})))
     assert generalising.train.domains is None
-    closed = ExperienceView(scenario, 0, BOTH, "mine")
+    closed = ExperienceView(scenario, 0, Manifest("mine", BOTH))
     closed.close()
     for name in ("train", "unlabelled"):
         with pytest.raises(UndeclaredUse, match="`memory`"):
@@ -484,19 +484,19 @@ def test_validation_images_are_shown_to_methods_that_declare_them() -> None:
     part = scenario.experiences[0]
     held = ImageSet(part.test.source, part.test.rows[:3], part.test.labels[:3], part.test.ids[:3])
     brought = dataclasses.replace(scenario, experiences=(dataclasses.replace(part, validation=held),))
-    shown = ExperienceView(brought, 0, frozenset({"validation"}), "m").validation
+    shown = ExperienceView(brought, 0, Manifest("m", frozenset({"validation"}))).validation
     assert shown is not None
     assert torch.equal(shown.images(slice(None)), held.images(slice(None)))
     assert torch.equal(shown.labels, held.labels)
     assert len(shown.source[torch.arange(3)]) == 3
     with pytest.raises(IndexError):  # its source holds no other image
         shown.source[torch.tensor([3])]
-    assert ExperienceView(scenario, 0, frozenset({"validation"}), "m").validation is None
-    secret = ExperienceView(brought, 0, frozenset({"boundaries"}), "m")
+    assert ExperienceView(scenario, 0, Manifest("m", frozenset({"validation"}))).validation is None
+    secret = ExperienceView(brought, 0, Manifest("m", frozenset({"boundaries"})))
     with pytest.raises(UndeclaredUse, match="reads validation images, but does not declare `validation`"):
         _ = secret.validation
     assert "_validation" not in vars(secret) or vars(secret)["_validation"] is None
-    over = ExperienceView(brought, 0, frozenset({"validation"}), "m")
+    over = ExperienceView(brought, 0, Manifest("m", frozenset({"validation"})))
     over.close()
     with pytest.raises(UndeclaredUse, match="validation images of a past experience"):
         _ = over.validation

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bench_methods import avalanche_derpp, avalanche_ewc, avalanche_lwf, avalanche_naive, avalanche_replay
 from bench_scenarios import glyph_domains, split_glyphs
-from benchmark.api import Context, Experience, ExperienceView, ImageSet, Scenario, ScenarioRequest
+from benchmark.api import Context, Experience, ExperienceView, ImageSet, Manifest, Scenario, ScenarioRequest
 from benchmark.avalanche import import_quietly, to_benchmark
 from benchmark.avalanche.strategies import (
     AvalancheConfig,
@@ -33,7 +33,7 @@ from benchmark.avalanche.strategies import (
     unpack_groups,
 )
 from benchmark.errors import PluginError
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.run import checkpoint
 from benchmark.testing.toys import tiny_backbone, toy_scenario
 
@@ -137,14 +137,13 @@ ALL = list(METHODS)
 
 def context_for(scenario: Scenario, spec: Any, config: Any, preset: str = "cifar32") -> Context:
     backbone = tiny_backbone()
-    pipeline = InputPipeline(preset, size=32, mean=backbone.mean, std=backbone.std, augment=config.augment)
+    pipeline = ImagePipeline(preset, size=32, mean=backbone.mean, std=backbone.std, augment=config.augment)
     return Context(
-        backbone=backbone,
+        pretrained=backbone,
         device=torch.device("cpu"),
         scenario=scenario,
         pipeline=pipeline,
-        uses=spec.uses_of(config),
-        method=spec.name,
+        manifest=Manifest(spec.name, spec.uses_of(config)),
     )
 
 
@@ -160,7 +159,7 @@ def made(name: str, scenario: Scenario, **options: Any) -> AvalancheMethod:
 def train(method: AvalancheMethod, scenario: Scenario, index: int) -> Mapping[str, float]:
     """One experience as the engine does it."""
     checkpoint.seed_everything(100 + index)
-    view = ExperienceView(scenario, index, method.context.uses, "it")
+    view = ExperienceView(scenario, index, method.context.manifest)
     method.train()
     method.begin_experience(view)
     losses = method.train_experience(view)
@@ -286,7 +285,7 @@ def test_one_step_equals_plain_torch() -> None:
     twin = copy.deepcopy(method)
     losses = train(method, scenario, 0)
     checkpoint.seed_everything(100)
-    twin.begin_experience(ExperienceView(scenario, 0, twin.context.uses, "it"))
+    twin.begin_experience(ExperienceView(scenario, 0, twin.context.manifest))
     loss = F.cross_entropy(twin.predict(twin.context.pipeline.eval(train_set.images(slice(None)))), train_set.labels)
     loss.backward()  # type: ignore[no-untyped-call]
     assert losses["loss"] == pytest.approx(float(loss.detach()), abs=1e-5)
@@ -418,7 +417,7 @@ def test_the_experience_tells_no_more_than_the_past() -> None:
     config = AvalancheConfig(batch_size=8, epochs=1)
     method = Curious(config, context_for(scenario, spec, config))
     for index in range(2):
-        view = ExperienceView(scenario, index, method.context.uses, "it")
+        view = ExperienceView(scenario, index, method.context.manifest)
         method.begin_experience(view)
         experience = method._experience(view)
         assert experience.current_experience == index
@@ -431,7 +430,7 @@ def test_the_experience_tells_no_more_than_the_past() -> None:
 
 
 def test_the_input_stage_gives_teacher_and_student_the_same_batch() -> None:
-    stage = InputStage(InputPipeline("cifar32", size=32, mean=(0.5,) * 3, std=(0.5,) * 3))
+    stage = InputStage(ImagePipeline("cifar32", size=32, mean=(0.5,) * 3, std=(0.5,) * 3))
     raw = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
     images = raw.to(torch.float32) / 255
     stage.train()

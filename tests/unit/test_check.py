@@ -215,7 +215,7 @@ class PeeksAhead(ToyMethod):
 @pytest.mark.parametrize(
     ("build", "check", "message"),
     [
-        (LooksAtTheBatch, "batch", "depends on the other images|differ"),
+        (LooksAtTheBatch, "batch", "depends on the others of its batch|differ"),
         (SwallowsRefusals, "undeclared", "reads the task id"),
         (ReadsPrivately, "undeclared", "private attribute `_index`"),
         (ReadsPrivately, "task-id", "numbered from 7 differs"),

@@ -15,7 +15,7 @@ import torch
 from benchmark import events, hookspecs, records
 from benchmark.api import Batch, Transform
 from benchmark.errors import DataMissing, PluginError, RunBusy, RunFailed, UndeclaredUse, UsageError
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.run import checkpoint, engine, preparation, streams
 from benchmark.run.engine import derive
 from benchmark.run.interruption import Interrupted
@@ -196,7 +196,7 @@ def test_a_test_pass_shows_images_as_they_are_at_test_time(tmp_path: Path) -> No
             return super().train_step(batch)
 
     prepared = prepare_toy(build=Looks, settings={"batch_size": "16"})
-    pipeline = InputPipeline("glyph32", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    pipeline = ImagePipeline("glyph32", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
     prepared = dataclasses.replace(prepared, pipeline=pipeline)
     engine.execute(prepared, tmp_path, hooks=manager(), quiet=True)
     whole = prepared.stream.scenario.experiences[0].train.images(slice(None))
@@ -356,7 +356,7 @@ def test_a_prediction_that_depends_on_its_batch_is_refused(tmp_path: Path) -> No
         def predict(self, images: torch.Tensor) -> torch.Tensor:
             return super().predict(images - images.mean(dim=0))
 
-    with pytest.raises(PluginError, match="depends on the other images"):
+    with pytest.raises(PluginError, match="depends on the others of its batch"):
         engine.execute(prepare_toy(build=Leaks), tmp_path, hooks=manager(), quiet=True)
     leaking = prepare_toy(build=Leaks, uses=frozenset({"boundaries", "test_batch"}))
     record = records.read(engine.execute(leaking, tmp_path, hooks=manager(), quiet=True))

@@ -12,20 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.api import Batch, Context, ExperienceView, FeatureConfig, FeatureMethod, Transform
+from benchmark.api import Batch, Context, ExperienceView, FeatureConfig, FeatureMethod, Manifest, Transform
 from benchmark.backbones.prompted_vit import cls_feature
-from benchmark.inputs.images import PRESETS, InputPipeline
+from benchmark.inputs.images import PRESETS, ImagePipeline
 from benchmark.records import predictions
 from benchmark.run import costs, engine
 from benchmark.run.feed import Feed
 from benchmark.run.interruption import Interrupted
+from benchmark.run.rules import Rules
 from benchmark.run.seeds import derive
 from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import prepare_toy, tiny_backbone, toy_scenario
 
 BOTH = frozenset({"boundaries", "unlabelled"})
 PIPELINES = {
-    name: InputPipeline(name, size=32, mean=(0.5,) * 3, std=(0.5,) * 3) for name in ("plain", "cifar32", "clip224")
+    name: ImagePipeline(name, size=32, mean=(0.5,) * 3, std=(0.5,) * 3) for name in ("plain", "cifar32", "clip224")
 }
 
 
@@ -113,25 +114,23 @@ def feed(
     """Batches of the first experience of a toy stream with a target, and the method that reads them."""
     scenario = toy_scenario(family="uda", train=9)
     context = Context(
-        backbone=tiny_backbone(),
+        pretrained=tiny_backbone(),
         device=torch.device("cpu"),
         scenario=scenario,
         pipeline=PIPELINES[pipeline],
-        uses=BOTH,
-        method="probe",
+        manifest=Manifest("probe", BOTH),
     )
     method = type("Own", (build,), {"encoded": 0})(ProbeConfig(**config), context).train()
-    made = Feed(
-        method,
-        scenario.experiences[0],
-        0,
-        passes,
-        batch_size=8,
+    rules = Rules(
+        name="probe",
         uses=BOTH,
-        seed=5,
         pipeline=PIPELINES[pipeline],
         device=torch.device("cpu"),
+        seed=5,
+        eval_seed=0,
+        batch_size=8,
     )
+    made = Feed(method, scenario.experiences[0], 0, passes, rules)
     return made, method, scenario.experiences[0]
 
 
@@ -235,7 +234,7 @@ def test_presets_know_whether_they_draw() -> None:
         raw = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
         one, two = (pipeline.train(raw, torch.Generator().manual_seed(seed)) for seed in (1, 2))
         assert pipeline.random == (not torch.equal(one, two)), name
-        quiet = InputPipeline(name, size=32, mean=(0.5,) * 3, std=(0.5,) * 3, augment=False)
+        quiet = ImagePipeline(name, size=32, mean=(0.5,) * 3, std=(0.5,) * 3, augment=False)
         assert not quiet.random
 
 

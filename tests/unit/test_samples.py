@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.api import Experience, ExperienceView, ImageSet, Samples
+from benchmark.api import Experience, ExperienceView, ImageSet, Manifest, Samples
 from benchmark.digests import digest_of_array
 from benchmark.errors import PluginError
 from benchmark.run import streams
@@ -63,7 +63,7 @@ def test_no_set_reads_its_source_before_it_is_asked() -> None:
     target = dataclasses.replace(toy_scenario(family="uda").experiences[0], train=first, target=second.without_labels())
     scenario = dataclasses.replace(toy_scenario(family="uda"), experiences=(target,))
     streams.anonymous(streams.sequential(scenario), 0)
-    ExperienceView(scenario, 0, frozenset({"boundaries"}), "m")
+    ExperienceView(scenario, 0, Manifest("m", frozenset({"boundaries"})))
     assert one.read == two.read == []
     assert numbers(joined.images(torch.tensor([7, 3, 0, 3]))) == [7, 4, 3, 4]
     assert (one.read, two.read) == ([3, 7], [4, 4])  # what was asked for and nothing else
@@ -137,7 +137,9 @@ def test_a_view_shows_the_training_images_of_its_experience_alone() -> None:
         )
         for first, part in zip((0, 16), scenario.experiences, strict=True)
     ]
-    view = ExperienceView(dataclasses.replace(scenario, experiences=tuple(parts)), 0, frozenset({"boundaries"}), "m")
+    view = ExperienceView(
+        dataclasses.replace(scenario, experiences=tuple(parts)), 0, Manifest("m", frozenset({"boundaries"}))
+    )
     assert len(view.train.source) == 16
     assert torch.equal(view.train.images(slice(None)), shared[:16])
     assert id(shared) not in reachable(view)

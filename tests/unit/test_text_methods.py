@@ -82,12 +82,12 @@ def prepared(**options: Any) -> Any:
 def test_what_is_pretrained_is_neither_stored_nor_counted_as_added(tmp_path: Path) -> None:
     ready = prepared()
     method = Prompts(ready.plan.method_config, ready.context)
-    whole = sum(p.numel() for p in ready.backbone.pretrained.parameters())
-    image = sum(p.numel() for p in ready.backbone.model.parameters())
+    whole = sum(p.numel() for p in ready.pretrained.module.parameters())
+    image = sum(p.numel() for p in ready.context.backbone.model.parameters())
     assert set(checkpoint.snapshot(method)["method"]) == {"ctx"}
     assert checkpoint.snapshot(method)["backbone"] == {}
     assert costs.total(method) == whole + 72
-    assert costs.pretrained_text(method) == whole - image
+    assert costs.pretrained_rest(method) == whole - image
     assert costs.storage_bytes(method) == 4 * 72
     record = records.read(engine.execute(ready, tmp_path, hooks=manager([]), quiet=True))
     assert record["cost"]["params_added"] == 72
@@ -101,9 +101,9 @@ def test_methods_on_images_do_not_count_the_text_tower() -> None:
 
     ready = prepared()
     method = Linear(ready.plan.method_config, ready.context)
-    image = sum(p.numel() for p in ready.backbone.model.parameters())
+    image = sum(p.numel() for p in ready.context.backbone.model.parameters())
     assert costs.total(method) == image
-    assert costs.pretrained_text(method) == 0
+    assert costs.pretrained_rest(method) == 0
 
 
 def test_a_trained_text_tower_is_in_the_checkpoint() -> None:
@@ -139,4 +139,4 @@ def test_methods_with_text_get_the_dual_encoder_of_the_track() -> None:
 def test_a_backbone_without_text_is_refused_before_anything_is_built() -> None:
     chosen = resolved("nano", backbone="tiny")
     with pytest.raises(UsageError, match="backbone `tiny` has no text tower"):
-        preparation.prepare(chosen, toys.toy_scenario(), backbone=toys.tiny_backbone())
+        preparation.prepare(chosen, toys.toy_scenario(), pretrained=toys.tiny_backbone())

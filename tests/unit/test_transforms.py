@@ -8,11 +8,11 @@ import torchvision.transforms.functional as TF
 from torchvision.transforms import InterpolationMode
 
 from benchmark.inputs import images as transforms
-from benchmark.inputs.images import PRESETS, InputPipeline
+from benchmark.inputs.images import PRESETS, ImagePipeline
 
 
-def pipeline(preset: str, size: int = 32, *, augment: bool = True) -> InputPipeline:
-    return InputPipeline(preset, size=size, mean=(0.5,) * 3, std=(0.25,) * 3, augment=augment)
+def pipeline(preset: str, size: int = 32, *, augment: bool = True) -> ImagePipeline:
+    return ImagePipeline(preset, size=size, mean=(0.5,) * 3, std=(0.25,) * 3, augment=augment)
 
 
 def images(count: int = 6, size: int = 32) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms import functional as reference
 
 from benchmark.inputs import images as transforms
-from benchmark.inputs.images import PRESETS, InputPipeline
+from benchmark.inputs.images import PRESETS, ImagePipeline
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_jitter_stays_in_range_and_differs_per_image() -> None:
 
 
 def test_a_tenth_of_the_images_is_grey() -> None:
-    pipeline = InputPipeline("domainbed224", size=16, mean=(0.0,) * 3, std=(1.0,) * 3)
+    pipeline = ImagePipeline("domainbed224", size=16, mean=(0.0,) * 3, std=(1.0,) * 3)
     raw = torch.randint(0, 256, (600, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = pipeline.train(raw, torch.Generator().manual_seed(0))
     grey = (found - found[:, :1]).abs().flatten(1).amax(1) < 1e-6
@@ -62,7 +62,7 @@ def test_test_transforms_of_the_new_presets() -> None:
     raw = torch.randint(0, 256, (2, 3, 30, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
     def run(name: str) -> torch.Tensor:
-        return InputPipeline(name, size=28, mean=(0.0,) * 3, std=(1.0,) * 3).eval(raw)  # the current `raw`
+        return ImagePipeline(name, size=28, mean=(0.0,) * 3, std=(1.0,) * 3).eval(raw)  # the current `raw`
 
     whole = raw.float() / 255
     square = reference.resize(whole, [32, 32], antialias=True)

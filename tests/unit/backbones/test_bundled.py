@@ -10,7 +10,7 @@ from torch import Tensor
 from bench_scenarios import glyph_world as world
 from benchmark import loading
 from benchmark.backbones.prompted_vit import cls_feature
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 
 
 @pytest.mark.parametrize(("name", "most"), [("nano-vit", 2_000_000), ("mini-vit", 6_000_000)])
@@ -28,7 +28,7 @@ def test_size_and_card(name: str, most: int) -> None:
 def test_nano_vit_tells_characters_apart_that_it_never_saw() -> None:
     """Nearest class mean over the 100 evaluation classes: 0.970 with 100 images a class (its card), less with 12."""
     backbone = loading.load("nano-vit")
-    pipeline = InputPipeline("glyph32", size=32, mean=backbone.mean, std=backbone.std)
+    pipeline = ImagePipeline("glyph32", size=32, mean=backbone.mean, std=backbone.std)
 
     def features(per_style: int, split: int) -> tuple[Tensor, Tensor]:
         images, labels, _ = world.load(range(100), per_style, range(4), seed=0, split=split)

@@ -283,7 +283,7 @@ def test_a_local_file_under_a_full_name(register: Register, weights: Path) -> No
     check_promptable(backbone.model)
     assert isinstance(dual.image, ViTTower)
     assert backbone.model is dual.image.vit
-    assert backbone.pretrained is dual
+    assert backbone.module is dual
 
 
 def activations(dual: DualEncoder) -> set[str]:

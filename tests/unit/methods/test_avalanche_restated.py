@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bench_methods import avalanche_derpp, avalanche_ewc, avalanche_lwf, avalanche_replay
 from benchmark.api import ExperienceView, ImageSet, Scenario
 from benchmark.avalanche.strategies import AvalancheMethod
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.run import checkpoint
 from benchmark.testing.by_hand import context_of, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario
@@ -43,7 +43,7 @@ def make(module: Any, **options: Any) -> AvalancheMethod:
     fixed = {"batch_size": 8, "epochs": 2, "lr": LR, "momentum": 0.0, "augment": False}
     config = spec.config(**{**fixed, **options})
     backbone = tiny_backbone()
-    pipeline = InputPipeline("plain", size=32, mean=backbone.mean, std=backbone.std, augment=False)
+    pipeline = ImagePipeline("plain", size=32, mean=backbone.mean, std=backbone.std, augment=False)
     context = context_of(spec, config, SCENARIO, backbone=backbone, pipeline=pipeline)
     torch.manual_seed(0)
     method: AvalancheMethod = spec.build(config, context)

@@ -25,29 +25,28 @@ from bench_methods.clip_linear import (
     uses,
 )
 from benchmark import records
-from benchmark.api import Context, ExperienceView, ImageSet, Scenario
+from benchmark.api import Context, ExperienceView, ImageSet, Manifest, Scenario
 from benchmark.backbones.dual import dual_of
 from benchmark.backbones.logistic import fit_logistic
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.run import checkpoint, costs, engine, preparation
 from benchmark.testing import toys
 from benchmark.testing.laboratory import manager
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+PIPELINE = ImagePipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 SPEC = bench_register_methods()[0]
 
 
 def make(scenario: Scenario, **options: Any) -> ClipLinear:
     config = ClipLinearConfig(**options)
     context = Context(
-        backbone=toys.tiny_backbone(text=True),
+        pretrained=toys.tiny_backbone(text=True),
         device=torch.device("cpu"),
         scenario=scenario,
         pipeline=PIPELINE,
-        uses=uses(config),
-        method="clip-linear",
+        manifest=Manifest("clip-linear", uses(config)),
     )
     return ClipLinear(config, context)
 
@@ -56,7 +55,7 @@ def train(method: ClipLinear, scenario: Scenario, *indices: int) -> dict[str, fl
     """Trains some experiences in turn; the losses of the last one."""
     terms: dict[str, float] = {}
     for index in indices:
-        view = ExperienceView(scenario, index, method.context.uses, "clip-linear")
+        view = ExperienceView(scenario, index, method.context.manifest)
         method.train()
         method.begin_experience(view)
         terms = dict(method.train_experience(view))

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from bench_methods.clip_zero_shot import TEMPLATES, ClipZeroShot, ClipZeroShotConfig, bench_register_methods, expand
 from benchmark import records
-from benchmark.api import Context, ExperienceView
+from benchmark.api import Context, ExperienceView, Manifest
 from benchmark.errors import UsageError
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.run import checkpoint, engine
 from benchmark.testing import toys
 from benchmark.testing.closed_form import image_batch, tiny_clip
@@ -34,15 +34,14 @@ def make(dtype: torch.dtype = torch.float32, **options: Any) -> ClipZeroShot:
     assert backbone.dual is not None
     backbone.dual.to(dtype)
     context = Context(
-        backbone=backbone,
+        pretrained=backbone,
         device=torch.device("cpu"),
         scenario=SCENARIO,
-        pipeline=InputPipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
-        uses=USES,
-        method="clip-zero-shot",
+        pipeline=ImagePipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
+        manifest=Manifest("clip-zero-shot", USES),
     )
     method = ClipZeroShot(ClipZeroShotConfig(**options), context).eval()
-    method.begin_experience(ExperienceView(SCENARIO, 0, USES, "clip-zero-shot"))
+    method.begin_experience(ExperienceView(SCENARIO, 0, Manifest("clip-zero-shot", USES)))
     return method
 
 

@@ -15,13 +15,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from bench_methods.cocoop import CoCoOp, CoCoOpConfig, bench_register_methods
-from benchmark.api import Batch, Context
+from benchmark.api import Batch, Context, Manifest
 from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.dual import DualEncoder, ViTTower
 from benchmark.backbones.text import TextTower, WordTokenizer
 from benchmark.errors import UsageError
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.optimizers import delayed_cosine
+from benchmark.testing.by_hand import at
 from benchmark.testing.clip_methods import CLASSES, clip_method, full_texts
 from benchmark.testing.closed_form import fill, image_batch
 from benchmark.testing.toys import toy_scenario
@@ -170,8 +171,8 @@ def test_learning_rates_of_the_official_code() -> None:
     method = clip_method(SPEC)  # three images, one at a time
     assert isinstance(method, CoCoOp)
     seen, batch = [], batch_for(method, 1)
-    for _ in range(9):
-        method.train_step(batch)
+    for step in range(9):
+        method.train_step(at(batch, step, each=3))
         assert method.optimizer is not None
         seen.append(method.optimizer.param_groups[0]["lr"])
     assert seen == pytest.approx([rate for rate in published[:3] for _ in range(3)], abs=1e-11)
@@ -191,12 +192,11 @@ def blank(features: int, text: int) -> Backbone:
 def on_blank(features: int, text: int, **options: Any) -> CoCoOp:
     config = CoCoOpConfig(**options)
     context = Context(
-        backbone=blank(features, text),
+        pretrained=blank(features, text),
         device=torch.device("cpu"),
         scenario=toy_scenario(),
-        pipeline=InputPipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
-        uses=SPEC.uses_of(config),
-        method="cocoop",
+        pipeline=ImagePipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
+        manifest=Manifest("cocoop", SPEC.uses_of(config)),
     )
     return CoCoOp(config, context)
 

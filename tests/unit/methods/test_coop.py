@@ -14,10 +14,10 @@ from bench_methods import cocoop, coop
 from bench_methods._context_learner import ContextLearner
 from benchmark import config as configs
 from benchmark import records
-from benchmark.api import Batch, Context, ExperienceView
+from benchmark.api import Batch, Context, ExperienceView, Manifest
 from benchmark.backbones.dual import DualEncoder
 from benchmark.backbones.heads import mask_logits
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.run import engine
 from benchmark.specs import MethodSpec
 from benchmark.testing import laboratory, toys
@@ -32,12 +32,11 @@ def build(spec: MethodSpec, scenario: Any = STREAM, **options: Any) -> ContextLe
     options = {"vectors": 3, "words": "", "lr": 0.5, "warmup": 0, "batch_size": 4, **options}
     config, backbone = spec.config(**options), toys.tiny_backbone(text=True)
     context = Context(
-        backbone=backbone,
+        pretrained=backbone,
         device=torch.device("cpu"),
         scenario=scenario,
-        pipeline=InputPipeline("plain", size=32, mean=backbone.mean, std=backbone.std),
-        uses=spec.uses_of(config),
-        method=spec.name,
+        pipeline=ImagePipeline("plain", size=32, mean=backbone.mean, std=backbone.std),
+        manifest=Manifest(spec.name, spec.uses_of(config)),
     )
     method = spec.build(config, context)
     assert isinstance(method, ContextLearner)
@@ -46,7 +45,7 @@ def build(spec: MethodSpec, scenario: Any = STREAM, **options: Any) -> ContextLe
 
 def begin(method: ContextLearner, index: int, scenario: Any = STREAM) -> Batch:
     """Begins an experience and returns all of its images as a batch from a bank."""
-    method.begin_experience(ExperienceView(scenario, index, method.context.uses, "toy"))
+    method.begin_experience(ExperienceView(scenario, index, method.context.manifest))
     method.train()
     train = scenario.experiences[index].train
     images = method.context.pipeline.eval(train.images(slice(None)))

@@ -16,6 +16,7 @@ from torch import Tensor
 from bench_methods.coop import CoOp, CoOpConfig, bench_register_methods
 from benchmark.api import Batch
 from benchmark.optimizers import delayed_cosine
+from benchmark.testing.by_hand import at
 from benchmark.testing.clip_methods import CLASSES, clip_method, full_texts
 from benchmark.testing.closed_form import fill, image_batch
 
@@ -242,8 +243,8 @@ def test_the_rate_changes_per_epoch() -> None:
     method = clip_method(SPEC, epochs=50, batch_size=2)  # three images: two steps per epoch
     assert isinstance(method, CoOp)
     batch, seen = batch_for(method), []
-    for _ in range(7):
-        method.train_step(batch)
+    for step in range(7):
+        method.train_step(at(batch, step, each=2))
         assert method.optimizer is not None
         seen.append(method.optimizer.param_groups[0]["lr"])
     assert seen == pytest.approx([1e-5, 1e-5, 0.002, 0.002, 0.001998027, 0.001998027, 0.001992115], abs=5e-10)

@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench_methods.dapl import DAPL, DAPLConfig, bench_register_methods, supports
-from benchmark.api import Batch, Context, ExperienceView, ImageSet, Scenario
+from benchmark.api import Batch, Context, ExperienceView, ImageSet, Manifest, Scenario
 from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.text import TextTower
 from benchmark.backbones.text_prompts import domain_placeholders
 from benchmark.errors import UsageError
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.run import costs
 from benchmark.testing import toys
+from benchmark.testing.by_hand import at, place
 from benchmark.testing.clip_methods import full_texts
 from benchmark.testing.closed_form import fill, image_batch, tiny_clip
 
@@ -88,16 +89,15 @@ def make(
     scenario = scenario_of() if scenario is None else scenario
     backbone = tiny_clip() if backbone is None else backbone
     context = Context(
-        backbone=backbone,
+        pretrained=backbone,
         device=torch.device("cpu"),
         scenario=scenario,
-        pipeline=InputPipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
-        uses=USES,
-        method="dapl",
+        pipeline=ImagePipeline("plain", size=32, mean=(0.0,) * 3, std=(1.0,) * 3),
+        manifest=Manifest("dapl", USES),
     )
     sizes = {"shared_vectors": 2, "domain_vectors": 2} if fixed else {}
     method = DAPL(DAPLConfig(**{**sizes, **options}), context).to(dtype)
-    method.begin_experience(ExperienceView(scenario, 0, USES, "dapl"))
+    method.begin_experience(ExperienceView(scenario, 0, Manifest("dapl", USES)))
     if fixed:
         with torch.no_grad():
             method.ctx.vectors.copy_(fill("ctx", tuple(method.ctx.vectors.shape), scale=0.02))
@@ -198,27 +198,21 @@ def test_losses_and_gradients(
 )
 def test_learning_rates_per_iteration(iteration: int, rate: float) -> None:
     method = make()
-    method.load_extra_state({**method.extra_state(), "step": iteration})
-    method.train_step(batch_for(method))
+    method.train_step(at(batch_for(method), iteration))
     assert method.optimizer is not None
     assert [group["lr"] for group in method.optimizer.param_groups] == pytest.approx([rate], abs=1e-12)
-    assert method.extra_state()["step"] == iteration + 1
 
 
 def test_learning_rates_per_epoch_and_periods() -> None:
     method = make(scenario=scenario_of(train=5), batch_size=4, epochs=4, schedule="per_epoch")  # 15 images: 4 steps
     assert method.config.effective_period == 4
-    rates = []
-    for step in range(16):
-        method._step = step
-        rates.append(method.rate())
+    rates = [method.rate(place(step, each=4)) for step in range(16)]
     expected = [1e-5, 0.003, 0.0015 * (1 + math.cos(math.pi / 4)), 0.0015]
     assert rates == pytest.approx([rate for rate in expected for _ in range(4)], abs=1e-15)
     apart = make(period=10, warmup=0, epochs=3)
     assert apart.config.effective_period == 10
-    assert apart.rate() == 0.003
-    apart._step = 5
-    assert apart.rate() == pytest.approx(0.0015)
+    assert apart.rate(place(0)) == 0.003
+    assert apart.rate(place(5)) == pytest.approx(0.0015)
 
 
 @pytest.mark.parametrize(
@@ -315,10 +309,10 @@ def test_three_steps_equal_the_formulas(schedule: str, class_specific: bool, dty
         method.domain_vectors.vectors.mul_(25)
     hand, batch = ByHand(method), batch_for(method)
     tolerance = 1e-9 if dtype == torch.float64 else 1e-5
-    for place in range(3):
-        rate = 0.1 if place == 0 else 0.25 * (1 + math.cos(math.pi * (place - 1) / 3))
+    for step in range(3):
+        rate = 0.1 if step == 0 else 0.25 * (1 + math.cos(math.pi * (step - 1) / 3))
         source, target = hand.step(batch, rate)
-        found = method.train_step(batch)
+        found = method.train_step(at(batch, step))
         torch.testing.assert_close(found["loss_source"], source, rtol=0, atol=tolerance)
         torch.testing.assert_close(found["loss_target"], target, rtol=0, atol=tolerance)
         for ours, theirs in zip((method.ctx, method.domain_vectors), hand.vectors, strict=True):

@@ -24,12 +24,12 @@ from bench_methods.deep_coral import coral
 from benchmark import config as configs
 from benchmark.api import Batch, Scenario
 from benchmark.errors import UsageError
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.run.preparation import refusal
 from benchmark.testing import by_hand
 from benchmark.testing.toys import toy_scenario
 
-PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+PIPELINE = ImagePipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 EPS = 1e-5  # of BatchNorm
 
 
@@ -123,7 +123,7 @@ def follow(
         picked = logits[: len(batch)].log_softmax(1)[torch.arange(len(batch)), batch.labels]
         cross_entropy = -picked.mean()
         gradients = plain.gradients(cross_entropy)
-        found = method.train_step(batch)
+        found = method.train_step(by_hand.at(batch, step, each=total // 3, epochs=3))
         assert number(found["loss_ce"]) == pytest.approx(number(cross_entropy), abs=1e-10)
         if term is not None:
             alignment = term(plain, batch, features, logits)
@@ -275,7 +275,7 @@ def test_dann_alternates_as_domainbed_does() -> None:
         discriminator.zero_grad()
         goal.backward()  # type: ignore[no-untyped-call]
         turn.step()
-        found = method.train_step(batch)
+        found = method.train_step(by_hand.at(batch, count - 1))
         assert number(found["loss"]) == pytest.approx(number(goal), abs=1e-10)
         for name, value in method.named_parameters():
             moves = name.startswith("discriminator.") == (count % 2 == 0)
@@ -290,9 +290,9 @@ def test_several_steps_of_the_discriminator_for_one_of_the_rest() -> None:
     scenario = toy_scenario(family="uda", train=9)
     method = make(dann, scenario, "domainbed", discriminator_steps=2, hidden=12, lr=0.003)
     turns = []
-    for batch in batches(scenario, (6,) * 6):
+    for step, batch in enumerate(batches(scenario, (6,) * 6)):
         before = method.head.weight.detach().clone()
-        method.train_step(batch)
+        method.train_step(by_hand.at(batch, step))
         turns.append("D" if torch.equal(before, method.head.weight) else "G")
     assert "".join(turns) == "DGDDGD"  # DomainBed: step n (from 1) is the discriminator's where n % 3 < 2
 
@@ -331,24 +331,20 @@ def test_lambda_rises_as_in_the_paper() -> None:
     assert warm_up(1.0, 10.0) == pytest.approx(0.9999092)
     scenario = toy_scenario(family="uda", train=9)  # 3 steps a pass
     method = make(dann, scenario, epochs=4)
-    method.load_extra_state({"step": 6})
-    assert method.strength == pytest.approx(2 / (1 + math.exp(-5)) - 1)
+    assert method.strength(by_hand.place(6, each=3, epochs=4)) == pytest.approx(2 / (1 + math.exp(-5)) - 1)
 
 
 def test_the_clocks_of_the_library() -> None:
     scenario = toy_scenario(family="uda", train=9)
     method = make(dann, scenario, "tll", hidden=12)
-    assert method.strength == 0.0
+    assert method.strength(by_hand.place(0)) == 0.0
     for step in (1, 500, 1000, 5000):
-        method.load_extra_state({"step": step})
-        assert method.strength == pytest.approx(2 / (1 + math.exp(-step / 1000)) - 1)
-        assert method.factor() == pytest.approx((1 + 0.001 * step) ** -0.75)
+        assert method.strength(by_hand.place(step)) == pytest.approx(2 / (1 + math.exp(-step / 1000)) - 1)
+        assert method.factor(by_hand.place(step)) == pytest.approx((1 + 0.001 * step) ** -0.75)
     plain = make(source_only, scenario, "tll")
-    plain.load_extra_state({"step": 1000})
-    assert plain.factor() == pytest.approx(1.3**-0.75)
+    assert plain.factor(by_hand.place(1000)) == pytest.approx(1.3**-0.75)
     steady = make(source_only, scenario, "domainbed")
-    steady.load_extra_state({"step": 1000})
-    assert steady.factor() == 1.0
+    assert steady.factor(by_hand.place(1000)) == 1.0
 
 
 def test_rates_reach_the_optimiser() -> None:
@@ -356,7 +352,7 @@ def test_rates_reach_the_optimiser() -> None:
     method = make(dann, scenario, lr=0.02, epochs=1, hidden=12)
     assert method.optimizer is not None
     for step, batch in enumerate(batches(scenario)):
-        method.train_step(batch)
+        method.train_step(by_hand.at(batch, step, each=3))
         new, old = (group["lr"] for group in method.optimizer.param_groups)
         assert new == pytest.approx(0.02 * (1 + 10 * step / 3) ** -0.75)
         assert old == pytest.approx(new / 10)
@@ -370,7 +366,6 @@ def test_iterations_become_whole_passes(iterations: int, passes: int) -> None:
     scenario = toy_scenario(family="uda", train=9)  # 18 images: 3 steps a pass
     method = make(source_only, scenario, iterations=iterations)
     assert len(method.passes()) == passes
-    assert method._total == 3 * passes
 
 
 def test_everything_on_one_track_takes_the_same_steps() -> None:
@@ -536,8 +531,7 @@ def test_entropy_and_certainty_by_loops() -> None:
 def test_predictions_condition_without_gradient() -> None:
     scenario = toy_scenario(family="uda", train=9)
     method = make(cdan, scenario, bottleneck=8, hidden=12, entropy=True, weight_decay=0.0)
-    method.load_extra_state({"step": 5})
-    (batch,) = batches(scenario, (6,))
+    batch = by_hand.at(batches(scenario, (6,))[0], 5, each=3, epochs=30)
     assert batch.target is not None
     features = method.features(torch.cat([batch.images, batch.target]))
     loss = method.alignment(batch, features, method.head(features))

@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from bench_methods import aper, ranpac
 from bench_methods._first_session import FirstSession, FirstSessionConfig
 from benchmark.api import Batch
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.testing import checks
-from benchmark.testing.by_hand import context_of, view_of
+from benchmark.testing.by_hand import at, context_of, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario
 
 SCENARIO = toy_scenario(experiences=2, classes=3, train=4, test=2)  # 12 images a task: 3 batches of 5, 5 and 2
 SMALL = {"epochs": 3, "batch_size": 5, "lr": 0.1, "bottleneck": 6, "prompts": 2, "adapter_dropout": 0.0}
-PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+PIPELINE = ImagePipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def make(module: Any, dtype: torch.dtype, **options: Any) -> FirstSession:
@@ -44,9 +44,9 @@ def run(method: FirstSession, task: int, some: list[Batch]) -> None:
     view = view_of(method, SCENARIO, task)
     method.train()
     method.begin_experience(view)
-    for _ in method.passes():
-        for batch in some:
-            method.train_step(batch)
+    epochs = len(method.passes())
+    for step in range(epochs * len(some)):
+        method.train_step(at(some[step % len(some)], step, each=len(some), epochs=epochs))
     method.end_experience(view)
     method.eval()
 
@@ -169,10 +169,9 @@ def test_dropout_of_the_adapter_is_off_while_features_are_collected() -> None:
     view = view_of(method, SCENARIO, 0)
     method.train()
     method.begin_experience(view)
-    for _ in range(3):
-        for batch in some:
-            method.train_step(batch)
-    assert method.train_step(some[0]) == {"loss": 0.0}
+    for step in range(3 * len(some)):
+        method.train_step(at(some[step % len(some)], step, each=len(some), epochs=4))
+    assert method.train_step(at(some[0], 3 * len(some), each=len(some), epochs=4)) == {"loss": 0.0}
     assert method.training
     method.eval()
     with torch.no_grad():

@@ -14,13 +14,13 @@ from bench_methods.icarl import ICaRL, ICaRLConfig, bench_register_methods, herd
 from benchmark.api import Batch
 from benchmark.backbones.heads import ClassHead
 from benchmark.errors import UsageError
-from benchmark.inputs.images import InputPipeline
-from benchmark.testing.by_hand import context_of, view_of
+from benchmark.inputs.images import ImagePipeline
+from benchmark.testing.by_hand import at, context_of, place, view_of
 from benchmark.testing.toys import toy_scenario
 
 (SPEC,) = bench_register_methods()
 SCENARIO = toy_scenario(experiences=3, classes=2, train=6, test=2)
-PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+PIPELINE = ImagePipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def make(dtype: torch.dtype = torch.float64, **options: Any) -> ICaRL:
@@ -38,9 +38,9 @@ def batches(index: int, dtype: torch.dtype = torch.float64) -> list[Batch]:
 def run(method: ICaRL, index: int) -> None:
     method.train()
     method.begin_experience(view_of(method, SCENARIO, index))
-    for _ in range(method.config.epochs):
-        for batch in batches(index):
-            method.train_step(batch)
+    some, epochs = batches(index), method.config.epochs
+    for step in range(epochs * len(some)):
+        method.train_step(at(some[step % len(some)], step, each=len(some), epochs=epochs))
     method.end_experience(view_of(method, SCENARIO, index))
 
 
@@ -112,7 +112,9 @@ def test_three_steps_of_the_second_experience_equal_the_restatement(distillation
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        assert float(method.train_step(batch)["loss"]) == pytest.approx(float(loss.detach()), abs=1e-9)
+        assert float(method.train_step(at(batch, step, each=3, epochs=2))["loss"]) == pytest.approx(
+            float(loss.detach()), abs=1e-9
+        )
     assert sorted(seen) == list(range(8))
     for mine, theirs in ((method.backbone, vit), (method.head, head)):
         for name, value in mine.named_parameters():
@@ -161,10 +163,7 @@ def test_the_head_classifies_in_hybrid1() -> None:
 def test_learning_rate_drops_of_the_paper() -> None:
     method = make(drops=True, epochs=70)
     method.begin_experience(view_of(method, SCENARIO, 0))
-    factors = []
-    for epoch in range(70):
-        method._step = 3 * epoch
-        factors.append(method.factor())
+    factors = [method.factor(place(3 * epoch, each=3, epochs=70)) for epoch in range(70)]
     assert [len(list(run_)) for _, run_ in itertools.groupby(factors)] == [49, 14, 7]
     assert sorted(set(factors)) == pytest.approx([0.04, 0.2, 1.0])
 

@@ -19,14 +19,14 @@ from bench_methods.shot import Shot, WeightNormHead, information_maximisation, p
 from benchmark import config as configs
 from benchmark.api import Batch, Scenario
 from benchmark.errors import UsageError
-from benchmark.inputs.images import InputPipeline
+from benchmark.inputs.images import ImagePipeline
 from benchmark.run import engine
 from benchmark.run.preparation import refusal
 from benchmark.testing import by_hand
 from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import prepare_toy, toy_scenario
 
-PIPELINE = InputPipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+PIPELINE = ImagePipeline("plain", size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 USES = frozenset({"boundaries", "unlabelled"})
 
 
@@ -239,7 +239,7 @@ def test_both_phases_in_three_steps_each(options: dict[str, Any]) -> None:
         goal = 0.9 * F.one_hot(batch.labels, 2).double() + 0.1 / 2
         loss = -(goal * logs).sum(1).mean()
         plain.descend(loss, 0.01 * (1 + 10 * (step + 1) / 3) ** -0.75)
-        found = method.train_step(batch)
+        found = method.train_step(by_hand.at(batch, step, each=3, epochs=2))
         assert float(found["loss"]) == pytest.approx(loss.item(), abs=1e-10)
     same(method, plain)
     hypothesis = {name: value.clone() for name, value in method.head.state_dict().items()}
@@ -262,7 +262,7 @@ def test_both_phases_in_three_steps_each(options: dict[str, Any]) -> None:
             picked = logits.log_softmax(1)[torch.arange(6), labels[batch.target_index]]
             loss = loss - weight * picked.mean()
         plain.descend(loss, 0.01 * (1 + 10 * (step + 1) / 3) ** -0.75, frozen="head")
-        found = method.train_step(batch)
+        found = method.train_step(by_hand.at(batch, 3 + step, each=3, epochs=2))
         assert float(found["loss"]) == pytest.approx(loss.item(), abs=1e-10)
         assert float(found["information"]) == pytest.approx(information.item(), abs=1e-10)
         assert ("loss_pseudo" in found) == (weight > 0)
@@ -297,13 +297,19 @@ def test_pseudo_labels_are_computed_at_the_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int, epochs: int, places: list[int]
 ) -> None:
     asked: list[int] = []
-    label_target = Shot.label_target
+    steps: list[int] = []
+    label_target, train_step = Shot.label_target, Shot.train_step
 
     def counts(self: Shot) -> Tensor:
-        asked.append(self._step)
+        asked.append(steps[-1])
         return label_target(self)
 
+    def steps_on(self: Shot, batch: Batch) -> Any:
+        steps.append(batch.place.step)
+        return train_step(self, batch)
+
     monkeypatch.setattr(Shot, "label_target", counts)
+    monkeypatch.setattr(Shot, "train_step", steps_on)
     (spec,) = shot.bench_register_methods()
     config = spec.config(batch_size=6, source_epochs=1, epochs=epochs, bottleneck=8, interval=interval)
     prepared = prepare_toy(
@@ -329,13 +335,13 @@ def test_nothing_of_the_target_is_left_in_the_end() -> None:
     scenario = toy_scenario(family="uda", train=9)
     method = make(scenario)
     for step in range(3):
-        method.train_step(source_batch(scenario, slice(6 * step, 6 * step + 6)))
-    method.train_step(target_batch(scenario, slice(0, 6)))
+        method.train_step(by_hand.at(source_batch(scenario, slice(6 * step, 6 * step + 6)), step, each=3, epochs=3))
+    method.train_step(by_hand.at(target_batch(scenario, slice(0, 6)), 3, each=3, epochs=3))
     assert len(method.extra_state()["labels"]) == 18
     again = make(scenario)
     again.load_extra_state(method.extra_state())
     assert torch.equal(again.extra_state()["labels"], method.extra_state()["labels"])
-    assert again.progress == method.progress == pytest.approx(2 / 6)
+    assert method.progress(by_hand.place(4, each=3, epochs=3)) == pytest.approx(2 / 6)
     method.end_experience(by_hand.view_of(method, scenario, 0))
     assert len(method.extra_state()["labels"]) == 0
     assert method.optimizer is None

@@ -91,8 +91,8 @@ def test_the_vpt_recipe_is_the_papers_protocol(module: ModuleType) -> None:
     assert method.optimizer.param_groups[0]["base_lr"] == pytest.approx(recipe["lr"] * 16 / 256)
     before = {name: p.detach().clone() for name, p in method.named_parameters()}
     changed = []
-    for _ in range(3):  # one step an epoch: warm-up at rest, full, half
-        method.train_step(batch_of(method, scenario, 0, size=16))
+    for step in range(3):  # one step an epoch: warm-up at rest, full, half
+        method.train_step(batch_of(method, scenario, 0, step, size=16))
         changed.append(any(not torch.equal(p, before[name]) for name, p in method.named_parameters()))
     assert changed == [False, True, True]
 

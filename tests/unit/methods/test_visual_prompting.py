@@ -19,7 +19,7 @@ from benchmark.backbones.pixel_prompts import AdditiveProgram, ExpansiveProgram,
 from benchmark.errors import UsageError
 from benchmark.run import checkpoint
 from benchmark.specs import MethodSpec
-from benchmark.testing.by_hand import context_of, view_of
+from benchmark.testing.by_hand import at, context_of, place, view_of
 from benchmark.testing.toys import toy_scenario
 
 (VISION,) = visual_prompting.bench_register_methods()
@@ -230,7 +230,7 @@ def test_an_iterative_mapping_is_made_anew_in_every_epoch_and_lets_go_of_the_ima
     made = []
     for step in range(6):  # two steps an epoch
         method.classifier.assign(range(3), wrong)
-        method.train_step(batch_of(method))
+        method.train_step(at(batch_of(method), step, each=2, epochs=3))
         made.append(not torch.equal(method.classifier.sources, wrong))
         assert made[-1] == (step in (2, 4))
     method.end_experience(view)
@@ -262,21 +262,13 @@ def test_a_mapping_comes_back_from_a_state_dict() -> None:
 def test_the_schedule_of_the_paper() -> None:
     """Section 3 of the vision parity fixtures: 5,000 steps."""
     method = make(optimizer="sgd", lr=40.0, warmup_steps=1000, schedule="cosine", epochs=5)
-    method._steps_per_epoch = 1000
-    rates = []
-    for step in (0, 999, 1000, 3000):
-        method._step = step
-        rates.append(40 * method.factor())
+    rates = [40 * method.factor(place(step, each=1000, epochs=5)) for step in (0, 999, 1000, 3000)]
     assert rates == pytest.approx([0.04, 40, 40, 20])
 
 
 def test_the_schedule_of_ilm() -> None:
     method = make(drops=(0.5, 0.72), epochs=200)
-    method._steps_per_epoch = 2
-    rates = []
-    for epoch in (0, 99, 100, 143, 144, 199):
-        method._step = 2 * epoch + 1
-        rates.append(method.factor())
+    rates = [method.factor(place(2 * epoch + 1, each=2, epochs=200)) for epoch in (0, 99, 100, 143, 144, 199)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 

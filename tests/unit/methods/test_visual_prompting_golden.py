@@ -18,7 +18,8 @@ from bench_methods.visual_prompting import VisualPrompting, VisualPromptingConfi
 from benchmark.api import Batch
 from benchmark.backbones.label_mapping import LabelMapping, count_matrix, frequent
 from benchmark.backbones.pixel_prompts import AdditiveProgram, ExpansiveProgram, PatchPrompt
-from benchmark.inputs.images import NORMALIZATIONS, InputPipeline
+from benchmark.inputs.images import NORMALIZATIONS, ImagePipeline
+from benchmark.testing import by_hand
 from benchmark.testing.by_hand import backbone_of, begin, context_of
 from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import toy_scenario
@@ -94,7 +95,8 @@ def test_three_steps_equal_the_official_code(name: str, dtype: Any, monkeypatch:
     for step in range(3):
         if name == "random_patch":
             at["training"] = tuple(drawn["steps"][step])
-        losses.append(torch.as_tensor(method.train_step(Batch(images, labels))["loss"]))
+        placed = by_hand.at(Batch(images, labels), step, each=case.meta["config"]["total_steps"])
+        losses.append(torch.as_tensor(method.train_step(placed)["loss"]))
         assert method.optimizer is not None
         rates.append(float(method.optimizer.param_groups[0]["lr"]))
         if step == 0:
@@ -133,7 +135,7 @@ def test_programs_and_mappings_equal_the_official_code(dtype: Any) -> None:
         mapping.assign(range(targets), found)
         chosen = torch.from_numpy(case.arrays[f"mapping_matrix.m{many}"]).to(dtype)
         torch.testing.assert_close(mapping(logits), logits @ chosen / many)
-    imagenet = InputPipeline(
+    imagenet = ImagePipeline(
         "plain", size=sizes["S"], mean=NORMALIZATIONS["imagenet"][0], std=NORMALIZATIONS["imagenet"][1]
     )
     expansive = ExpansiveProgram(sizes["S"], sizes["s"], imagenet.normalize).to(dtype)

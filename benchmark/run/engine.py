@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import shutil
 import time
 import traceback
@@ -25,7 +24,7 @@ from typing import Any, Literal
 import pluggy
 import torch
 
-from benchmark import records
+from benchmark import files, records
 from benchmark.api import ImageSet, LoopMethod, Method
 from benchmark.errors import BenchError, DataMissing, RunBusy, RunFailed, UsageError, warn
 from benchmark.events import EpochEnded, ExperienceEnded, ExperienceStarted, RunFinished, RunStarted
@@ -158,7 +157,7 @@ def _locked(path: Path) -> Iterator[bool]:
 def _sha256(path: Path) -> str | None:
     """Hash of a file, or None where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return files.sha256(path)
     except OSError:
         return None
 
@@ -340,7 +339,7 @@ class _Run:
         self.found.append(found)
         part = examination.part(self.work, index)
         predictions.write(part, found)
-        self.done.parts.append(hashlib.sha256(part.read_bytes()).hexdigest())
+        self.done.parts.append(files.sha256(part))
         self.done.eval_images += len(found)
         row = self.examiner.row(found, index)
         self.done.losses.append(losses)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmark import config as configs
-from benchmark import families, loading, metrics
+from benchmark import families, files, loading, metrics
 from benchmark.code_identity import ENGINE
 from benchmark.records import SCHEMA
 from benchmark.records.predictions import Predictions
@@ -177,5 +176,5 @@ def _file(path: Path | None, found: Predictions | None) -> dict[str, Any] | None
     return {
         "file": path.name,
         "rows": len(found.label),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": files.sha256(path),
     }

@@ -30,8 +30,8 @@ def bench_register_exporters():
     return [ExporterSpec(name="chatty", export=export, summary="prints")]
 
 @hookimpl
-def bench_after_task(experience, accuracies):
-    print(f"after {experience}: {accuracies}")
+def bench_experience_ended(event):
+    print(f"loud: after {event.experience}")
 
 def export(tables):
     print("loud: export")

@@ -331,6 +331,18 @@ class Method(nn.Module, abc.ABC):
         and must leave parameters, buffers and random state as they are.
         """
 
+    def predict_task(self, inputs: Any, task: int, /) -> Tensor:
+        """Returns logits ``(B, K)`` for inputs whose experience is known; called in task-incremental runs.
+
+        Only methods that declare ``task_id`` are asked it, for a batch of one experience; what holds for `predict`
+        holds here. All K classes have a column: those of other experiences are masked afterwards. Default: `predict`.
+
+        Args:
+            inputs: As for `predict`.
+            task: Index of the experience that the inputs belong to, from 0.
+        """
+        return self.predict(inputs)
+
     def predict_named(self, inputs: Any, names: Sequence[str], /) -> Tensor:
         """Returns logits ``(B, len(names))`` among classes that were not trained, known by name only.
 

@@ -3,7 +3,8 @@
 The firewall of the test side is here. Samples are shown without labels, ids or experience; logits are
 cut to the classes seen, or to the classes of the test set where these are known by name only; and
 unless a method declares ``test_batch``, a few samples are predicted once more, alone, and must come out
-the same.
+the same. Where classes come with experiences, the best label among those of the sample's experience is told apart; the
+method learns of that experience in task-incremental runs only, and only if it declares ``task_id``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from benchmark.api import Method, Samples
 from benchmark.errors import PluginError, RunFailed
 from benchmark.guard import Guard
 from benchmark.run.rules import Rules
+from benchmark.run.streams import Task
 from benchmark.samples import Raw
 
 PROBES = 4
@@ -37,6 +39,8 @@ class Predictions:
         top5: The five best labels (fewer when there are fewer classes), ``(N, 5)``.
         confidence: Softmax probability of the prediction among the allowed classes, ``(N,)``.
         logits: ``(N, K)``, or None.
+        prediction_in_task: Best label among the classes of the sample's experience, ``(N,)``, -1 where it belongs to
+            none; None where classes do not come with experiences, or where they are allowed alone.
     """
 
     test_set: Tensor
@@ -46,6 +50,7 @@ class Predictions:
     top5: Tensor
     confidence: Tensor
     logits: Tensor | None
+    prediction_in_task: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ def evaluate(
     *,
     seen: int,
     vocabularies: Mapping[int, Vocabulary] | None = None,
+    tasks: Mapping[int, Task] | None = None,
     guard: Guard | None = None,
 ) -> Predictions:
     """Predicts every sample of the test sets once.
@@ -78,6 +84,7 @@ def evaluate(
         rules: Of the run.
         seen: Number of classes seen; the logits may have this many columns.
         vocabularies: For test sets whose classes are known by name only; by index.
+        tasks: For test sets that belong to one experience of a stream whose classes grow; by index.
         guard: Stands around its functions; default: one that knows its name.
 
     Raises:
@@ -93,11 +100,11 @@ def evaluate(
         method.eval()
     parts = []
     with torch.no_grad():
-        for vocabulary in [None, *named.values()]:
-            group = [(index, test) for index, test in tests if named.get(index) is vocabulary]
-            if not group:
-                continue
-            parts.append(_predict_group(_Judge(method, guard, rules, seen, vocabulary), group))
+        for group in _groups(tests, named, one_by_one=rules.told_task):
+            first = group[0][0]
+            task = tasks.get(first) if tasks and rules.told_task else None
+            judge = _Judge(method, guard, rules, seen, named.get(first), task)
+            parts.append(_predict_group(judge, group, tasks or {}))
     with guard("train"):
         method.train(was_training)
     if _versions(method) != versions:
@@ -110,6 +117,17 @@ def evaluate(
     return _join(parts)
 
 
+def _groups(
+    tests: Sequence[tuple[int, Samples]], named: Mapping[int, Vocabulary], *, one_by_one: bool
+) -> list[list[tuple[int, Samples]]]:
+    """Test sets predicted together: those of the classes seen (unless the task is told), those of a vocabulary."""
+    groups = []
+    for vocabulary in [None, *named.values()]:
+        group = [(index, test) for index, test in tests if named.get(index) is vocabulary]
+        groups += [[one] for one in group] if one_by_one else [group]
+    return [group for group in groups if group]
+
+
 @dataclass(frozen=True)
 class _Judge:
     """Asks a method for logits and checks what they are."""
@@ -119,6 +137,7 @@ class _Judge:
     rules: Rules
     seen: int
     vocabulary: Vocabulary | None
+    task: Task | None
 
     @property
     def name(self) -> str:
@@ -129,9 +148,12 @@ class _Judge:
         """Logits ``(B, K)``, float32 on the CPU, for B samples as their source has them."""
         inputs = self.rules.pipeline.eval(raw, self.rules.device)
         seen, more = self.seen, self.rules.open_head
-        what = "predict" if self.vocabulary is None else "predict_named"
+        what = "predict" if self.task is None else "predict_task"
+        what = what if self.vocabulary is None else "predict_named"
         with self.guard(what):
-            if self.vocabulary is None:
+            if self.vocabulary is None and self.task is not None:
+                scores = self.method.predict_task(inputs, self.task.index)
+            elif self.vocabulary is None:
                 scores = self.method.predict(inputs)
             else:
                 seen, more = len(self.vocabulary.names), False
@@ -164,7 +186,7 @@ class _Judge:
         return scores
 
 
-def _predict_group(judge: _Judge, tests: Sequence[tuple[int, Samples]]) -> Predictions:
+def _predict_group(judge: _Judge, tests: Sequence[tuple[int, Samples]], tasks: Mapping[int, Task]) -> Predictions:
     """Predicts test sets that share their classes."""
     rules = judge.rules
     joined = Samples.concat([test for _, test in tests])
@@ -190,6 +212,11 @@ def _predict_group(judge: _Judge, tests: Sequence[tuple[int, Samples]]) -> Predi
         raise RunFailed(f"{judge.name}: there is no test sample to evaluate")
     if rules.per_sample:
         _probe(judge, joined, logits, places)
+    in_task: Tensor | None = None
+    if tasks and rules.task_known:
+        logits = _within(judge.name, logits, test_set, tasks)
+    elif tasks:
+        in_task = _best_within(logits, test_set, tasks)
     top = logits.topk(min(5, logits.shape[1]), dim=1).indices
     best = logits.argmax(dim=1)
     confidence = logits.softmax(dim=1).amax(dim=1)
@@ -199,6 +226,8 @@ def _predict_group(judge: _Judge, tests: Sequence[tuple[int, Samples]]) -> Predi
         wide = torch.full((count, int(labels.max()) + 1), -torch.inf)
         wide[:, labels] = logits
         logits = wide
+    if rules.task_known:
+        top = torch.where(logits.gather(1, top) == -torch.inf, -1, top)
     return Predictions(
         test_set=test_set,
         sample_id=joined.ids,
@@ -207,7 +236,37 @@ def _predict_group(judge: _Judge, tests: Sequence[tuple[int, Samples]]) -> Predi
         top5=top,
         confidence=confidence,
         logits=logits if rules.keep_logits else None,
+        prediction_in_task=in_task,
     )
+
+
+def _best_within(logits: Tensor, test_set: Tensor, tasks: Mapping[int, Task]) -> Tensor:
+    """The best label among the classes of each sample's experience, ``(N,)``; -1 where it belongs to none."""
+    best = torch.full((len(logits),), -1)
+    for index, task in tasks.items():
+        rows, classes = test_set == index, torch.tensor(task.classes)
+        best[rows] = classes[logits[rows][:, classes].argmax(dim=1)]
+    return best
+
+
+def _within(name: str, logits: Tensor, test_set: Tensor, tasks: Mapping[int, Task]) -> Tensor:
+    """The logits with ``-inf`` for classes of other experiences than that of the sample.
+
+    Raises:
+        PluginError: Nothing is left of them.
+    """
+    ruled_out = torch.zeros_like(logits, dtype=torch.bool)
+    for index, task in tasks.items():
+        others = torch.ones(logits.shape[1], dtype=torch.bool)
+        others[list(task.classes)] = False
+        ruled_out |= (test_set == index)[:, None] & others
+    left = logits.masked_fill(ruled_out, -torch.inf)
+    if not torch.isfinite(left).any(dim=1).all():
+        raise PluginError(
+            f"method `{name}`: its logits rule out every class of a sample's experience",
+            hint="in task-incremental runs a class of that experience must stay possible",
+        )
+    return left
 
 
 def _join(parts: Sequence[Predictions]) -> Predictions:
@@ -220,6 +279,7 @@ def _join(parts: Sequence[Predictions]) -> Predictions:
         return torch.cat([F.pad(tensor, (0, width - tensor.shape[1]), value=fill) for tensor in tensors])
 
     logits = [part.logits for part in parts if part.logits is not None]
+    in_task = [part.prediction_in_task for part in parts if part.prediction_in_task is not None]
     return Predictions(
         test_set=torch.cat([part.test_set for part in parts]),
         sample_id=torch.cat([part.sample_id for part in parts]),
@@ -228,6 +288,7 @@ def _join(parts: Sequence[Predictions]) -> Predictions:
         top5=stack([part.top5 for part in parts], -1),
         confidence=torch.cat([part.confidence for part in parts]),
         logits=stack(logits, -torch.inf) if logits else None,
+        prediction_in_task=torch.cat(in_task) if in_task else None,
     )
 
 

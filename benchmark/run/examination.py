@@ -14,6 +14,7 @@ from benchmark.inputs.pipeline import Inputs
 from benchmark.records import predictions
 from benchmark.run import checkpoint, evaluation
 from benchmark.run.preparation import Prepared
+from benchmark.run.streams import Task
 
 
 class Examiner:
@@ -37,7 +38,8 @@ class Examiner:
             place: evaluation.Vocabulary(labels, tuple(names[label] for label in labels))
             for place, labels in self._stream.vocabularies.items()
         }
-        return predictions.table(index, self._predict(method, index, tests, vocabularies))
+        tasks = {place: task for place, task in self._stream.tasks.items() if place in self._stream.tests_seen[index]}
+        return predictions.table(index, self._predict(method, index, tests, vocabularies, tasks))
 
     def row(self, found: predictions.Predictions, index: int) -> list[float | None]:
         """The row of the accuracy matrix after an experience."""
@@ -46,7 +48,8 @@ class Examiner:
 
     def score(self, method: Method, index: int, held: Samples) -> float:
         """Accuracy on samples for selection."""
-        found = self._predict(method, index, [(0, held)], {})
+        task = Task(index, self._stream.scenario.experiences[index].classes)
+        found = self._predict(method, index, [(0, held)], {}, {0: task} if self._prepared.rules.task_known else {})
         return float((found.prediction == found.label).double().mean())
 
     def baseline(self, method: Method) -> list[float] | None:
@@ -71,6 +74,7 @@ class Examiner:
         index: int,
         tests: Sequence[tuple[int, Samples]],
         vocabularies: Mapping[int, evaluation.Vocabulary],
+        tasks: Mapping[int, Task],
     ) -> evaluation.Predictions:
         state = checkpoint.random_state()
         try:
@@ -80,6 +84,7 @@ class Examiner:
                 self._prepared.rules,
                 seen=len(self._stream.scenario.seen_classes(index)),
                 vocabularies=vocabularies,
+                tasks=tasks,
                 guard=self._guard,
             )
         finally:

@@ -41,6 +41,8 @@ class EngineConfig:
             tenth of the labelled training images, which is held out (or on the validation images that
             the scenario brings); ``target-oracle``: the best on the target's test images, which no
             one could do without their labels: an upper bound, and marked in tables.
+        task_known: Runs a stream whose classes grow as task-incremental: a test sample is classified among the
+            classes of its experience, and methods that use ``task_id`` are told it.
     """
 
     eval_batch_size: Annotated[int, Range(min=1)] = 256
@@ -48,6 +50,7 @@ class EngineConfig:
     save_logits: bool = False
     checkpoint_seconds: Annotated[float, Range(min=0)] = 30.0
     select: Literal["last", "source-validation", "target-oracle"] = "last"
+    task_known: bool = False
 
     def __post_init__(self) -> None:
         """Checks ranges.

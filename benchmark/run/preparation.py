@@ -77,6 +77,7 @@ class Prepared:
             eval_batch_size=plan.engine.eval_batch_size,
             eval_order=plan.engine.eval_order,
             keep_logits=plan.engine.save_logits,
+            task_known=families.get(self.stream.scenario.family).task_id,
         )
 
     @property
@@ -160,6 +161,8 @@ def prepare(
         DataMissing: The weights are absent or damaged.
         UsageError: The device does not exist, or the method cannot run on this scenario.
     """
+    if plan.engine.task_known:
+        scenario = streams.with_task_known(scenario)
     spec = plan.method_spec
     uses = spec.uses_of(plan.method_config)
     if (reason := refusal(spec, uses, scenario)) is not None:

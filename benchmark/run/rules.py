@@ -24,6 +24,7 @@ class Rules:
         eval_batch_size: Samples per forward pass of an evaluation.
         eval_order: ``shuffled`` or ``natural``.
         keep_logits: Whether an evaluation returns the logits.
+        task_known: Whether a test sample is classified among the classes of its experience.
     """
 
     name: str
@@ -36,11 +37,17 @@ class Rules:
     eval_batch_size: int = 256
     eval_order: str = "shuffled"
     keep_logits: bool = False
+    task_known: bool = False
 
     @property
     def open_head(self) -> bool:
         """Whether logits of unseen classes are allowed."""
         return "num_classes" in self.uses
+
+    @property
+    def told_task(self) -> bool:
+        """Whether the method is told the experience of test samples."""
+        return self.task_known and "task_id" in self.uses
 
     @property
     def per_sample(self) -> bool:

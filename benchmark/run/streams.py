@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,19 @@ SELECTION_SHARE = 0.1  # of the training images, for model selection (scenario s
 
 
 @dataclass(frozen=True)
+class Task:
+    """The experience that a test set belongs to.
+
+    Attributes:
+        index: What a method is told in task-incremental runs.
+        classes: Its labels.
+    """
+
+    index: int
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Stream:
     """Training experiences and test sets of one run.
 
@@ -25,6 +39,7 @@ class Stream:
         tests: Test sets, the columns of the accuracy matrix. For a joint run there are more of
             them than training experiences.
         tests_seen: For each experience, the indices of the test sets evaluated after it.
+        classes: For each test set of an experience, the classes of that experience.
         further: The last columns once more, with names and classes: test sets of the scenario
             beside those of the experiences.
     """
@@ -33,11 +48,20 @@ class Stream:
     tests: tuple[ImageSet, ...]
     tests_seen: tuple[tuple[int, ...], ...]
     further: tuple[TestSet, ...] = ()
+    classes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def main(self) -> int:
         """Number of test sets that belong to experiences: the first columns."""
         return len(self.tests) - len(self.further)
+
+    @property
+    def tasks(self) -> dict[int, Task]:
+        """The experience that each test set belongs to, as it is trained here; by column. Only where classes grow."""
+        if not families.get(self.scenario.family).grows:
+            return {}
+        alone = len(self.scenario.experiences) == 1
+        return {place: Task(0 if alone else place, classes) for place, classes in enumerate(self.classes)}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,7 +88,7 @@ def sequential(scenario: Scenario) -> Stream:
     growing = families.get(scenario.family).grows
     last = tuple(range(count, count + len(scenario.tests)))
     seen = tuple((*range(index + 1 if growing else count), *last) for index in range(count))
-    return _stream(scenario, [part.test for part in scenario.experiences], seen)
+    return _stream(scenario, scenario.experiences, seen)
 
 
 def joint(scenario: Scenario) -> Stream:
@@ -91,7 +115,7 @@ def joint(scenario: Scenario) -> Stream:
     )
     one = dataclasses.replace(scenario, experiences=(merged,))
     seen = tuple(range(len(parts) + len(scenario.tests)))
-    return _stream(one, [part.test for part in parts], (seen,))
+    return _stream(one, parts, (seen,))
 
 
 def oracle(scenario: Scenario) -> Stream:
@@ -218,8 +242,26 @@ def first_samples(data: ImageSet, count: int) -> ImageSet:
     return data.subset(torch.arange(min(count, len(data))))
 
 
-def _stream(scenario: Scenario, tests: list[ImageSet], seen: tuple[tuple[int, ...], ...]) -> Stream:
-    return Stream(scenario, (*tests, *(test.images for test in scenario.tests)), seen, scenario.tests)
+def with_task_known(scenario: Scenario) -> Scenario:
+    """The same stream, where a test sample comes with its experience.
+
+    Raises:
+        UsageError: Its classes do not grow.
+    """
+    family = families.get(scenario.family)
+    if not family.grows:
+        raise UsageError(
+            f"engine.task_known: every experience of `{scenario.name}` has the same classes ({family.name}), so that "
+            "to know it changes nothing",
+            hint="use a stream whose classes grow",
+        )
+    (known,) = [other.name for other in families.FAMILIES.values() if other.task_id]
+    return dataclasses.replace(scenario, family=known)
+
+
+def _stream(scenario: Scenario, parts: Sequence[Experience], seen: tuple[tuple[int, ...], ...]) -> Stream:
+    tests = (*(part.test for part in parts), *(test.images for test in scenario.tests))
+    return Stream(scenario, tests, seen, scenario.tests, tuple(part.classes for part in parts))
 
 
 def _with_domains(part: Experience, names: list[str]) -> ImageSet:

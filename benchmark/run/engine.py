@@ -16,31 +16,27 @@ import contextlib
 import dataclasses
 import shutil
 import time
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pluggy
 import torch
 
-from benchmark import files, records
+from benchmark import records
 from benchmark.api import ImageSet, LoopMethod, Method
 from benchmark.errors import BenchError, DataMissing, RunBusy, RunFailed, UsageError, warn
-from benchmark.events import EpochEnded, ExperienceEnded, ExperienceStarted, RunFinished, RunStarted
-from benchmark.events import RunFailed as Failure
-from benchmark.files import cannot_write, replace_file
+from benchmark.files import replace_file
 from benchmark.guard import Guard
 from benchmark.records import predictions
-from benchmark.run import checkpoint, costs, examination, lock, recording, streams
+from benchmark.run import checkpoint, costs, examination, places, recording, streams
 from benchmark.run.interruption import Interrupted, Stop
 from benchmark.run.preparation import Prepared
 from benchmark.run.progress import Progress
 from benchmark.run.seeds import derive
 from benchmark.run.selection import Selection
-from benchmark.run.training import BOUNDARY, MIDDLE, Losses, Trainer, kept
+from benchmark.run.telling import Teller
+from benchmark.run.training import Trainer
 
-FORCED = "forced"  # empty file beside the checkpoints of a repetition: until it is done, the record is an earlier one's
 COSTS = (
     "params_total",
     "params_trainable",
@@ -82,9 +78,9 @@ def execute(
         PluginError: The method or a life-cycle plugin breaks its contract.
         UsageError: The method cannot run with these options of the engine.
     """
-    path = record_path(out, prepared)
+    path = places.record_path(out, prepared)
     work = path.with_suffix(".work")
-    with _locked(path) as ours:
+    with places.locked(path) as ours:
         if not ours:
             raise RunBusy(
                 f"run {prepared.run_id} ({prepared.label}) is being worked on by another process",
@@ -92,74 +88,16 @@ def execute(
             )
         if force:
             shutil.rmtree(work, ignore_errors=True)
-            replace_file(work / FORCED, b"")
-        elif is_finished(path):
-            _sweep(path)
+            replace_file(work / places.FORCED, b"")
+        elif places.is_finished(path):
+            places.sweep(path)
             return path
+        elif places.is_complete(path) and not (work / places.FORCED).exists():
+            warn(f"{path} is complete, but its predictions are gone or damaged: the run is done again")
         run = _Run(prepared, path, work, hooks, stop or Stop(), quiet)
         with checkpoint.isolated():
             run.go()
         return path
-
-
-def record_path(out: Path, prepared: Prepared) -> Path:
-    """Where the record of a run goes."""
-    folder = prepared.plan.scenario_name.replace("/", "-")
-    return out / folder / prepared.plan.method_label / f"{prepared.run_id}.json"
-
-
-def is_complete(path: Path) -> bool:
-    """Whether there is a readable record of a completed run."""
-    return path.exists() and records.read(path)["status"] == "completed"
-
-
-def is_finished(path: Path) -> bool:
-    """Whether there is nothing left to do.
-
-    The run is complete, its predictions are those that the record names, and no repetition of it was stopped halfway.
-    """
-    if not is_complete(path) or (path.with_suffix(".work") / FORCED).exists():
-        return False
-    told = records.read(path)["predictions"]
-    file = path.with_suffix(".parquet")
-    if told is not None and _sha256(file) == told["sha256"]:
-        return True
-    warn(f"{path} is complete, but {file.name} is gone or damaged: the run is done again")
-    return False
-
-
-def tidy(path: Path) -> None:
-    """Removes what a killed process has left of a run that is finished, unless somebody works on it."""
-    with _locked(path) as ours:
-        if ours:
-            _sweep(path)
-
-
-def _sweep(path: Path) -> None:
-    shutil.rmtree(path.with_suffix(".work"), ignore_errors=True)
-    for unfinished in path.parent.glob(f".{path.stem}.*.part"):
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """The lock of a run; tells whether it is ours."""
-    with contextlib.ExitStack() as stack:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            ours = stack.enter_context(lock.held(path.with_suffix(".lock")))
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        yield ours
-
-
-def _sha256(path: Path) -> str | None:
-    """Hash of a file, or None where it cannot be read."""
-    try:
-        return files.sha256(path)
-    except OSError:
-        return None
 
 
 class _Run:
@@ -172,7 +110,7 @@ class _Run:
         self.plan = prepared.plan
         self.path = path
         self.work = work
-        self.hooks = hooks
+        self.plugins = Teller(hooks, prepared, path)
         self.stop = stop
         self.quiet = quiet
         self.guard = Guard(f"method `{self.plan.method_spec.name}` of `{self.plan.method.entry.distribution}`")
@@ -189,7 +127,7 @@ class _Run:
         costs.reset_peak_memory(self.prepared.device)
         with self.stop.installed():
             try:
-                self._tell_started()
+                self.plugins.run_started(self.count)
                 method = self._build()
                 self._select(method)
                 first, middle = self._resume(method)
@@ -207,42 +145,15 @@ class _Run:
             except (MemoryError, torch.cuda.OutOfMemoryError) as error:
                 full = RunFailed(
                     f"{self.prepared.label}: out of memory",
-                    hint=f"lower batch_size or engine.eval_batch_size; {kept(self.work)}",
+                    hint=f"lower batch_size or engine.eval_batch_size; {places.kept(self.work)}",
                 )
                 self._end("failed", full)
                 raise full from error
             except BaseException as error:
                 self._end("failed", error)
                 raise
-        _sweep(self.path)
-        with self._told("bench_run_finished") as hook:
-            hook.bench_run_finished(event=RunFinished(run_id=self.prepared.run_id, path=self.path, record=record))
-
-    def _tell_started(self) -> None:
-        event = RunStarted(
-            run_id=self.prepared.run_id,
-            scenario=self.plan.scenario_name,
-            method=self.plan.method_label,
-            seed=self.plan.seeds["seed"],
-            experiences=self.count,
-            path=self.path,
-        )
-        with self._told("bench_run_started") as hook:
-            hook.bench_run_started(event=event)
-
-    @contextlib.contextmanager
-    def _told(self, name: str) -> Iterator[Any]:
-        """Around the call of a life-cycle hook: an exception is blamed on the plugin whose function is in its trace."""
-
-        def culprit(error: BaseException) -> str:
-            codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
-            plugins = getattr(self.hooks.hook, name).get_hookimpls()
-            guilty = [one.plugin_name for one in plugins if getattr(one.function, "__code__", None) in codes]
-            names = guilty[:1] or [one.plugin_name for one in plugins]
-            return f"life-cycle plugin `{' or '.join(names)}`"
-
-        with Guard(culprit, hint="-v shows where; BENCH_DISABLE_PLUGINS=NAME leaves it out")(name):
-            yield self.hooks.hook
+        places.sweep(self.path)
+        self.plugins.run_finished(record)
 
     def _build(self) -> Method:
         checkpoint.seed_everything(derive(self.plan.seeds["init"], "build"))
@@ -275,8 +186,8 @@ class _Run:
         """Loads the last checkpoints; returns the experience to go on with and its middle, if any."""
         state: dict[str, Any] | None = None
         try:
-            if (self.work / BOUNDARY).exists():
-                saved = checkpoint.load(self.work / BOUNDARY)
+            if (self.work / places.BOUNDARY).exists():
+                saved = checkpoint.load(self.work / places.BOUNDARY)
                 done = Progress.of(saved["done"])
                 self.found = [self._read_part(index, sha256) for index, sha256 in enumerate(done.parts)]
                 with self.guard("load_extra_state"):
@@ -286,13 +197,13 @@ class _Run:
         except DataMissing as error:
             warn(f"{error.message}; {self.prepared.label} starts again from the beginning")
             self.found = []
-            forced = (self.work / FORCED).exists()
+            forced = (self.work / places.FORCED).exists()
             shutil.rmtree(self.work, ignore_errors=True)
             if forced:
-                replace_file(self.work / FORCED, b"")
+                replace_file(self.work / places.FORCED, b"")
         try:
-            if (self.work / MIDDLE).exists():
-                state = checkpoint.load(self.work / MIDDLE)
+            if (self.work / places.MIDDLE).exists():
+                state = checkpoint.load(self.work / places.MIDDLE)
         except DataMissing as error:
             warn(f"{error.message}; experience {self.done.experience} of {self.prepared.label} starts again")
         if state is not None and state["experience"] != self.done.experience:
@@ -303,14 +214,14 @@ class _Run:
         return self.done.experience, state
 
     def _read_part(self, index: int, sha256: str) -> predictions.Predictions:
-        part = examination.part(self.work, index)
-        if _sha256(part) != sha256:
+        part = places.part(self.work, index)
+        if places.sha256(part) != sha256:
             raise DataMissing(f"the predictions {part} are gone or damaged")
         return predictions.read(part)
 
     def _experience(self, method: Method, index: int, middle: dict[str, Any] | None) -> None:
         """Trains one experience, evaluates, and commits it to disk."""
-        scenario, guard, run_id = self.prepared.stream.scenario, self.guard, self.prepared.run_id
+        scenario, guard = self.prepared.stream.scenario, self.guard
         view = self.prepared.view(scenario, index, self.prepared.context.manifest)
         experience = scenario.experiences[index]
         trainer = self._trainer()
@@ -322,8 +233,7 @@ class _Run:
         passes = trainer.passes(method)
         if index == 0 and middle is None:
             self.done.baseline = self.examiner.baseline(method)
-        with self._told("bench_experience_started") as hook:
-            hook.bench_experience_started(event=ExperienceStarted(run_id=run_id, experience=index, method=method))
+        self.plugins.experience_started(index, method)
         selection = Selection(self._selection_images(index))
         if isinstance(method, LoopMethod):
             losses, seconds = trainer.train_loop(method, view, index)
@@ -337,9 +247,9 @@ class _Run:
         started = time.perf_counter()
         found = self.examiner.after(method, index)
         self.found.append(found)
-        part = examination.part(self.work, index)
+        part = places.part(self.work, index)
         predictions.write(part, found)
-        self.done.parts.append(files.sha256(part))
+        self.done.parts.append(places.sha256(part) or "")  # gone already: noticed on resume
         self.done.eval_images += len(found)
         row = self.examiner.row(found, index)
         self.done.losses.append(losses)
@@ -354,26 +264,11 @@ class _Run:
         self.done.peak_memory_bytes = max(self.done.peak_memory_bytes, peak)
         with guard("extra_state"):
             done = {**self.done.state(), "seconds": self._seconds()}
-            checkpoint.save(self.work / BOUNDARY, {"done": done, "method": checkpoint.snapshot(method)})
-        (self.work / MIDDLE).unlink(missing_ok=True)
-        with self._told("bench_experience_ended") as hook:
-            hook.bench_experience_ended(
-                event=ExperienceEnded(run_id=run_id, experience=index, accuracies=tuple(row), method=method)
-            )
+            checkpoint.save(self.work / places.BOUNDARY, {"done": done, "method": checkpoint.snapshot(method)})
+        (self.work / places.MIDDLE).unlink(missing_ok=True)
+        self.plugins.experience_ended(index, row, method)
 
     def _trainer(self) -> Trainer:
-        def told(index: int, epoch: int, epochs: int, losses: Losses, seconds: float) -> None:
-            event = EpochEnded(
-                run_id=self.prepared.run_id,
-                experience=index,
-                epoch=epoch,
-                epochs=epochs,
-                losses=dict(losses),
-                seconds=seconds,
-            )
-            with self._told("bench_epoch_ended") as hook:
-                hook.bench_epoch_ended(event=event)
-
         return Trainer(
             self.prepared,
             self.done,
@@ -381,7 +276,7 @@ class _Run:
             self.stop,
             self.guard,
             self.examiner,
-            told=told,
+            told=self.plugins.epoch_ended,
             wall=self._seconds,
             quiet=self.quiet,
         )
@@ -433,10 +328,8 @@ class _Run:
         """Leaves a record of what is finished and tells plugins; neither may hide the error that led here."""
         if not isinstance(error, UsageError):  # refused: there was no run
             self._write_unfinished(status)
-        event = Failure(run_id=self.prepared.run_id, path=self.path, status=status, error=f"{error}")
         try:
-            with self._told("bench_run_failed") as hook:
-                hook.bench_run_failed(event=event)
+            self.plugins.run_failed(status, error)
         except BenchError as further:
             warn(further.message)
 
@@ -446,7 +339,7 @@ class _Run:
         If it cannot be written either, the checkpoint alone is what is kept.
         """
         with contextlib.suppress(DataMissing):  # a damaged record is replaced
-            if is_complete(self.path):
+            if places.is_complete(self.path):
                 return  # a repetition failed: the record of the earlier execution stays
         kept_parts = self.found[: self.done.experience]
         record = recording.build(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 
@@ -89,8 +88,3 @@ class Examiner:
             )
         finally:
             checkpoint.set_random_state(state)
-
-
-def part(work: Path, index: int) -> Path:
-    """Where the predictions after an experience are kept until the run is finished."""
-    return work / f"predictions-{index:04d}.parquet"

@@ -121,20 +121,19 @@ def life_cycle() -> pluggy.PluginManager:
 
 
 def _run(job: Job, shelf: Shelf, hooks: pluggy.PluginManager) -> Outcome:
-    from benchmark.run import engine, preparation
+    from benchmark.run import engine, places, preparation
 
     plan = plan_of(job)
     root = None if job.data_root is None else user_path(job.data_root)
-    places = {"data_root": root, "cache": data.cache_root(), "download": job.download}
-    scenario, seconds = shelf.scenario(plan, places)
+    scenario, seconds = shelf.scenario(plan, {"data_root": root, "cache": data.cache_root(), "download": job.download})
     prepared = preparation.prepare(plan, scenario, data_seconds=seconds)
     for odd in prepared.warnings:
         warn(odd)
     out = user_path(job.out)
-    path = engine.record_path(out, prepared)
-    known = not job.force and engine.is_finished(path)
+    path = places.record_path(out, prepared)
+    known = not job.force and places.is_finished(path)
     if known:
-        engine.tidy(path)
+        places.tidy(path)
     else:
         path = engine.execute(prepared, out, hooks=hooks, quiet=job.quiet, force=job.force)
     return Outcome(job=job, status="known" if known else "done", path=path, label=prepared.label)

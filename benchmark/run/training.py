@@ -15,7 +15,7 @@ from tqdm import tqdm
 from benchmark.api import Batch, Experience, ExperienceView, FeatureMethod, LoopMethod, Method, Transform
 from benchmark.errors import RunFailed
 from benchmark.guard import Guard
-from benchmark.run import checkpoint, costs
+from benchmark.run import checkpoint, costs, places
 from benchmark.run.examination import Examiner
 from benchmark.run.feed import Feed
 from benchmark.run.interruption import Stop
@@ -23,8 +23,6 @@ from benchmark.run.preparation import Prepared
 from benchmark.run.progress import Progress
 from benchmark.run.selection import Selection
 
-BOUNDARY = "boundary.safetensors"
-MIDDLE = "middle.safetensors"
 Losses = dict[str, float]
 
 
@@ -220,7 +218,7 @@ class Trainer:
         if bad:
             raise RunFailed(
                 f"{self._prepared.label}: {bad} at experience {index}, epoch {epoch}, step {step}",
-                hint=f"lower the learning rate; {kept(self._work)}",
+                hint=f"lower the learning rate; {places.kept(self._work)}",
             )
 
     def _is_last(self, index: int) -> bool:
@@ -229,7 +227,7 @@ class Trainer:
     def _save(self, method: Method, index: int, place: Mapping[str, Any], seconds: float) -> None:
         with self._guard("extra_state"):
             checkpoint.save(
-                self._work / MIDDLE,
+                self._work / places.MIDDLE,
                 {
                     "experience": index,
                     **place,
@@ -247,10 +245,3 @@ class Trainer:
         name = f"{self._plan.method_label} {index + 1}/{len(self._scenario.experiences)}"
         disable = True if self._quiet else None  # None: only on a terminal
         return tqdm(total=total, initial=initial, desc=name, disable=disable, leave=False, unit="step")
-
-
-def kept(work: Path) -> str:
-    """What is left of a run that failed, for its message."""
-    if (work / BOUNDARY).exists() or (work / MIDDLE).exists():
-        return "the last checkpoint is kept"
-    return "there is no checkpoint yet"

@@ -24,7 +24,12 @@ def toy(stranger: Callable[..., Any], install: Callable[[Path], None]) -> Callab
 
 def test_list_and_info_name_the_distribution(toy: Callable[..., Any]) -> None:
     listing = json.loads(toy("bench", "list", "--json").stdout)
-    for kind, name in (("methods", "toy-prototypes"), ("scenarios", "toy-squares"), ("exporters", "toy-rst")):
+    for kind, name in (
+        ("methods", "toy-prototypes"),
+        ("scenarios", "toy-squares"),
+        ("exporters", "toy-rst"),
+        ("executors", "toy-backwards"),
+    ):
         found = {row["name"]: row["distribution"] for row in listing[kind]}
         assert found[name] == "bench-toy 1.2.3"
         assert len(found) > 1, "the built-ins are gone"
@@ -36,7 +41,11 @@ def test_list_and_info_name_the_distribution(toy: Callable[..., Any]) -> None:
 def test_run_leaderboard_export_and_life_cycle(toy: Callable[..., Any], tmp_path: Path) -> None:
     done = toy(*RUN, cwd=tmp_path)
     assert "diary: 0 ends with" in done.stderr
-    assert "already done" in toy(*RUN, cwd=tmp_path).stderr
+    again = toy(*RUN, "--executor", "toy-backwards", cwd=tmp_path).stderr
+    assert "already done" in again
+    first, second = (line for line in again.splitlines() if line.startswith("backwards: "))
+    assert "nearest-mean on toy-squares/2x2, seed 0 is known" in first
+    assert "toy-prototypes on toy-squares/2x2, seed 0 is known" in second
     records, problems = read_all(tmp_path / "runs")
     assert not problems
     assert {record["method"]["distribution"].split()[0] for record in records} == {"bench-toy", "adaptbench"}

@@ -13,9 +13,9 @@ import pytest
 
 from benchmark import events, hookspecs, records
 from benchmark.errors import DataMissing, PluginError
-from benchmark.run import checkpoint, engine
+from benchmark.run import checkpoint, engine, places
 from benchmark.run.interruption import Interrupted
-from benchmark.run.training import BOUNDARY, MIDDLE
+from benchmark.run.places import BOUNDARY, MIDDLE
 from benchmark.testing.laboratory import StopAtStep
 from benchmark.testing.toys import prepare_toy
 
@@ -151,7 +151,7 @@ def test_a_finished_run_without_its_predictions_is_done_again(
     with pytest.warns(UserWarning, match="gone or damaged: the run is done again"):
         run(tmp_path)
     assert numbers(path) == whole
-    assert engine.is_finished(path)
+    assert places.is_finished(path)
 
 
 def test_what_a_killed_process_left_is_cleared_by_the_next_call(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_hook_that_raises_at_the_end_leaves_a_finished_run(tmp_path: Path) -> 
     with pytest.raises(PluginError, match=r"life-cycle plugin .* `bench_run_finished` failed: OSError: no tracker"):
         run(tmp_path, Raises())
     (path,) = tmp_path.rglob("*.json")
-    assert engine.is_finished(path)
+    assert places.is_finished(path)
     assert sorted(path.parent.iterdir()) == [path, path.with_suffix(".parquet")]
 
 

@@ -23,7 +23,7 @@ from benchmark.errors import (
     RunBusy,
     UsageError,
 )
-from benchmark.run import engine, executors, jobs, lock, preparation
+from benchmark.run import executors, jobs, lock, places, preparation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LINE = ["--scenario", "toy", "--method", "toy-linear", "--set", "epochs=1", "--device", "cpu"]
@@ -133,7 +133,7 @@ def test_jobs_go_on_after_one_that_fails_and_skip_one_that_is_busy(
             benchmark.run_job(job(tmp_path))
     assert [outcome.status for outcome in outcomes] == ["failed", "skipped", "done"]
     assert isinstance(outcomes[1].error, RunBusy)
-    assert engine.is_finished(outcomes[2].path or Path())
+    assert places.is_finished(outcomes[2].path or Path())
 
 
 EXECUTOR = """

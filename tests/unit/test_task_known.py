@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from benchmark.leaderboard import leaderboard
 from benchmark.records import predictions
 from benchmark.records.predictions import Predictions
 from benchmark.run import engine
+from benchmark.testing import laboratory
 from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import TOY_METHOD, ToyMethod, prepare_toy
 
@@ -195,3 +197,10 @@ def test_a_joint_run_has_the_score_of_every_experience(tmp_path: Path) -> None:
 def test_where_all_experiences_have_the_same_classes_there_is_nothing_to_know() -> None:
     with pytest.raises(UsageError, match="every experience of `toy` has the same classes"):
         prepare_toy(family="domain-il", settings=KNOWN)
+
+
+def test_the_contract_runs_a_method_that_asks_for_the_task_on_a_task_incremental_stream() -> None:
+    asking = laboratory.method_subject(dataclasses.replace(TOY_METHOD, uses=TOLD))
+    assert "task-il" in asking.families
+    assert asking.run(asking.scenario(family="task-il")).record["scenario"]["family"] == "task-il"
+    assert "task-il" not in laboratory.method_subject(TOY_METHOD).families

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast, get_args
 from weakref import WeakKeyDictionary
 
 from benchmark.digests import array_digest
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["image", "text"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Text: TypeAlias = Mapping[str, str]
 Raw: TypeAlias = "Tensor | Sequence[Text]"
 

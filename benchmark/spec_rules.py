@@ -17,6 +17,7 @@ from typing import Any
 from benchmark import config as configs
 from benchmark.errors import UsageError
 from benchmark.families import Family
+from benchmark.samples import KINDS
 from benchmark.specs import (
     NEEDS,
     USES,
@@ -102,7 +103,9 @@ def _method(spec: MethodSpec, known: Known) -> None:
             raise Wrong(f"sources: {field!r:.200}: {source!r:.200} is not text to text")
     if spec.stream not in STREAMS:
         raise Wrong(f"stream: {spec.stream!r:.200} is unknown; use one of {', '.join(STREAMS)}")
-    for field in ("control", "text"):
+    if spec.reads not in KINDS:
+        raise Wrong(f"reads: {spec.reads!r:.200} is unknown; use one of {', '.join(KINDS)}")
+    for field in ("control", "text", "pretrained"):
         if not isinstance(getattr(spec, field), bool):
             raise Wrong(f"{field}: {getattr(spec, field)!r:.200} is not True or False")
     for field in ("rule", "paper", "reference", "published"):
@@ -117,7 +120,8 @@ def _scenario(spec: ScenarioSpec, known: Known) -> None:
         raise Wrong("tracks: there is none; offer the scenario on one, e.g. {'nano': 'plain'}")
     for track, preset in spec.tracks.items():
         _known(track, "tracks", known("tracks"), "track")
-        _known(preset, f"tracks: {track}", known("presets"), "input preset")
+        if preset != "":  # samples that are no images have none
+            _known(preset, f"tracks: {track}", known("presets"), "input preset")
     _line(spec, "variant")
     if spec.variant:
         _known(spec.variant, "variant", options, "option")

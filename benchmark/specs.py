@@ -135,6 +135,7 @@ class ScenarioSpec:
         family: Name of one of `benchmark.families.FAMILIES`, or of a plugin's.
         tracks: Input preset per track it is offered on, the default track first,
             ``{"mini": "cifar32", "paper": "unit224"}`` (`benchmark.inputs.images.PRESETS`).
+            Empty where the samples are no images: ``{"nano": ""}``.
         variant: Option that ``name/VARIANT`` sets, e.g. ``split`` for ``split-cifar100/20x5``.
         variants: The variants that belong together in one table, e.g. the twelve ordered pairs of
             domains: ``bench run --scenario name`` (or ``name/all``) runs every one of them. Empty: the

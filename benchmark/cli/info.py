@@ -189,7 +189,7 @@ def _scenario(args: argparse.Namespace, loaded: Loaded) -> int:
         "summary": spec.summary,
         "family": spec.family,
         "aliases": list(spec.aliases),
-        "tracks": [f"{track} ({preset})" for track, preset in spec.tracks.items()],
+        "tracks": [f"{track} ({preset})" if preset else track for track, preset in spec.tracks.items()],
         "variant": f"{spec.name}/{spec.variant.upper()}" if spec.variant else "",
         "variants of a full run": list(spec.variants),
         "source": spec.source,

@@ -8,7 +8,7 @@ import torch
 
 from benchmark.api import Experience, Scenario
 from benchmark.guard import described
-from benchmark.samples import Samples
+from benchmark.samples import KINDS, Samples
 from benchmark.scenario import TestSet
 
 
@@ -76,12 +76,12 @@ def _wrong_set(samples: Samples, classes: int) -> str | None:
         return "has labels other than -1; make it with `Samples.without_labels`"
     if int(samples.rows.min()) < 0 or int(samples.rows.max()) >= len(samples.source):
         return f"has rows that its source does not have, which says it has {len(samples.source)}"
-    if samples.kind not in ("image", "text"):
-        return f"is of kind {described(samples.kind)}; use image or text"
+    if samples.kind not in KINDS:
+        return f"is of kind {described(samples.kind)}; use {' or '.join(KINDS)}"
     found = samples.read(torch.tensor([0, len(samples) - 1]))
-    if samples.kind == "text":
-        texts = isinstance(found, (list, tuple)) and len(found) == 2
-        return None if texts else f"reads as {described(found)}, where two texts were asked for"
+    if samples.kind != "image":
+        right = isinstance(found, (list, tuple)) and len(found) == 2
+        return None if right else f"reads as {described(found)}, where two {samples.kind}s were asked for"
     if not isinstance(found, torch.Tensor):
         return f"reads as {described(found)}, not as a tensor"
     if found.dtype != torch.uint8:

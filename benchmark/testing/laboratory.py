@@ -113,7 +113,7 @@ class MethodSubject:
 
     def refusal(self, family: str) -> str | None:
         """Why it does not run on a family, or None: its own reason, or that of the interface."""
-        return preparation.refusal(self.spec, self.uses, toys.toy_scenario(family=family))
+        return preparation.refusal(self.spec, self.uses, toys.toy_scenario(family=family, kind=self.spec.reads))
 
     def scenario(self, **options: Any) -> Scenario:
         """The toy stream: 3 experiences of 2 classes, 10 training and 12 test images per class.
@@ -121,7 +121,15 @@ class MethodSubject:
         Families that transfer have one experience.
         """
         return toys.toy_scenario(
-            **{"experiences": 3, "classes": 2, "train": 10, "test": 12, "family": self.family, **options}
+            **{
+                "experiences": 3,
+                "classes": 2,
+                "train": 10,
+                "test": 12,
+                "family": self.family,
+                "kind": self.spec.reads,
+                **options,
+            }
         )
 
     @cached_property

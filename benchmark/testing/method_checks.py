@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from benchmark import config as configs
 from benchmark import records
-from benchmark.api import Experience, ExperienceView, ImageSet, LoopMethod, Manifest, Scenario
+from benchmark.api import Experience, ExperienceView, LoopMethod, Manifest, Raw, Samples, Scenario
 from benchmark.errors import PluginError
+from benchmark.inputs.pipeline import Pipeline
 from benchmark.run import checkpoint
 from benchmark.samples import Window
-from benchmark.testing import observation
+from benchmark.testing import observation, raw
 from benchmark.testing.laboratory import TOLERANCE, MethodSubject, Outcome, Stop
 from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest, SpyView
 
@@ -134,11 +135,10 @@ def batch(subject: MethodSubject) -> None:
         ("sorted by class", sight.labels.sort(stable=True).indices, 8),
     ):
         found = torch.empty_like(sight.logits)
-        found[places] = observation.predict(method, pipeline, sight.raw[places], size)
-        _close(found, sight.logits, f"images predicted {name} and all together differ", "do without batch statistics")
-    noise = torch.randint(0, 256, (56, *sight.raw.shape[1:]), generator=generator, dtype=torch.uint8)
-    found = observation.predict(method, pipeline, torch.cat([noise, sight.raw[:8]]))[-8:]
-    _close(found, sight.logits[:8], "images among foreign ones are predicted differently", "use no batch statistics")
+        found[places] = observation.predict(method, pipeline, raw.pick(sight.raw, places), size)
+        _close(found, sight.logits, f"samples predicted {name} and all together differ", "do without batch statistics")
+    found = observation.predict(method, pipeline, raw.foreign(sight.raw, 56, generator))[-8:]
+    _close(found, sight.logits[:8], "samples among foreign ones are predicted differently", "use no batch statistics")
 
 
 def undeclared(subject: MethodSubject) -> None:
@@ -175,7 +175,7 @@ def future(subject: MethodSubject) -> None:
     if len(scenario.experiences) == 1:
         raise CheckSkipped("it runs on one experience only, which has no future")
     *past, last = scenario.experiences
-    flipped = dataclasses.replace(last, train=_other_images(last.train), test=_other_images(last.test))
+    flipped = dataclasses.replace(last, train=raw.altered(last.train), test=raw.altered(last.test))
     _same_past(
         subject.baseline, subject.run(dataclasses.replace(scenario, experiences=(*past, flipped))), "other images"
     )
@@ -213,36 +213,36 @@ def named(subject: MethodSubject) -> None:
     if "open_vocabulary" not in subject.uses:
         raise CheckSkipped("it does not declare `open_vocabulary`")
     run = subject.baseline
-    raw = run.watcher.sights[-1].raw[:9]
+    some = run.watcher.sights[-1].raw[:9]
     names = ["a heron", "thing 1", "an umbrella"]
-    method, images = run.method, run.prepared.pipeline.eval(raw)
+    method, inputs = run.method, run.prepared.pipeline.eval(some)
     with observation.evaluating(method):
-        found = method.predict_named(images, names)
-        turned = method.predict_named(images, names[::-1])
-        alone = torch.cat([method.predict_named(image[None], names) for image in images])
-        again = method.predict_named(images, names)
-    if found.shape != (len(raw), len(names)):
-        raise CheckFailed(f"`predict_named` returned shape {tuple(found.shape)} for {len(raw)} images and 3 names")
+        found = method.predict_named(inputs, names)
+        turned = method.predict_named(inputs, names[::-1])
+        alone = torch.cat([method.predict_named(inputs[row : row + 1], names) for row in range(len(inputs))])
+        again = method.predict_named(inputs, names)
+    if found.shape != (len(some), len(names)):
+        raise CheckFailed(f"`predict_named` returned shape {tuple(found.shape)} for {len(some)} samples and 3 names")
     if not torch.equal(found, again):
         raise CheckFailed("`predict_named` gives other logits the second time")
     _close(turned.flip(1), found, "names in another order give other logits", "one column per name, in their order")
     if "test_batch" not in subject.uses:
-        _close(alone, found, "images predicted alone and together differ", "do without batch statistics")
+        _close(alone, found, "samples predicted alone and together differ", "do without batch statistics")
 
 
 def evaluation(subject: MethodSubject) -> None:
     """Prediction leaves weights, optimiser and random state as they are, and repeats itself."""
     run = subject.baseline
-    raw = run.watcher.sights[-1].raw
+    shown = run.watcher.sights[-1].raw
     before, random = observation.state_of(run.method), checkpoint.random_state()
-    first = observation.predict(run.method, run.prepared.pipeline, raw)
+    first = observation.predict(run.method, run.prepared.pipeline, shown)
     found, drawn = observation.state_of(run.method), checkpoint.random_state()
     checkpoint.set_random_state(random)
     if changed := _changed(before, found):
         raise CheckFailed(f"`predict` changed `{changed}`")
     if not _equal_trees(random, drawn):
         raise CheckFailed("`predict` draws random numbers", hint="predictions must not be random")
-    if not torch.equal(first, observation.predict(run.method, run.prepared.pipeline, raw)):
+    if not torch.equal(first, observation.predict(run.method, run.prepared.pipeline, shown)):
         raise CheckFailed("`predict` gives other logits the second time", hint="does eval mode switch dropout off?")
 
 
@@ -273,19 +273,31 @@ def no_images_kept(subject: MethodSubject) -> None:
     parts = run.prepared.stream.scenario.experiences
     given = [images for part in parts for images in (part.train, part.target, part.validation)]
     shown = [images for images in given if images is not None]
-    raw = ImageSet.concat(shown).images(slice(None))
-    looks = [raw.float(), raw.float() / 255, run.prepared.pipeline.eval(raw)]
-    known = [look.flatten(1) for look in looks]
+    is_one, kind = _recognised(Samples.concat(shown).read(slice(None)), run.prepared.pipeline), subject.spec.reads
     for where, thing in _held(run.method):
-        if isinstance(thing, (ImageSet, Window, Scenario, Experience)):
+        if isinstance(thing, (Samples, Window, Scenario, Experience)):
             raise CheckFailed(
-                f"`{where}` keeps training images ({type(thing).__name__})", hint="declare `memory`, or let it go"
+                f"`{where}` keeps training {kind}s ({type(thing).__name__})", hint="declare `memory`, or let it go"
             )
-        if not isinstance(thing, Tensor) or thing.numel() % raw[0].numel() or not thing.numel():
-            continue
-        rows = thing.detach().float().reshape(-1, raw[0].numel())
-        if any(torch.cdist(rows, look).amin() < 1e-3 for look in known):
-            raise CheckFailed(f"`{where}` holds a training image", hint="declare `memory`, or let it go")
+        if is_one(thing):
+            raise CheckFailed(f"`{where}` holds a training {kind}", hint="declare `memory`, or let it go")
+
+
+def _recognised(samples: Raw, pipeline: Pipeline) -> Callable[[object], bool]:
+    """Whether a thing is one of these samples, or a tensor of some of them: stored, scaled or ready for the model."""
+    if not isinstance(samples, Tensor):
+        fields = {value for sample in samples for value in sample.values()}
+        return lambda thing: isinstance(thing, str) and thing in fields
+    known = [look.flatten(1) for look in (samples.float(), samples.float() / 255, pipeline.eval(samples))]
+    size = samples[0].numel()
+
+    def holds(thing: object) -> bool:
+        if not isinstance(thing, Tensor) or thing.numel() % size or not thing.numel():
+            return False
+        rows = thing.detach().float().reshape(-1, size)
+        return any(bool(torch.cdist(rows, look).amin() < 1e-3) for look in known)
+
+    return holds
 
 
 def batch_of_one(subject: MethodSubject) -> None:
@@ -389,17 +401,11 @@ def _close(found: Tensor, expected: Tensor, message: str, hint: str) -> None:
         raise CheckFailed(f"{message}: logits by {gap:.2g}", hint=hint)
 
 
-def _other_images(images: ImageSet) -> ImageSet:
-    """The same set with negative images."""
-    raw = 255 - images.images(slice(None))
-    return ImageSet(raw, torch.arange(len(raw)), images.labels, images.ids)
-
-
-def _other_labels(images: ImageSet) -> ImageSet:
+def _other_labels(images: Samples) -> Samples:
     """The same set, each label replaced by the next one that occurs in it."""
     known = torch.tensor(sorted(set(images.labels.tolist())))
     moved = known.roll(1)[torch.searchsorted(known, images.labels)]
-    return ImageSet(images.source, images.rows, moved, images.ids, images.domains)
+    return Samples(images.source, images.rows, moved, images.ids, images.domains)
 
 
 def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> str | None:
@@ -429,7 +435,7 @@ def _held(method: nn.Module) -> Iterator[tuple[str, Any]]:
         if id(thing) in visited or id(thing) in skipped or depth > 8:
             continue
         visited.add(id(thing))
-        if isinstance(thing, (Tensor, ImageSet, Window, Scenario, Experience)):
+        if isinstance(thing, (Tensor, str, Samples, Window, Scenario, Experience)):
             yield where, thing
         elif isinstance(thing, np.ndarray) and thing.dtype != object:
             yield where, torch.from_numpy(thing)

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.api import ExperienceView, ImageSet, Manifest, Method, tensors_in
+from benchmark.api import ExperienceView, Manifest, Method, Raw, Samples, tensors_in
 from benchmark.errors import BenchError
 from benchmark.events import ExperienceEnded, ExperienceStarted
 from benchmark.hookspecs import hookimpl
 from benchmark.inputs.pipeline import Pipeline
 from benchmark.run.preparation import Prepared
+from benchmark.testing.raw import split
 
 
 class CheckFailed(BenchError, AssertionError):
@@ -35,14 +36,14 @@ class Sight:
         state: Copies of all tensors by name: weights, buffers, optimiser and extra state.
         logits: Of all test images of the stream met so far, in natural order.
         seen: Number of classes seen.
-        raw: Those test images, uint8 ``(N, 3, H, W)``.
+        raw: Those test samples, as their source has them.
         labels: Their labels.
     """
 
     state: dict[str, Tensor]
     logits: Tensor
     seen: int
-    raw: Tensor
+    raw: Raw
     labels: Tensor
 
 
@@ -90,8 +91,8 @@ class Watcher:
 
     def _sight(self, method: Method, experience: int) -> Sight:
         stream = self.prepared.stream
-        tests = ImageSet.concat([stream.tests[place] for place in stream.tests_seen[experience]])
-        raw = tests.images(slice(None))
+        tests = Samples.concat([stream.tests[place] for place in stream.tests_seen[experience]])
+        raw = tests.read(slice(None))
         return Sight(
             state=state_of(method),
             logits=predict(method, self.prepared.pipeline, raw),
@@ -125,11 +126,11 @@ def evaluating(method: Method) -> Iterator[None]:
         method.train(was_training)
 
 
-def predict(method: Method, pipeline: Pipeline, raw: Tensor, sizes: int | None = None) -> Tensor:
-    """Logits of uint8 images, ``sizes`` at a time (default: all at once)."""
+def predict(method: Method, pipeline: Pipeline, raw: Raw, sizes: int | None = None) -> Tensor:
+    """Logits of raw samples, ``sizes`` at a time (default: all at once)."""
     size = len(raw) if sizes is None else sizes
     with evaluating(method):
-        return torch.cat([method.predict(pipeline.eval(part)).detach().clone() for part in torch.split(raw, size)])
+        return torch.cat([method.predict(pipeline.eval(part)).detach().clone() for part in split(raw, size)])
 
 
 class SpyManifest(Manifest):

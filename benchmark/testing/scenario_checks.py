@@ -25,6 +25,7 @@ from benchmark.scenario import fingerprint
 from benchmark.tables import Cell, Column, Row, Scalar, Table, starts_formula
 from benchmark.testing.laboratory import ExporterSubject, ScenarioSubject
 from benchmark.testing.observation import CheckFailed, CheckSkipped
+from benchmark.testing.raw import same
 
 SAMPLES = 32  # images compared per subset, spread evenly
 
@@ -41,7 +42,7 @@ def record(subject: ScenarioSubject) -> None:
     for track, preset in spec.tracks.items():
         if track not in (known := registry.names("tracks")):
             raise CheckFailed(f"track `{track}` is unknown", hint=f"use {', '.join(known)}")
-        if preset not in PRESETS:
+        if preset not in PRESETS and subject.scenario.kind == "image":
             raise CheckFailed(f"input preset `{preset}` is unknown", hint=f"use one of {', '.join(PRESETS)}")
     for variant in spec.variants:
         resolve_scenario(spec, variant, [])
@@ -59,8 +60,8 @@ def repeat(subject: ScenarioSubject) -> None:
     one, two = subject.scenario, subject.build()
     for (where, first), (_, second) in zip(_subsets(one), _subsets(two), strict=False):
         places = _spread(min(len(first), len(second)))
-        if not torch.equal(first.images(places), second.images(places)):
-            raise CheckFailed(f"{where}: two builds have different images")
+        if not same(first.read(places), second.read(places)):
+            raise CheckFailed(f"{where}: two builds have different samples")
     if one.fingerprint != two.fingerprint:
         raise CheckFailed(
             "two builds have different fingerprints", hint="draw from private generators with fixed seeds"
@@ -95,10 +96,7 @@ def content(subject: ScenarioSubject) -> None:
         if isinstance(subset.source, Window) or isinstance(twin.source, Window):
             continue  # its digest is that of all the rows behind it
         places = _spread(min(len(source), len(twin)))
-        found, others = source.read(places), twin.read(places)
-        tensors = isinstance(found, torch.Tensor) and isinstance(others, torch.Tensor)
-        equal = torch.equal(found, others) if tensors else found == others  # type: ignore[arg-type]
-        if len(source) != len(twin) or not equal:
+        if len(source) != len(twin) or not same(source.read(places), twin.read(places)):
             raise CheckFailed(f"{where} and {twin_where}: sources with one `digest` hold different samples")
 
 
@@ -194,17 +192,22 @@ def ids(subject: ScenarioSubject) -> None:
 
 
 def images(subject: ScenarioSubject) -> None:
-    """Images are uint8 (B, 3, H, W) of the stated size; reading one twice gives the same."""
+    """Images are uint8 (B, 3, H, W) of the stated size, texts are named fields; reading one twice gives the same."""
     scenario = subject.scenario
     for where, subset in _subsets(scenario):
         places = _spread(len(subset))
+        if not same(subset.read(places), subset.read(places)):
+            raise CheckFailed(f"{where}: the second access gives other samples", hint="augment in the input pipeline")
+        if subset.kind != "image":
+            for text in subset.texts(places):
+                if not text or not all(isinstance(part, str) for pair in text.items() for part in pair):
+                    raise CheckFailed(f"{where}: {text!r} is no mapping of fields to strings")
+            continue
         found = subset.images(places)
         if found.dtype != torch.uint8 or found.shape != (len(places), *subset.image_shape) or found.shape[1] != 3:
             raise CheckFailed(f"{where}: {found.dtype} {tuple(found.shape)}, not uint8 {(len(places), 3, '.', '.')}")
         if scenario.image_size not in found.shape[2:]:
             raise CheckFailed(f"{where}: {tuple(found.shape[2:])} pixels, but `image_size` is {scenario.image_size}")
-        if not torch.equal(found, subset.images(places)):
-            raise CheckFailed(f"{where}: the second access gives other images", hint="augment in the input pipeline")
 
 
 def target(subject: ScenarioSubject) -> None:
@@ -249,7 +252,7 @@ def surroundings(subject: ScenarioSubject) -> None:
     """Building and reading it leaves the global random generators as they are."""
     before = checkpoint.random_state()
     for _, subset in _subsets(subject.build()):
-        subset.images(_spread(len(subset)))
+        subset.read(_spread(len(subset)))
     after = checkpoint.random_state()
     if not torch.equal(before["torch"], after["torch"]):
         raise CheckFailed("torch's global generator was used", hint="make a torch.Generator of your own")
@@ -264,6 +267,8 @@ def avalanche(subject: ScenarioSubject) -> None:
     from benchmark.avalanche import to_benchmark
 
     scenario = subject.scenario
+    if scenario.kind != "image":
+        raise CheckSkipped("Avalanche's benchmarks hold images")
     twin = to_benchmark(scenario)
     parts = scenario.experiences
     sets: dict[str, list[ImageSet]] = {

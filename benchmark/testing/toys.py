@@ -39,7 +39,9 @@ from benchmark.registry import Entry, Loaded
 from benchmark.run import plan, preparation
 from benchmark.run.plan import RunRequest
 from benchmark.run.preparation import Prepared
+from benchmark.samples import Kind
 from benchmark.specs import MethodSpec, ScenarioSpec
+from benchmark.testing.raw import toy_set
 
 SIZE = 32
 
@@ -57,6 +59,7 @@ class ToyConfig:
         family: ``class-il``, ``domain-il``, ``uda``, ``dg``, ``few-shot``, ``base-to-new`` or
             ``cross-dataset``.
         data_seed: Of the images.
+        kind: What the samples are; texts tell what the images show.
     """
 
     experiences: int = 2
@@ -65,6 +68,7 @@ class ToyConfig:
     test: int = 4
     family: str = "class-il"
     data_seed: int = 0
+    kind: Kind = "image"
 
 
 def build_toy(config: ToyConfig, request: ScenarioRequest) -> Scenario:
@@ -88,7 +92,8 @@ def build_toy(config: ToyConfig, request: ScenarioRequest) -> Scenario:
             targets = torch.tensor(labels).repeat_interleave(count)
             noise = torch.randn(len(targets), 3, SIZE, SIZE, generator=generator) * 0.05
             images = ((means[targets] * 2 + shift + noise + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-            sets.append(ImageSet(images, torch.arange(len(targets)), targets, base + torch.arange(len(targets))))
+            ids = base + torch.arange(len(targets))
+            sets.append(toy_set(config.kind, images, targets, ids, None, torch.full_like(targets, index)))
             base += len(targets)
         experiences.append(
             Experience(train=sets[0], test=sets[1], classes=tuple(labels), domain=None if growing else f"domain{index}")
@@ -120,7 +125,8 @@ def _build_transfer(config: ToyConfig, family: Family) -> Scenario:
         images = ((means[targets] * 2 + colours + noise + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
         ids = made + torch.arange(len(targets))
         made += len(targets)
-        return ImageSet(images, torch.arange(len(targets)), targets, ids, places if len(domains) > 1 else None)
+        tones = torch.tensor(domains)[places]
+        return toy_set(config.kind, images, targets, ids, places if len(domains) > 1 else None, tones)
 
     known, unknown = list(range(config.classes)), list(range(config.classes, total))
     sources, goal = [0], 0

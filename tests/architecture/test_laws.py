@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .graph import CORE, circles, graph, reach
+from .graph import CORE, circles, graph, modules, reach
 
 ROOT = Path(__file__).parents[2]
 EDGES = graph()
@@ -187,3 +187,17 @@ def test_the_law_of_families_sees_every_comparison() -> None:
     ):
         assert compared(ast.parse(text), {"uda", "dg"}), text
     assert not compared(ast.parse("Scenario(family='uda')"), {"uda"})
+
+
+def test_no_module_asks_whether_samples_are_texts() -> None:
+    """What a run reads is the business of samples, inputs and backbones; the contract has toys of both (ADR 11)."""
+    for name, path in modules().items():
+        if inside(name, "samples", "inputs", "backbones", "testing"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            asked = isinstance(node, ast.Compare) and any(
+                isinstance(side, ast.Constant) and side.value == "text" for side in (node.left, *node.comparators)
+            )
+            read = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "texts"
+            if asked or read:
+                pytest.fail(f"{path}, line {node.lineno}")

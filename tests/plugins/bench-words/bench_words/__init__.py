@@ -1,0 +1,1 @@
+"""A stranger's package of texts: everything comes in through entry points."""

@@ -112,7 +112,7 @@ class Statistics(toys.ToyMethod):
 
 def test_buffers_and_parameters_that_grow_come_back(tmp_path: Path) -> None:
     prepared = toys.prepare_toy()
-    view = prepared.view(prepared.stream.scenario, 0, frozenset({"boundaries"}), "grows")
+    view = prepared.view(prepared.stream.scenario, 0, prepared.context.manifest)
     method = Statistics(prepared.plan.method_config, prepared.context)
     method.begin_experience(view)
     checkpoint.save(tmp_path / "c", checkpoint.snapshot(method))

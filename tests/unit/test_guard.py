@@ -162,7 +162,11 @@ def test_passes_of_junk_are_refused(tmp_path: Path, passes: Any) -> None:
         execute(tmp_path, with_("passes", gives(passes)))
 
 
-@pytest.mark.parametrize("state", [None, 3, [1], {"a": object()}, {"a": {1.5: 2}}, {"a": lambda: None}], ids=repr)
+@pytest.mark.parametrize(
+    "state",
+    [None, 3, [1], {"a": object()}, {"a": {1.5: 2}}, {"a": lambda: None}],
+    ids=["none", "number", "list", "object", "float key", "function"],
+)
 def test_extra_state_of_junk_is_refused(tmp_path: Path, state: Any) -> None:
     with pytest.raises(PluginError, match=f"{METHOD}: `(extra_state|kept_between_experiences)` failed"):
         execute(tmp_path, with_("extra_state", gives(state)))

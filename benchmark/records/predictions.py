@@ -80,25 +80,21 @@ class Predictions:
         return Predictions(**values)
 
 
-def table(experience: int, found: Any) -> Predictions:
-    """Predictions of one evaluation, ready to write.
+def table(experience: int, **columns: Any) -> Predictions:
+    """Predictions of one evaluation, in the types that are written.
 
     Args:
         experience: Training experience after which they were made.
-        found: Anything with the attributes of `Predictions` besides ``experience``, as arrays or
-            CPU tensors (`benchmark.run.evaluation.Predictions`).
+        columns: The other attributes of `Predictions`, as arrays or CPU tensors; optional ones may be None.
 
     Raises:
         ValueError: If the columns differ in length.
     """
-    values: dict[str, Any] = {"experience": np.full(len(found.label), experience, dtype=np.int32)}
-    for name, dtype in _SCALARS.items():
-        if name != "experience":
-            values[name] = np.asarray(getattr(found, name)).astype(dtype)
-    values["top5"] = np.asarray(found.top5).astype(np.int32)
-    in_task = getattr(found, "prediction_in_task", None)
-    values["prediction_in_task"] = None if in_task is None else np.asarray(in_task).astype(np.int32)
-    values["logits"] = None if found.logits is None else np.asarray(found.logits).astype(np.float32)
+    dtypes = {**_SCALARS, "top5": np.int32, "prediction_in_task": np.int32, "logits": np.float32}
+    values: dict[str, Any] = {
+        name: None if column is None else np.asarray(column).astype(dtypes[name]) for name, column in columns.items()
+    }
+    values["experience"] = np.full(len(values["label"]), experience, dtype=np.int32)
     lengths = {name: len(value) for name, value in values.items() if value is not None}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"predictions: columns differ in length: {lengths}")

@@ -13,44 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.api import Method, Samples
 from benchmark.errors import PluginError, RunFailed
 from benchmark.guard import Guard
+from benchmark.records import predictions
+from benchmark.records.predictions import Predictions
 from benchmark.run.rules import Rules
 from benchmark.run.streams import Task
 from benchmark.samples import Raw
 
 PROBES = 4
 PROBE_TOLERANCE = 1e-3  # batched and single matrix products differ by about 1e-5; a leak by far more
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """Predictions on several test sets, in the order of the test sets.
-
-    Attributes:
-        test_set: Index of the test set, ``(N,)``.
-        sample_id: Ids of the samples, ``(N,)``.
-        label: True labels, ``(N,)``.
-        prediction: Predicted labels, ``(N,)``.
-        top5: The five best labels (fewer when there are fewer classes), ``(N, 5)``.
-        confidence: Softmax probability of the prediction among the allowed classes, ``(N,)``.
-        logits: ``(N, K)``, or None.
-        prediction_in_task: Best label among the classes of the sample's experience, ``(N,)``, -1 where it belongs to
-            none; None where classes do not come with experiences, or where they are allowed alone.
-    """
-
-    test_set: Tensor
-    sample_id: Tensor
-    label: Tensor
-    prediction: Tensor
-    top5: Tensor
-    confidence: Tensor
-    logits: Tensor | None
-    prediction_in_task: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +46,7 @@ def evaluate(
     tests: Sequence[tuple[int, Samples]],
     rules: Rules,
     *,
+    experience: int,
     seen: int,
     vocabularies: Mapping[int, Vocabulary] | None = None,
     tasks: Mapping[int, Task] | None = None,
@@ -82,6 +58,7 @@ def evaluate(
         method: The learner; must not be changed by evaluation.
         tests: Pairs of (index, test set).
         rules: Of the run.
+        experience: Training experience after which this is.
         seen: Number of classes seen; the logits may have this many columns.
         vocabularies: For test sets whose classes are known by name only; by index.
         tasks: For test sets that belong to one experience of a stream whose classes grow; by index.
@@ -104,7 +81,7 @@ def evaluate(
             first = group[0][0]
             task = tasks.get(first) if tasks and rules.told_task else None
             judge = _Judge(method, guard, rules, seen, named.get(first), task)
-            parts.append(_predict_group(judge, group, tasks or {}))
+            parts.append(_predict_group(judge, group, tasks or {}, experience))
     with guard("train"):
         method.train(was_training)
     if _versions(method) != versions:
@@ -114,7 +91,7 @@ def evaluate(
         )
     if not parts:
         raise RunFailed(f"{rules.name}: there is no test sample to evaluate")
-    return _join(parts)
+    return predictions.concat(parts)
 
 
 def _groups(
@@ -186,7 +163,9 @@ class _Judge:
         return scores
 
 
-def _predict_group(judge: _Judge, tests: Sequence[tuple[int, Samples]], tasks: Mapping[int, Task]) -> Predictions:
+def _predict_group(
+    judge: _Judge, tests: Sequence[tuple[int, Samples]], tasks: Mapping[int, Task], experience: int
+) -> Predictions:
     """Predicts test sets that share their classes."""
     rules = judge.rules
     joined = Samples.concat([test for _, test in tests])
@@ -228,7 +207,8 @@ def _predict_group(judge: _Judge, tests: Sequence[tuple[int, Samples]], tasks: M
         logits = wide
     if rules.task_known:
         top = torch.where(logits.gather(1, top) == -torch.inf, -1, top)
-    return Predictions(
+    return predictions.table(
+        experience,
         test_set=test_set,
         sample_id=joined.ids,
         label=joined.labels,
@@ -267,29 +247,6 @@ def _within(name: str, logits: Tensor, test_set: Tensor, tasks: Mapping[int, Tas
             hint="in task-incremental runs a class of that experience must stay possible",
         )
     return left
-
-
-def _join(parts: Sequence[Predictions]) -> Predictions:
-    """One after the other; narrower ``top5`` are padded with -1, narrower logits with ``-inf``."""
-    if len(parts) == 1:
-        return parts[0]
-
-    def stack(tensors: Sequence[Tensor], fill: float) -> Tensor:
-        width = max(tensor.shape[1] for tensor in tensors)
-        return torch.cat([F.pad(tensor, (0, width - tensor.shape[1]), value=fill) for tensor in tensors])
-
-    logits = [part.logits for part in parts if part.logits is not None]
-    in_task = [part.prediction_in_task for part in parts if part.prediction_in_task is not None]
-    return Predictions(
-        test_set=torch.cat([part.test_set for part in parts]),
-        sample_id=torch.cat([part.sample_id for part in parts]),
-        label=torch.cat([part.label for part in parts]),
-        prediction=torch.cat([part.prediction for part in parts]),
-        top5=stack([part.top5 for part in parts], -1),
-        confidence=torch.cat([part.confidence for part in parts]),
-        logits=stack(logits, -torch.inf) if logits else None,
-        prediction_in_task=torch.cat(in_task) if in_task else None,
-    )
 
 
 def _probe(judge: _Judge, joined: Samples, logits: Tensor, places: Tensor) -> None:

@@ -38,7 +38,7 @@ class Examiner:
             for place, labels in self._stream.vocabularies.items()
         }
         tasks = {place: task for place, task in self._stream.tasks.items() if place in self._stream.tests_seen[index]}
-        return predictions.table(index, self._predict(method, index, tests, vocabularies, tasks))
+        return self._predict(method, index, tests, vocabularies, tasks)
 
     def row(self, found: predictions.Predictions, index: int) -> list[float | None]:
         """The row of the accuracy matrix after an experience."""
@@ -49,7 +49,7 @@ class Examiner:
         """Accuracy on samples for selection."""
         task = Task(index, self._stream.scenario.experiences[index].classes)
         found = self._predict(method, index, [(0, held)], {}, {0: task} if self._prepared.rules.task_known else {})
-        return float((found.prediction == found.label).double().mean())
+        return float((found.prediction == found.label).mean())
 
     def baseline(self, method: Method) -> list[float] | None:
         """Accuracy of the untrained model per test set, where forward transfer means something."""
@@ -74,13 +74,14 @@ class Examiner:
         tests: Sequence[tuple[int, Samples]],
         vocabularies: Mapping[int, evaluation.Vocabulary],
         tasks: Mapping[int, Task],
-    ) -> evaluation.Predictions:
+    ) -> predictions.Predictions:
         state = checkpoint.random_state()
         try:
             return evaluation.evaluate(
                 method,
                 tests,
                 self._prepared.rules,
+                experience=index,
                 seen=len(self._stream.scenario.seen_classes(index)),
                 vocabularies=vocabularies,
                 tasks=tasks,

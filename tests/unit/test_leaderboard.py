@@ -445,8 +445,6 @@ class TestMetricsCommand:
     @pytest.fixture
     def record(self, tmp_path: Path) -> Path:
         """A record with predictions that give exactly its accuracies."""
-        from types import SimpleNamespace
-
         import numpy as np
 
         from benchmark import families, metrics
@@ -463,15 +461,13 @@ class TestMetricsCommand:
             parts.append(
                 predictions.table(
                     time,
-                    SimpleNamespace(
-                        test_set=sets[seen],
-                        sample_id=np.arange(seen.sum()),
-                        label=labels,
-                        prediction=guesses,
-                        top5=guesses[:, None],
-                        confidence=np.full(seen.sum(), 0.5),
-                        logits=None,
-                    ),
+                    test_set=sets[seen],
+                    sample_id=np.arange(seen.sum()),
+                    label=labels,
+                    prediction=guesses,
+                    top5=guesses[:, None],
+                    confidence=np.full(seen.sum(), 0.5),
+                    logits=None,
                 )
             )
         joined = predictions.concat(parts)

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,15 +35,13 @@ def table(experience: int, sets: np.ndarray, labels: np.ndarray, guesses: np.nda
     """Predictions without anything that the tests here do not look at."""
     return predictions.table(
         experience,
-        SimpleNamespace(
-            test_set=sets,
-            sample_id=np.arange(len(labels)),
-            label=labels,
-            prediction=guesses,
-            top5=guesses[:, None],
-            confidence=np.full(len(labels), 0.5),
-            logits=None,
-        ),
+        test_set=sets,
+        sample_id=np.arange(len(labels)),
+        label=labels,
+        prediction=guesses,
+        top5=guesses[:, None],
+        confidence=np.full(len(labels), 0.5),
+        logits=None,
     )
 
 
@@ -402,15 +399,13 @@ def test_predictions_add_their_metrics() -> None:
     assert "nll" not in found
     with_logits = predictions.table(
         1,
-        SimpleNamespace(
-            test_set=sets,
-            sample_id=sets,
-            label=labels,
-            prediction=labels,
-            top5=labels[:, None],
-            confidence=np.ones(4),
-            logits=np.log(np.full((4, 3), 1 / 3)),
-        ),
+        test_set=sets,
+        sample_id=sets,
+        label=labels,
+        prediction=labels,
+        top5=labels[:, None],
+        confidence=np.ones(4),
+        logits=np.log(np.full((4, 3), 1 / 3)),
     )
     found = metrics.continual_metrics([[1, None], [1, 1]], [2, 2], family=CLASS_IL, predictions=with_logits)
     assert found["nll"] is None  # label 3 is outside the three logits

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,15 +20,13 @@ def make(rows: int, classes: int, experience: int = 0, logits: bool = True, seed
     order = np.argsort(-scores, axis=1)
     return predictions.table(
         experience,
-        SimpleNamespace(
-            test_set=random.integers(0, 3, rows),
-            sample_id=random.integers(0, 2**40, rows),
-            label=random.integers(0, classes, rows),
-            prediction=order[:, 0],
-            top5=order[:, :5],
-            confidence=random.random(rows),
-            logits=scores if logits else None,
-        ),
+        test_set=random.integers(0, 3, rows),
+        sample_id=random.integers(0, 2**40, rows),
+        label=random.integers(0, classes, rows),
+        prediction=order[:, 0],
+        top5=order[:, :5],
+        confidence=random.random(rows),
+        logits=scores if logits else None,
     )
 
 
@@ -87,11 +84,11 @@ def test_equal_content_equal_bytes(tmp_path: Path) -> None:
 
 def test_tensors_are_welcome() -> None:
     expected = make(4, 6)
-    found = SimpleNamespace(
+    found = dict(
         **{name: torch.from_numpy(getattr(expected, name)) for name in
            ("test_set", "sample_id", "label", "prediction", "top5", "confidence", "logits")}
     )  # fmt: skip
-    same(predictions.table(0, found), expected)
+    same(predictions.table(0, **found), expected)
 
 
 def test_errors(tmp_path: Path) -> None:
@@ -115,6 +112,7 @@ def test_errors(tmp_path: Path) -> None:
         predictions.concat([make(2, 2), make(2, 2, logits=False)])
     with pytest.raises(ValueError, match="nothing to join"):
         predictions.concat([])
-    short = SimpleNamespace(**{**vars(make(4, 3)), "label": np.zeros(3)})
+    short = {**vars(make(4, 3)), "label": np.zeros(3)}
+    del short["experience"]
     with pytest.raises(ValueError, match="differ in length"):
-        predictions.table(0, short)
+        predictions.table(0, **short)

@@ -14,6 +14,7 @@ import pluggy
 if TYPE_CHECKING:
     from benchmark.events import EpochEnded, ExperienceEnded, ExperienceStarted, RunFailed, RunFinished, RunStarted
     from benchmark.families import Family
+    from benchmark.inputs.presets import InputPreset
     from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, MetricSpec, PlotSpec, ScenarioSpec
     from benchmark.tracks import Track
 
@@ -89,6 +90,22 @@ def bench_register_tracks() -> list[Track]:  # type: ignore[empty-body]
         @hookimpl
         def bench_register_tracks() -> list[Track]:
             return [Track(name="field", backbone="my-vit", summary="photographs from camera traps")]
+
+    .. versionadded:: 0.2
+    """
+
+
+@hookspec
+def bench_register_presets() -> list[InputPreset]:  # type: ignore[empty-body]
+    """Returns the input presets of this plugin (entry-point group ``bench.presets``).
+
+    A scenario names one for each track that it is offered on.
+
+    Example::
+
+        @hookimpl
+        def bench_register_presets() -> list[InputPreset]:
+            return [InputPreset(name="mirror", train="none", flip=True)]
 
     .. versionadded:: 0.2
     """

@@ -33,17 +33,41 @@ from benchmark.errors import PluginError, UsageError, did_you_mean
 from benchmark.families import FAMILIES, Family, register
 from benchmark.files import switched_on
 from benchmark.guard import said
+from benchmark.inputs.presets import InputPreset
 from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, MetricSpec, PlotSpec, ScenarioSpec
 from benchmark.tracks import Track
 
-Kind = Literal["methods", "scenarios", "exporters", "backbones", "tracks", "families", "metrics", "plots", "executors"]
-Spec = MethodSpec | ScenarioSpec | ExporterSpec | BackboneSpec | Track | Family | MetricSpec | PlotSpec | ExecutorSpec
+Kind = Literal[
+    "methods",
+    "scenarios",
+    "exporters",
+    "backbones",
+    "tracks",
+    "presets",
+    "families",
+    "metrics",
+    "plots",
+    "executors",
+]
+Spec = (
+    MethodSpec
+    | ScenarioSpec
+    | ExporterSpec
+    | BackboneSpec
+    | Track
+    | InputPreset
+    | Family
+    | MetricSpec
+    | PlotSpec
+    | ExecutorSpec
+)
 _TYPES: dict[Kind, type] = {
     "methods": MethodSpec,
     "scenarios": ScenarioSpec,
     "exporters": ExporterSpec,
     "backbones": BackboneSpec,
     "tracks": Track,
+    "presets": InputPreset,
     "families": Family,
     "metrics": MetricSpec,
     "plots": PlotSpec,
@@ -170,6 +194,11 @@ def load_track(name: str) -> Track:
     return cast("Track", load("tracks", name).spec)
 
 
+def load_preset(name: str) -> InputPreset:
+    """Imports one input preset. See `load`."""
+    return cast("InputPreset", load("presets", name).spec)
+
+
 def load_family(name: str) -> Family:
     """Imports one family, which scenarios may then be of. See `load`."""
     loaded = load("families", name)
@@ -278,10 +307,6 @@ def _call(kind: Kind, module: ModuleType, distribution: str) -> list[Spec]:
 
 def _known(kind: str) -> Collection[str]:
     """Names that a record may refer to; hiding a plugin does not make those that name it wrong."""
-    if kind == "presets":
-        from benchmark.inputs.images import PRESETS
-
-        return PRESETS
     return entries(cast("Kind", kind), hidden=True)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from benchmark import config as configs
 from benchmark.errors import UsageError
 from benchmark.families import Family
+from benchmark.inputs.presets import InputPreset
 from benchmark.samples import KINDS
 from benchmark.specs import (
     NEEDS,
@@ -36,8 +37,11 @@ from benchmark.tracks import Track
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 LONGEST = 80
 STREAMS = ("sequential", "joint", "oracle")
+CROPS = ("none", "pad_crop", "resized_crop")
+INTERPOLATIONS = ("bilinear", "bicubic")
 # The engine reads these of every method's options.
 ENGINE_OPTIONS = {"epochs", "batch_size"}
+IMAGE_OPTIONS = {"normalize", "augment"}
 
 Known = Callable[[str], Collection[str]]
 
@@ -76,7 +80,10 @@ def name(value: object, field: str) -> None:
 
 def _method(spec: MethodSpec, known: Known) -> None:
     options = _options(spec.config)
-    if missing := sorted(ENGINE_OPTIONS - set(options)):
+    if spec.reads not in KINDS:
+        raise Wrong(f"reads: {spec.reads!r:.200} is unknown; use one of {', '.join(KINDS)}")
+    needed = ENGINE_OPTIONS | (IMAGE_OPTIONS if spec.reads == "image" else set())
+    if missing := sorted(needed - set(options)):
         raise Wrong(f"config: {spec.config.__name__} lacks the option `{missing[0]}`; derive it from MethodConfig")
     _callable(spec, "build", 2)
     if spec.supports is not None:
@@ -103,11 +110,8 @@ def _method(spec: MethodSpec, known: Known) -> None:
             raise Wrong(f"sources: {field!r:.200}: {source!r:.200} is not text to text")
     if spec.stream not in STREAMS:
         raise Wrong(f"stream: {spec.stream!r:.200} is unknown; use one of {', '.join(STREAMS)}")
-    if spec.reads not in KINDS:
-        raise Wrong(f"reads: {spec.reads!r:.200} is unknown; use one of {', '.join(KINDS)}")
     for field in ("control", "text", "pretrained"):
-        if not isinstance(getattr(spec, field), bool):
-            raise Wrong(f"{field}: {getattr(spec, field)!r:.200} is not True or False")
+        _flag(spec, field)
     for field in ("rule", "paper", "reference", "published"):
         _line(spec, field)
 
@@ -161,12 +165,41 @@ def _track(track: Track, known: Known) -> None:
             _known(model.partition(":")[0], field, known("backbones"), "backbone")
 
 
+def _preset(preset: InputPreset, known: Known) -> None:
+    if preset.train not in CROPS:
+        raise Wrong(f"train: {preset.train!r:.200} is unknown; use one of {', '.join(CROPS)}")
+    if preset.interpolation not in INTERPOLATIONS:
+        raise Wrong(f"interpolation: {preset.interpolation!r:.200} is unknown; use one of {', '.join(INTERPOLATIONS)}")
+    for field in ("flip", "square", "test_square"):
+        _flag(preset, field)
+    if type(preset.padding) is not int or preset.padding < 0:
+        raise Wrong(f"padding: {preset.padding!r:.200} is no number of pixels")
+    area = preset.area
+    if not isinstance(area, (tuple, list)) or len(area) != 2 or not all(_number(share) for share in area):
+        raise Wrong(f"area: {area!r:.200} is no pair of shares of the area")
+    if not 0 < area[0] <= area[1] <= 1:
+        raise Wrong(f"area: {area!r:.200} is no range in (0, 1]")
+    for field, least, most in (("test_resize", 1, 10), ("jitter", 0, 0.5), ("grey", 0, 1)):
+        value = getattr(preset, field)
+        if not _number(value) or not least <= value <= most:
+            raise Wrong(f"{field}: {value!r:.200} is no number in [{least}, {most}]")
+    _line(preset, "source")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _flag(record: Any, field: str) -> None:
+    if not isinstance(getattr(record, field), bool):
+        raise Wrong(f"{field}: {getattr(record, field)!r:.200} is not True or False")
+
+
 def _family(family: Family, known: Known) -> None:
     for part in dataclasses.fields(family):
         value = getattr(family, part.name)
         if part.type == "bool":
-            if not isinstance(value, bool):
-                raise Wrong(f"{part.name}: {value!r:.200} is not True or False")
+            _flag(family, part.name)
         elif not isinstance(value, Mapping):
             _line(family, part.name)
         elif not all(isinstance(word, str) and word.isprintable() for pair in value.items() for word in pair):
@@ -196,6 +229,7 @@ CHECKS: dict[type, Callable[[Any, Known], None]] = {
     ExporterSpec: _exporter,
     BackboneSpec: _backbone,
     Track: _track,
+    InputPreset: _preset,
     Family: _family,
     MetricSpec: _metric,
     PlotSpec: _plot,

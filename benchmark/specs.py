@@ -134,7 +134,7 @@ class ScenarioSpec:
         summary: One line for ``bench info``.
         family: Name of one of `benchmark.families.FAMILIES`, or of a plugin's.
         tracks: Input preset per track it is offered on, the default track first,
-            ``{"mini": "cifar32", "paper": "unit224"}`` (`benchmark.inputs.images.PRESETS`).
+            ``{"mini": "cifar32", "paper": "unit224"}`` (`benchmark.inputs.presets`).
             Empty where the samples are no images: ``{"nano": ""}``.
         variant: Option that ``name/VARIANT`` sets, e.g. ``split`` for ``split-cifar100/20x5``.
         variants: The variants that belong together in one table, e.g. the twelve ordered pairs of

@@ -1,4 +1,4 @@
-"""``bench check NAME``: the contract of one method, scenario or exporter, as a table of checks."""
+"""``bench check NAME``: the contract of one method, scenario, exporter or backbone, as a table of checks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmark.registry import Kind
 if TYPE_CHECKING:
     from benchmark.testing.checks import Result
 
-CHECKED: tuple[Kind, ...] = ("methods", "scenarios", "exporters")
+CHECKED: tuple[Kind, ...] = ("methods", "scenarios", "exporters", "backbones")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("name", nargs="+", help="method (with @RECIPE), scenario (with /VARIANT) or exporter")
+    parser.add_argument("name", nargs="+", help="method (with @RECIPE), scenario (with /VARIANT), exporter or backbone")
     parser.add_argument("--only", metavar="CHECK[,...]", help="run these checks only")
     parser.add_argument(
         "--data-root", type=user_path, metavar="DIR", help="data sets; nothing is downloaded by a check"
@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
         "methods": checks.method_subject,
         "scenarios": lambda name: checks.scenario_subject(name, args.data_root),
         "exporters": checks.exporter_subject,
+        "backbones": checks.backbone_subject,
     }
     shown: list[dict[str, Any]] = []
     failed = False
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _kinds(name: str) -> list[Any]:
     """The kinds in which a name is registered; a method and a scenario may share one."""
-    plain = name.partition("@")[0].partition("/")[0]
+    plain = name.partition("@")[0].partition(":")[0].partition("/")[0]
     found = [kind for kind in CHECKED if plain in registry.names(kind)]
     if not found:
         known = [known for kind in CHECKED for known in registry.names(kind)]

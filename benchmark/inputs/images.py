@@ -1,8 +1,7 @@
-"""Input presets: from stored uint8 images to normalised model input, whole batches at a time.
+"""From stored uint8 images to normalised model input by an input preset, whole batches at a time.
 
 Augmentation draws its parameters per sample and applies them to the batch in one tensor operation;
-there is no per-sample Python. The presets are those of the published protocols (table 0.5 of the
-scenario specification; the code base each comes from is named beside it).
+there is no per-sample Python. The presets are data (`benchmark.inputs.presets`).
 
 Random resized crops sample the source by (bi)linear or bicubic interpolation at the crop's pixel
 centres. For crops that are enlarged (CIFAR's 32 px to 224 px, the published protocol) this equals
@@ -14,12 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from benchmark.inputs.presets import PRESETS, InputPreset
 
 WeightRule = Callable[[Tensor, Tensor, int, int], Tensor]
 
@@ -31,89 +32,11 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InputPreset:
-    """How images become model input, before normalisation.
-
-    Attributes:
-        train: ``none``, ``pad_crop`` (zero padding, then a random crop of the stored size) or
-            ``resized_crop`` (random area and aspect ratio, resized to the model's size).
-        padding: Pixels of zero padding for ``pad_crop``.
-        area: Range of the crop's share of the area for ``resized_crop``.
-        flip: Whether images are mirrored with probability 1/2 in training.
-        interpolation: Of every resize.
-        test_resize: Short side at test time relative to the model's size (256/224 for the ViT
-            protocols), before the centre crop; 1 resizes straight to the model's size.
-        square: Resize both sides, ignoring the aspect ratio, before anything else.
-        test_square: The same at test time alone.
-        jitter: Largest relative change of brightness, contrast and saturation, and largest turn of the
-            hue (1 is the whole circle), in training.
-        grey: Probability of a grey image in training.
-        source: Code base that uses it.
-    """
-
-    train: Literal["none", "pad_crop", "resized_crop"]
-    padding: int = 0
-    area: tuple[float, float] = (0.08, 1.0)
-    flip: bool = True
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    test_resize: float = 1.0
-    square: bool = False
-    test_square: bool = False
-    jitter: float = 0.0
-    grey: float = 0.0
-    source: str = ""
-
-
-PRESETS: dict[str, InputPreset] = {
-    "plain": InputPreset(train="none", flip=False, source="no augmentation"),
-    "glyph32": InputPreset(
-        train="pad_crop", padding=2, flip=False, source="adaptbench: characters must not be mirrored"
-    ),
-    "cifar32": InputPreset(train="pad_crop", padding=4, source="mammoth, PyCIL"),
-    "tiny64": InputPreset(train="pad_crop", padding=4, source="mammoth seq-tinyimg"),
-    "unit224": InputPreset(
-        train="resized_crop", area=(0.05, 1.0), test_resize=256 / 224, source="l2p-pytorch, dualprompt-pytorch, PILOT"
-    ),
-    "l2p-jax": InputPreset(
-        train="resized_crop",
-        area=(0.05, 1.0),
-        test_resize=256 / 224,
-        interpolation="bilinear",
-        square=True,
-        source="google-research/l2p libml/preprocess.py",
-    ),
-    "coda224": InputPreset(
-        train="resized_crop", test_resize=256 / 224, source="GT-RIPL/CODA-Prompt dataloaders/utils.py"
-    ),
-    "clip224": InputPreset(train="resized_crop", source="CoOp, open_clip"),
-    "imagenet224": InputPreset(
-        train="resized_crop", test_resize=256 / 224, interpolation="bilinear", source="S-Prompts, mammoth seq-cub200"
-    ),
-    "tllib224": InputPreset(
-        train="resized_crop",
-        test_resize=256 / 224,
-        interpolation="bilinear",
-        square=True,
-        source="thuml/Transfer-Learning-Library examples/domain_adaptation/image_classification/utils.py",
-    ),
-    "domainbed224": InputPreset(
-        train="resized_crop",
-        area=(0.7, 1.0),
-        interpolation="bilinear",
-        test_square=True,
-        jitter=0.3,
-        grey=0.1,
-        source="facebookresearch/DomainBed domainbed/datasets.py",
-    ),
-}
-
-
 class ImagePipeline:
     """An input preset, bound to a model's input size and a normalisation.
 
     Args:
-        preset: Key of `PRESETS`.
+        preset: A preset, or the name of a built-in one.
         size: Side S of the model's input in pixels.
         mean: Per channel, for values in [0, 1].
         std: Per channel.
@@ -125,7 +48,7 @@ class ImagePipeline:
 
     def __init__(
         self,
-        preset: str,
+        preset: str | InputPreset,
         *,
         size: int,
         mean: tuple[float, ...],
@@ -133,8 +56,7 @@ class ImagePipeline:
         augment: bool = True,
         normalization: str = "backbone",
     ) -> None:
-        self.preset_name = preset
-        self.preset = PRESETS[preset]
+        self.preset = PRESETS[preset] if isinstance(preset, str) else preset
         self.size = size
         self.mean = mean
         self.std = std
@@ -217,9 +139,13 @@ class ImagePipeline:
         return torch.empty(0, 3, self.size, self.size, device=device)
 
     def facts(self) -> Mapping[str, Any]:
-        """Preset, size in pixels, normalisation, augmentation."""
+        """Preset, size in pixels, normalisation, augmentation; the values of a preset that is not built in."""
+        values = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.preset).items()
+        }
         return {
-            "preset": self.preset_name,
+            "preset": self.preset.name,
+            **({} if PRESETS.get(self.preset.name) == self.preset else {"preset_values": values}),
             "size": self.size,
             "normalize": self.normalization,
             "mean": list(self.mean),

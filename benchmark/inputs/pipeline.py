@@ -7,8 +7,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 
-from benchmark.errors import PluginError
 from benchmark.inputs import images, texts
+from benchmark.inputs.presets import InputPreset
 
 Inputs: TypeAlias = Any
 """What a model of one kind is given: normalised images ``(B, 3, S, S)``, or B texts."""
@@ -44,25 +44,19 @@ class Pipeline(Protocol):
         """What the record keeps: every value that changes the input."""
 
 
-def make(kind: Literal["image", "text"], preset: str, *, options: Any, pretrained: Any) -> tuple[Pipeline, str]:
+def make(preset: InputPreset | None, *, options: Any, pretrained: Any) -> tuple[Pipeline, str]:
     """The pipeline of a run.
 
     Args:
-        kind: What the samples are.
-        preset: Input preset that the scenario names for its track; texts have none.
+        preset: Input preset that the scenario names for its track; None: it holds texts, which have none.
         options: Of the method; images ask for ``normalize`` and ``augment``.
         pretrained: The model; images ask for ``name``, ``image_size``, ``mean`` and ``std``.
 
     Returns:
         The pipeline, and what to warn of, or "".
-
-    Raises:
-        PluginError: There is no such preset.
     """
-    if kind == "text":
+    if preset is None:
         return texts.TextPipeline(), ""
-    if preset not in images.PRESETS:
-        raise PluginError(f"unknown input preset `{preset}`", hint=f"use one of {', '.join(images.PRESETS)}")
     own = (tuple(pretrained.mean), tuple(pretrained.std))
     mean, std = own if options.normalize == "backbone" else images.NORMALIZATIONS[options.normalize]
     warning = ""

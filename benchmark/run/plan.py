@@ -206,8 +206,18 @@ class Plan:
             "weights": weights_sha256,
             "code": self.method.code_sha256,
             "device": device.split(":")[0],
+            **self._brought(),
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _brought(self) -> dict[str, Any]:
+        """The code of a stranger's backbone: neither its weights nor our own number stand for what it computes."""
+        library = self.backbone.partition(":")[0]
+        if library not in registry.names("backbones"):  # a model that is at hand, in tests
+            return {}
+        loaded = registry.load_backbone(library)
+        ours = loaded.entry.distribution.startswith("adaptbench ")
+        return {} if ours else {"backbone_code": loaded.code_sha256}
 
     def rows(self) -> list[tuple[str, Any, str]]:
         """Every value with its full key and origin, for ``--dry-run``."""

@@ -270,11 +270,10 @@ def _check_model(spec: MethodSpec, pretrained: Pretrained) -> None:
 def make_pipeline(plan: Plan, scenario: Scenario, pretrained: Pretrained) -> tuple[Pipeline, tuple[str, ...]]:
     """The input pipeline of a plan, and a warning when it does not normalise as the checkpoint does."""
     try:
-        pipeline, warning = pipelines.make(
-            scenario.kind, plan.preset, options=plan.method_config, pretrained=pretrained
-        )
-    except PluginError as error:
+        preset = registry.load_preset(plan.preset) if scenario.kind == "image" else None
+    except UsageError as error:
         raise PluginError(f"scenario `{plan.scenario_name}`: {error.message}", hint=error.hint) from error
+    pipeline, warning = pipelines.make(preset, options=plan.method_config, pretrained=pretrained)
     return pipeline, (f"{plan.method_label} {warning}",) if warning else ()
 
 

@@ -1,4 +1,4 @@
-"""The contract that every method, scenario and exporter must pass, for built-ins and outsiders alike.
+"""The contract that every method, scenario, exporter and backbone must pass, for built-ins and outsiders alike.
 
 ::
 
@@ -19,9 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmark.testing.checks import CheckFailed, CheckSkipped, run_checks
-    from benchmark.testing.contract import ExporterContract, MethodContract, ScenarioContract
+    from benchmark.testing.contract import BackboneContract, ExporterContract, MethodContract, ScenarioContract
 
-__all__ = ["CheckFailed", "CheckSkipped", "ExporterContract", "MethodContract", "ScenarioContract", "run_checks"]
+__all__ = [
+    "BackboneContract",
+    "CheckFailed",
+    "CheckSkipped",
+    "ExporterContract",
+    "MethodContract",
+    "ScenarioContract",
+    "run_checks",
+]
 
 
 def __getattr__(name: str) -> Any:

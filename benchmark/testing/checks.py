@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from benchmark.errors import BenchError, DataMissing
+from benchmark.testing.backbone_checks import BACKBONE_CHECKS, BackboneSubject, backbone_subject
 from benchmark.testing.laboratory import (
     ExporterSubject,
     MethodSubject,
@@ -21,15 +22,18 @@ from benchmark.testing.observation import CheckFailed, CheckSkipped
 from benchmark.testing.scenario_checks import EXPORTER_CHECKS, SCENARIO_CHECKS
 
 __all__ = [
+    "BACKBONE_CHECKS",
     "EXPORTER_CHECKS",
     "METHOD_CHECKS",
     "SCENARIO_CHECKS",
+    "BackboneSubject",
     "CheckFailed",
     "CheckSkipped",
     "ExporterSubject",
     "MethodSubject",
     "Result",
     "ScenarioSubject",
+    "backbone_subject",
     "checks_of",
     "exporter_subject",
     "meaning",
@@ -64,6 +68,8 @@ def checks_of(subject: Any) -> Mapping[str, Callable[[Any], None]]:
     """The table of checks for a subject."""
     if isinstance(subject, MethodSubject):
         return METHOD_CHECKS
+    if isinstance(subject, BackboneSubject):
+        return BACKBONE_CHECKS
     return SCENARIO_CHECKS if isinstance(subject, ScenarioSubject) else EXPORTER_CHECKS
 
 
@@ -76,7 +82,7 @@ def run_checks(subject: Any, only: frozenset[str] = frozenset()) -> Iterator[Res
     """Runs the checks of a subject one after the other.
 
     Args:
-        subject: From `method_subject`, `scenario_subject` or `exporter_subject`.
+        subject: From `method_subject`, `scenario_subject`, `exporter_subject` or `backbone_subject`.
         only: Names of checks; empty for all.
 
     Yields:

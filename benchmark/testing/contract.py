@@ -87,3 +87,22 @@ class ExporterContract(_Contract):
     def test_contract(self, check: str) -> None:
         """One check of `benchmark.testing.scenario_checks`."""
         self._judge(checks.EXPORTER_CHECKS[check])
+
+
+class BackboneContract(_Contract):
+    """The contract of a backbone. Set ``backbone`` to its name, ``"library:TAG"`` for one of a library.
+
+    Checks whose weights are missing are skipped with the reason; nothing is downloaded.
+    """
+
+    backbone: str
+    weights: Path | None = None
+
+    @classmethod
+    def _make(cls) -> checks.BackboneSubject:
+        return checks.backbone_subject(cls.backbone, cls.weights)
+
+    @pytest.mark.parametrize("check", checks.BACKBONE_CHECKS)
+    def test_contract(self, check: str) -> None:
+        """One check of `benchmark.testing.backbone_checks`."""
+        self._judge(checks.BACKBONE_CHECKS[check])

@@ -17,7 +17,6 @@ from benchmark import config as configs
 from benchmark import families, registry
 from benchmark.api import ImageSet, Scenario
 from benchmark.errors import UsageError
-from benchmark.inputs.images import PRESETS
 from benchmark.run import checkpoint
 from benchmark.run.plan import resolve_scenario
 from benchmark.samples import Window, digest_of
@@ -42,8 +41,8 @@ def record(subject: ScenarioSubject) -> None:
     for track, preset in spec.tracks.items():
         if track not in (known := registry.names("tracks")):
             raise CheckFailed(f"track `{track}` is unknown", hint=f"use {', '.join(known)}")
-        if preset not in PRESETS and subject.scenario.kind == "image":
-            raise CheckFailed(f"input preset `{preset}` is unknown", hint=f"use one of {', '.join(PRESETS)}")
+        if preset not in (known := registry.names("presets")) and subject.scenario.kind == "image":
+            raise CheckFailed(f"input preset `{preset}` is unknown", hint=f"use one of {', '.join(known)}")
     for variant in spec.variants:
         resolve_scenario(spec, variant, [])
     if spec.variants and not spec.variant:

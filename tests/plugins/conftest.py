@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = ["bench-toy", "bench-words"]
+collect_ignore = ["bench-doors", "bench-toy", "bench-words"]
 
 BENCH = "import sys; from benchmark.cli import main; sys.exit(main())"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from benchmark.api import Batch, Context, ExperienceView, FeatureConfig, FeatureMethod, Manifest, Transform
 from benchmark.backbones.prompted_vit import cls_feature
-from benchmark.inputs.images import PRESETS, ImagePipeline
+from benchmark.inputs.images import ImagePipeline
+from benchmark.inputs.presets import PRESETS
 from benchmark.records import predictions
 from benchmark.run import costs, engine
 from benchmark.run.feed import Feed

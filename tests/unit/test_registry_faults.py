@@ -7,12 +7,16 @@ import importlib.metadata
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from benchmark import families, registry
 from benchmark.cli import main
 from benchmark.errors import EXIT_PLUGIN, PluginError, UsageError
+from benchmark.inputs.images import ImagePipeline
+from benchmark.inputs.presets import InputPreset
+from benchmark.run import plan
 from benchmark.specs import MethodSpec
 
 pytestmark = pytest.mark.usefixtures("registry_as_it_was")
@@ -21,6 +25,7 @@ HEAD = """
 from dataclasses import dataclass
 from benchmark import *
 from benchmark.api import MethodConfig
+from benchmark.inputs.presets import InputPreset
 
 @dataclass(frozen=True, kw_only=True)
 class Options(MethodConfig):
@@ -50,6 +55,9 @@ def backbone(**changes):
 def track(**changes):
     return Track(**{"name": "mine", "backbone": "nano-vit", "summary": "x", **changes})
 
+def preset(**changes):
+    return InputPreset(**{"name": "mine", "train": "none", **changes})
+
 def family(**changes):
     return Family(**{"name": "mine", "summary": "x", **changes})
 
@@ -57,11 +65,22 @@ def metric(**changes):
     given = {"name": "mine", "heading": "Mine", "compute": lambda accuracy: 1.0, "summary": "x"}
     return MetricSpec(**{**given, **changes})
 
+def executor(**changes):
+    return ExecutorSpec(**{"name": "mine", "execute": one, "summary": "x", **changes})
+
 def plot(**changes):
     return PlotSpec(**{"name": "mine", "draw": one, "summary": "x", **changes})
 """
 MAKER = {"methods": "method", "scenarios": "scenario", "exporters": "exporter"}
-MAKER |= {"backbones": "backbone", "tracks": "track", "families": "family", "metrics": "metric", "plots": "plot"}
+MAKER |= {
+    "backbones": "backbone",
+    "tracks": "track",
+    "presets": "preset",
+    "families": "family",
+    "metrics": "metric",
+    "plots": "plot",
+    "executors": "executor",
+}
 
 
 def plugin(folder: Path, text: str, name: str = "strange.py") -> Path:
@@ -102,7 +121,7 @@ def test_names_are_fit_for_paths_and_commands(kind: registry.Kind, name: str, tm
         ("methods", "config=dict", "config: .* is no dataclass"),
         ("methods", "config=Options()", "config: .* is no dataclass"),
         ("methods", "config=dataclass(type('Loose', (), {}))", "config: Loose can be changed"),
-        ("methods", "config=Sizes", "config: Sizes lacks the option `batch_size`; derive it from MethodConfig"),
+        ("methods", "config=Sizes", "config: Sizes lacks the option `augment`; derive it from MethodConfig"),
         ("methods", "summary=None", "summary: None is not one line of text"),
         ("methods", "summary='a\\nb'", "summary: .* is not one line of text"),
         ("methods", "summary='a\\u202eb'", "summary: .* is not one line of text"),
@@ -124,6 +143,8 @@ def test_names_are_fit_for_paths_and_commands(kind: registry.Kind, name: str, tm
         ("methods", "stream='parallel'", "stream: 'parallel' is unknown"),
         ("methods", "stream=[]", r"stream: \[\] is unknown"),
         ("methods", "text='yes'", "text: 'yes' is not True or False"),
+        ("methods", "reads='sound'", "reads: 'sound' is unknown; use one of image, text"),
+        ("methods", "pretrained=None", "pretrained: None is not True or False"),
         ("methods", "paper=3", "paper: 3 is not one line of text"),
         ("scenarios", "build=one", "build: it is called with 2"),
         ("scenarios", "config=type('Bad', (), {'__annotations__': {'a': 1}})", "config: .* is no dataclass"),
@@ -145,6 +166,14 @@ def test_names_are_fit_for_paths_and_commands(kind: registry.Kind, name: str, tm
         ("tracks", "backbone=''", "backbone: the backbone '' is unknown"),
         ("tracks", "backbone='nano-wit'", "backbone: the backbone 'nano-wit' is unknown"),
         ("tracks", "dual='nano-wit'", "dual: the backbone 'nano-wit' is unknown"),
+        ("presets", "train='crop'", "train: 'crop' is unknown; use one of none"),
+        ("presets", "interpolation='nearest'", "interpolation: 'nearest' is unknown"),
+        ("presets", "padding=1.5", "padding: 1.5 is no number of pixels"),
+        ("presets", "flip=1", "flip: 1 is not True or False"),
+        ("presets", "area=(0.5, 0.2)", "area: .* is no range"),
+        ("presets", "area=0.5", "area: 0.5 is no pair"),
+        ("presets", "grey=2", r"grey: 2 is no number in \[0, 1\]"),
+        ("presets", "test_resize=float('nan')", "test_resize: nan is no number"),
         ("families", "stream='yes'", "stream: 'yes' is not True or False"),
         ("families", "headline=3", "headline: 3 is not one line of text"),
         ("families", "further={'a': 3}", "further: .* is no mapping of text to text"),
@@ -152,6 +181,7 @@ def test_names_are_fit_for_paths_and_commands(kind: registry.Kind, name: str, tm
         ("metrics", "needs=('counts',)", "compute: it is called with"),
         ("metrics", "heading=None", "heading: None is not one line of text"),
         ("metrics", "percent='yes'", "percent: 'yes' is not True or False"),
+        ("executors", "execute=two", "execute: it is called with 1 argument"),
         ("plots", "draw=two", "draw: it is called with 1 argument"),
     ],
 )
@@ -276,6 +306,25 @@ def test_a_function_of_uses_that_is_wrong_is_named(uses: object) -> None:
     spec = MethodSpec(name="mine", build=print, config=dict, summary="", uses=uses)  # type: ignore[arg-type]
     with pytest.raises(PluginError, match="method `mine`: `uses`"):
         spec.uses_of(None)
+
+
+def test_the_values_of_a_strangers_preset_are_part_of_a_runs_identity(tmp_path: Path) -> None:
+    preset = load(tmp_path, "presets", "preset(train='resized_crop', area=(0.1, 1.0))").spec
+    about: dict[str, Any] = {"size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    facts = ImagePipeline(cast("InputPreset", preset), **about).facts()
+    assert facts["preset_values"]["area"] == [0.1, 1.0]
+    assert "preset_values" not in ImagePipeline("plain", **about).facts()
+
+
+def test_the_code_of_a_strangers_backbone_is_part_of_a_runs_identity(tmp_path: Path) -> None:
+    found = []
+    for text in ("x", "y"):
+        registry._files.clear()
+        registry.add_file(plugin(tmp_path, registers("backbones", f"backbone(summary='{text}')")))
+        given = plan.RunRequest(scenario="split-glyphs", method="nearest-mean", backbone="mine")
+        about: dict[str, Any] = {"fingerprint": "f", "partition": "", "inputs": {}, "weights_sha256": "w"}
+        found.append(plan.resolve(given).run_id(**about, device="cpu"))
+    assert found[0] != found[1]
 
 
 def test_hiding_a_track_breaks_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:

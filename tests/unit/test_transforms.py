@@ -8,7 +8,8 @@ import torchvision.transforms.functional as TF
 from torchvision.transforms import InterpolationMode
 
 from benchmark.inputs import images as transforms
-from benchmark.inputs.images import PRESETS, ImagePipeline
+from benchmark.inputs.images import ImagePipeline
+from benchmark.inputs.presets import PRESETS
 
 
 def pipeline(preset: str, size: int = 32, *, augment: bool = True) -> ImagePipeline:

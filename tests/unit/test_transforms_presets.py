@@ -7,7 +7,8 @@ import torch
 from torchvision.transforms import functional as reference
 
 from benchmark.inputs import images as transforms
-from benchmark.inputs.images import PRESETS, ImagePipeline
+from benchmark.inputs.images import ImagePipeline
+from benchmark.inputs.presets import PRESETS
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from typing import Annotated, Any, cast
 import torch.nn.functional as F
 from torch import Tensor, autograd, nn
 
-from bench_methods._domain_adaptation import Adaptation, AdaptationConfig, BatchNorm, Norm
 from benchmark.api import Context, ExperienceView, Place
 from benchmark.config import Range
+from benchmark.learners.adaptation import Adaptation, AdaptationConfig, BatchNorm, Norm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,13 +30,14 @@ from typing import Annotated, Literal, cast
 
 from torch import Tensor, nn
 
-from bench_methods._classifier import VPT_ADAMW, VPT_SOURCE, Classifier, ClassifierConfig
+from bench_methods._recipes import VPT_ADAMW, VPT_SOURCE
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.adapters import AdapterInit, Bottleneck, HoulsbyAdapter, PfeifferAdapter, reduced
 from benchmark.backbones.blocks import BlockAdapter, check_plain_blocks, run_blocks
 from benchmark.backbones.prompted_vit import CLS, embed
 from benchmark.config import Range
+from benchmark.learners.classifier import Classifier, ClassifierConfig
 from benchmark.specs import MethodSpec
 
 

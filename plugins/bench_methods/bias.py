@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench_methods._classifier import VPT_ADAMW, VPT_SOURCE, Classifier, ClassifierConfig
+from bench_methods._recipes import VPT_ADAMW, VPT_SOURCE
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.selection import biases
+from benchmark.learners.classifier import Classifier, ClassifierConfig
 from benchmark.specs import MethodSpec
 
 

@@ -34,10 +34,11 @@ import torch
 from torch import Tensor, nn
 
 from bench_methods._adversarial import Adversarial, AdversarialConfig, make_discriminator, reverse, source_or_target
-from bench_methods._domain_adaptation import TLL, TLL_VIT, entropy, needs_target
+from bench_methods._recipes import TLL, TLL_VIT
 from benchmark import hookimpl
 from benchmark.api import Batch, Context, ExperienceView
 from benchmark.config import Range
+from benchmark.learners.adaptation import entropy, needs_target
 from benchmark.specs import MethodSpec
 
 

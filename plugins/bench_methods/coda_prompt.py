@@ -34,14 +34,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench_methods import _prompt_learner
-from bench_methods._prompt_learner import Chosen, PromptLearner, PromptLearnerConfig
 from benchmark import hookimpl
 from benchmark.api import Context, ExperienceView
 from benchmark.backbones.heads import HeadInit
 from benchmark.backbones.prefix_pools import by_layer
 from benchmark.config import Range
 from benchmark.errors import UsageError
+from benchmark.learners import prompting
+from benchmark.learners.prompting import Chosen, PromptLearner, PromptLearnerConfig
 from benchmark.specs import MethodSpec
 
 TINY = 1e-8  # squared length below which a row has no direction
@@ -65,8 +65,8 @@ class CodaPromptConfig(PromptLearnerConfig):
     epochs: int = 20
     head_init: HeadInit = "torch"
     lr: float = 0.001
-    lr_scaling: _prompt_learner.Scaling = "none"
-    schedule: _prompt_learner.Schedule = "late-cosine"
+    lr_scaling: prompting.Scaling = "none"
+    schedule: prompting.Schedule = "late-cosine"
     clip: float = 0.0
     pool_size: Annotated[int, Range(min=1)] = 100
     components: Annotated[int, Range(min=0)] = 0
@@ -242,7 +242,7 @@ class CodaPrompt(PromptLearner):
 
 def uses(config: CodaPromptConfig) -> frozenset[str]:
     """What a configuration looks at besides the borders between experiences."""
-    return _prompt_learner.uses(config, *([] if config.components else ["num_tasks"]))
+    return prompting.uses(config, *([] if config.components else ["num_tasks"]))
 
 
 _RELEASED: dict[str, object] = {

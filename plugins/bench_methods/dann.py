@@ -46,16 +46,11 @@ from bench_methods._adversarial import (
     reverse,
     source_or_target,
 )
-from bench_methods._domain_adaptation import (
-    DOMAINBED,
-    DOMAINBED_ADAM,
-    TLL,
-    TLL_VIT,
-    needs_two_domains,
-)
+from bench_methods._recipes import DOMAINBED, DOMAINBED_ADAM, TLL, TLL_VIT
 from benchmark import hookimpl
 from benchmark.api import Batch, ExperienceView
 from benchmark.config import Range
+from benchmark.learners.adaptation import needs_two_domains
 from benchmark.specs import MethodSpec
 
 

@@ -33,16 +33,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from bench_methods._domain_adaptation import (
-    DOMAINBED,
-    DOMAINBED_ADAM,
-    Adaptation,
-    PlainConfig,
-    needs_two_domains,
-)
+from bench_methods._recipes import DOMAINBED, DOMAINBED_ADAM
 from benchmark import hookimpl
 from benchmark.api import Batch, Context
 from benchmark.config import Range
+from benchmark.learners.adaptation import Adaptation, PlainConfig, needs_two_domains
 from benchmark.specs import MethodSpec
 
 Form = Literal["paper", "domainbed"]

@@ -32,14 +32,14 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from bench_methods import _prompt_learner
-from bench_methods._prompt_learner import Chosen, PromptLearner, PromptLearnerConfig
 from benchmark import hookimpl
 from benchmark.api import Context, ExperienceView
 from benchmark.backbones import prefix_pools, prompts
 from benchmark.backbones.blocks import Prefix
 from benchmark.backbones.prefix_pools import PrefixInit, PrefixPool
 from benchmark.config import Range
+from benchmark.learners import prompting
+from benchmark.learners.prompting import Chosen, PromptLearner, PromptLearnerConfig
 from benchmark.specs import MethodSpec
 
 
@@ -198,7 +198,7 @@ def uses(config: DualPromptConfig) -> frozenset[str]:
         with_prompts.append("num_tasks")
     if config.selection == "batchwise" or config.layout == "port":
         with_prompts.append("test_batch")
-    return _prompt_learner.uses(config, *with_prompts)
+    return prompting.uses(config, *with_prompts)
 
 
 # `SOURCES` says where the values come from. What a track changes (sizes, budget) is spelled out, so that a

@@ -22,11 +22,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from bench_methods._classifier import VPT_ADAMW, VPT_SOURCE, Classifier, ClassifierConfig
+from bench_methods._recipes import VPT_ADAMW, VPT_SOURCE
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.prompted_vit import set_dropout
 from benchmark.config import Range
+from benchmark.learners.classifier import Classifier, ClassifierConfig
 from benchmark.specs import MethodSpec
 
 

@@ -39,13 +39,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench_methods._classifier import Classifier, ClassifierConfig, Schedule
 from benchmark import hookimpl
 from benchmark.api import Batch, Context, ExperienceView, Place, Scenario
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.backbones.prototypes import ClassMeans
 from benchmark.config import Range
 from benchmark.errors import UsageError
+from benchmark.learners.classifier import Classifier, ClassifierConfig, Schedule
 from benchmark.specs import MethodSpec
 
 _AT_ONCE = 256  # images per pass that only reads features

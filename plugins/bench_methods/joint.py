@@ -17,10 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from bench_methods._classifier import Classifier, ClassifierConfig, Schedule
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.config import Range
+from benchmark.learners.classifier import Classifier, ClassifierConfig, Schedule
 from benchmark.specs import MethodSpec
 
 

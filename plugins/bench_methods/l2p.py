@@ -31,8 +31,6 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from bench_methods import _prompt_learner
-from bench_methods._prompt_learner import Chosen, QueryLearner, QueryLearnerConfig
 from benchmark import hookimpl
 from benchmark.api import Context, ExperienceView
 from benchmark.backbones import prompted_vit, prompts
@@ -40,6 +38,8 @@ from benchmark.backbones.blocks import run_blocks
 from benchmark.backbones.prompted_vit import Layout, Readout
 from benchmark.backbones.prompts import PoolInit
 from benchmark.config import Range
+from benchmark.learners import prompting
+from benchmark.learners.prompting import Chosen, QueryLearner, QueryLearnerConfig
 from benchmark.specs import MethodSpec
 
 Selection = Literal["per-sample", "batchwise"]
@@ -188,7 +188,7 @@ def uses(config: L2PConfig) -> frozenset[str]:
         with_prompts.append("test_batch")
     if config.prompt_mask or config.shared_prompt_pool:
         with_prompts.append("task_id")
-    return _prompt_learner.uses(config, *with_prompts)
+    return prompting.uses(config, *with_prompts)
 
 
 # `SOURCES` says where the values come from. What a track changes (sizes, budget) is spelled out, so that a

@@ -27,14 +27,14 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench_methods import _prompt_learner
-from bench_methods._prompt_learner import Chosen, PromptLearner, PromptLearnerConfig
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones import prompts
 from benchmark.backbones.heads import HeadInit
 from benchmark.backbones.prefix_pools import PrefixInit, PrefixPool, by_layer
 from benchmark.config import Range
+from benchmark.learners import prompting
+from benchmark.learners.prompting import Chosen, PromptLearner, PromptLearnerConfig
 from benchmark.specs import MethodSpec
 
 
@@ -56,8 +56,8 @@ class L2PPlusPlusConfig(PromptLearnerConfig):
     epochs: int = 20
     head_init: HeadInit = "torch"
     lr: float = 0.001
-    lr_scaling: _prompt_learner.Scaling = "none"
-    schedule: _prompt_learner.Schedule = "late-cosine"
+    lr_scaling: prompting.Scaling = "none"
+    schedule: prompting.Schedule = "late-cosine"
     clip: float = 0.0
     pool_size: Annotated[int, Range(min=1)] = 30
     prompt_length: int = 20
@@ -156,7 +156,7 @@ def bench_register_methods() -> list[MethodSpec]:
             build=L2PPlusPlus,
             config=L2PPlusPlusConfig,
             summary="L2P++: a pool of key/value prefixes per layer, picked by a frozen query",
-            uses=_prompt_learner.uses,
+            uses=prompting.uses,
             recipes=RECIPES,
             default_recipe="honest",
             tracks={

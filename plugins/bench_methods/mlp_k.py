@@ -23,11 +23,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from bench_methods._classifier import VPT_SGD, VPT_SOURCE, Classifier, ClassifierConfig
+from bench_methods._recipes import VPT_SGD, VPT_SOURCE
 from benchmark import hookimpl
 from benchmark.api import ExperienceView
 from benchmark.backbones.heads import HeadNorm, MLPHead
 from benchmark.config import Range
+from benchmark.learners.classifier import Classifier, ClassifierConfig
 from benchmark.specs import MethodSpec
 
 

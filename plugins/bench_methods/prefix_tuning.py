@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench_methods._classifier import VPT_SGD, VPT_SOURCE, Classifier, ClassifierConfig, Optimizer
+from bench_methods._recipes import VPT_SGD, VPT_SOURCE
 from benchmark import hookimpl
 from benchmark.api import Context, ExperienceView
 from benchmark.backbones.blocks import check_plain_blocks, run_blocks
@@ -40,6 +40,7 @@ from benchmark.backbones.prefix_pools import by_layer, check_layers
 from benchmark.backbones.prompted_vit import CLS, embed
 from benchmark.backbones.visual_prompts import bound
 from benchmark.config import Range
+from benchmark.learners.classifier import Classifier, ClassifierConfig, Optimizer
 from benchmark.specs import MethodSpec
 
 Reparam = Literal["none", "mlp", "deep-mlp"]

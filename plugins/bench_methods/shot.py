@@ -36,10 +36,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench_methods._domain_adaptation import Adaptation, AdaptationConfig, BatchNorm, entropy, needs_target
 from benchmark import hookimpl
 from benchmark.api import Batch, Context, ExperienceView, ImageSet, Place, Transform
 from benchmark.config import Range
+from benchmark.learners.adaptation import Adaptation, AdaptationConfig, BatchNorm, entropy, needs_target
 from benchmark.specs import MethodSpec
 
 

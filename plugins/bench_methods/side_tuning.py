@@ -29,10 +29,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench_methods._classifier import VPT_SGD, VPT_SOURCE, Classifier, ClassifierConfig
+from bench_methods._recipes import VPT_SGD, VPT_SOURCE
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.side_networks import Side, SideNetwork, load_alexnet
+from benchmark.learners.classifier import Classifier, ClassifierConfig
 from benchmark.specs import MethodSpec
 
 

@@ -20,9 +20,10 @@ epoch on the target). Not yet reproduced here on the paper track.
 
 from __future__ import annotations
 
-from bench_methods._domain_adaptation import DOMAINBED, DOMAINBED_ADAM, TLL, TLL_VIT, Adaptation, PlainConfig
+from bench_methods._recipes import DOMAINBED, DOMAINBED_ADAM, TLL, TLL_VIT
 from benchmark import families, hookimpl
 from benchmark.api import Scenario
+from benchmark.learners.adaptation import Adaptation, PlainConfig
 from benchmark.specs import MethodSpec
 
 

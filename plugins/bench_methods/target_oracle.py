@@ -19,8 +19,9 @@ paper track.
 
 from __future__ import annotations
 
-from bench_methods._domain_adaptation import TLL, Adaptation, PlainConfig
+from bench_methods._recipes import TLL
 from benchmark import hookimpl
+from benchmark.learners.adaptation import Adaptation, PlainConfig
 from benchmark.specs import MethodSpec
 
 

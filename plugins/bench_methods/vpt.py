@@ -33,7 +33,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from bench_methods._classifier import VPT_SGD, VPT_SOURCE, Classifier, ClassifierConfig, Optimizer
+from bench_methods._recipes import VPT_SGD, VPT_SOURCE
 from benchmark import hookimpl
 from benchmark.api import Context, ExperienceView
 from benchmark.backbones.selection import biases
@@ -51,6 +51,7 @@ from benchmark.backbones.visual_prompts import (
 )
 from benchmark.config import Range
 from benchmark.errors import UsageError
+from benchmark.learners.classifier import Classifier, ClassifierConfig, Optimizer
 from benchmark.specs import MethodSpec
 
 Location = Literal[

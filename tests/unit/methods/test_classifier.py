@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from bench_methods import finetune, joint, linear_probe
-from bench_methods._classifier import Classifier
 from benchmark.api import Scenario
+from benchmark.learners.classifier import Classifier
 from benchmark.optimizers import DecayLastAdamW
 from benchmark.testing.by_hand import batch_of, begin, context_of
 from benchmark.testing.toys import toy_scenario

@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench_methods._prompt_learner import late_cosine
 from bench_methods.coda_prompt import (
     CodaPrompt,
     CodaPromptConfig,
@@ -22,6 +21,7 @@ from bench_methods.coda_prompt import (
 )
 from benchmark.api import Scenario
 from benchmark.errors import UsageError
+from benchmark.learners.prompting import late_cosine
 from benchmark.run import checkpoint
 from benchmark.testing.by_hand import batch_of, context_of, learn, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario

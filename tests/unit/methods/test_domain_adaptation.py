@@ -17,7 +17,6 @@ from torch import Tensor
 
 from bench_methods import cdan, dann, deep_coral, source_only, target_oracle
 from bench_methods._adversarial import reverse, warm_up
-from bench_methods._domain_adaptation import Adaptation, BatchNorm, entropy
 from bench_methods.cdan import CDAN, RandomMap, certainty, outer
 from bench_methods.dann import DANN
 from bench_methods.deep_coral import coral
@@ -25,6 +24,7 @@ from benchmark import config as configs
 from benchmark.api import Batch, Scenario
 from benchmark.errors import UsageError
 from benchmark.inputs.images import ImagePipeline
+from benchmark.learners.adaptation import Adaptation, BatchNorm, entropy
 from benchmark.run.preparation import refusal
 from benchmark.testing import by_hand
 from benchmark.testing.toys import toy_scenario

@@ -14,10 +14,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from bench_methods._prompt_learner import Pass
 from bench_methods.l2p import L2P, L2PConfig, bench_register_methods
 from benchmark.api import Batch, Scenario
 from benchmark.backbones.prompted_vit import position_table
+from benchmark.learners.prompting import Pass
 from benchmark.testing.by_hand import backbone_of, begin, context_of
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight
 from benchmark.testing.recorded import Recorded

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from bench_methods import coda_prompt, dualprompt, l2p, l2p_plus_plus
-from bench_methods._prompt_learner import QueryLearner
 from benchmark.api import Scenario
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.config import Layer, resolve
 from benchmark.errors import UsageError
+from benchmark.learners.prompting import QueryLearner
 from benchmark.specs import MethodSpec
 from benchmark.testing.by_hand import batch_of, context_of, learn, view_of
 from benchmark.testing.toys import tiny_backbone, toy_scenario

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from bench_methods import adapter, bias, finetune, linear_probe, lora, mlp_k, partial_k, side_tuning
-from bench_methods._classifier import Classifier
 from bench_methods.mlp_k import MlpK
 from benchmark.api import Scenario
 from benchmark.backbones.heads import MLPHead
 from benchmark.errors import DataMissing, UsageError
+from benchmark.learners.classifier import Classifier
 from benchmark.optimizers import DecayLastAdamW
 from benchmark.testing.by_hand import batch_of, begin, context_of, view_of
 from benchmark.testing.toys import toy_scenario

@@ -16,8 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from bench_methods import adapter, bias, finetune, linear_probe, lora, mlp_k, partial_k, side_tuning
-from bench_methods._classifier import Classifier
 from benchmark.api import Batch
+from benchmark.learners.classifier import Classifier
 from benchmark.specs import MethodSpec
 from benchmark.testing.by_hand import backbone_of, begin, context_of, on_meta
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight

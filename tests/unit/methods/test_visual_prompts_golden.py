@@ -15,11 +15,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from bench_methods import prefix_tuning, vpt
-from bench_methods._classifier import Classifier
 from bench_methods.vpt import VPT
 from benchmark.api import Batch
 from benchmark.backbones import visual_prompts
 from benchmark.inputs.images import NORMALIZATIONS
+from benchmark.learners.classifier import Classifier
 from benchmark.specs import MethodSpec
 from benchmark.testing.by_hand import backbone_of, begin, context_of, on_meta
 from benchmark.testing.closed_form import fill, image_batch, tiny_vit, vit_weight

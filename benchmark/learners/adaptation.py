@@ -1,11 +1,10 @@
-"""What the yardsticks of domain adaptation share: backbone, bottleneck, head, one optimiser, one schedule.
+"""A classifier of labelled and unlabelled images together: backbone, bottleneck, head, one optimiser, one schedule.
 
 The classifier is that of thuml/Transfer-Learning-Library at c4aa59eb (``tllib/modules/classifier.py``): pretrained
 backbone, optional bottleneck, linear head; what is new learns ten times faster than the backbone. Source and target
 images go through it together, as there, so BatchNorm in the bottleneck sees both in training; at test time it uses
-its running statistics, and a prediction depends on its image alone.
-
-Private: a method outside this package builds on `benchmark.backbones`.
+its running statistics, and a prediction depends on its image alone. A method that adapts overrides
+`Adaptation.alignment`.
 """
 
 from __future__ import annotations
@@ -26,26 +25,6 @@ from benchmark.backbones.prompted_vit import check_promptable, cls_feature, free
 from benchmark.config import Range
 
 Norm = Literal["batch", "none"]
-
-TLL = "thuml/Transfer-Learning-Library@c4aa59eb"
-TLL_VIT = (
-    f"{TLL}, examples/domain_adaptation/image_classification: the ViT-B/16 runs on Office-Home, whose epochs are "
-    "1,000 iterations"
-)
-DOMAINBED = "facebookresearch/DomainBed at b93c22a1, hparams_registry.py: the defaults for photographs"
-
-# DomainBed draws 32 images of each source domain per step: 96 where there are three sources.
-DOMAINBED_ADAM: dict[str, object] = {
-    "iterations": 5001,
-    "batch_size": 96,
-    "optimizer": "adam",
-    "lr": 5e-5,
-    "backbone_lr_scale": 1.0,
-    "weight_decay": 0.0,
-    "schedule": "constant",
-    "bottleneck": 0,
-    "normalize": "imagenet",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

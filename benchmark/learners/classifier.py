@@ -1,6 +1,7 @@
-"""What `finetune`, `linear-probe`, `joint` and the tuning methods share: a growing linear head on a feature.
+"""A growing linear head on one feature vector per image, trained by cross-entropy.
 
-Private: a method outside this package builds on `benchmark.backbones`.
+`Classifier` is a whole method; one of your own overrides what differs, e.g. `Classifier.features`, and adds its
+parameters before or behind the backbone.
 """
 
 from __future__ import annotations
@@ -23,32 +24,6 @@ from benchmark.optimizers import Kind, protocol_optimizer, warmup_cosine
 Optimizer = Literal["sgd", "adam", "adamw", "vpt-sgd", "vpt-adamw"]
 Schedule = Literal["constant", "cosine", "epoch-cosine"]
 Scaling = Literal["batch/256", "none"]
-
-# The recipe `vpt`: protocol of Jia et al., ECCV 2022 (paper and KMnP/vpt at 4410440). The paper searches learning rate
-# and decay per data set; a recipe has one point of that grid. It knows one task only: that the classes of the
-# experience compete, and that optimiser and schedule start anew, is adaptbench's reading for streams.
-_VPT: dict[str, object] = {
-    "epochs": 100,
-    "warmup": 10,
-    "schedule": "epoch-cosine",
-    "lr_scaling": "batch/256",
-    "head_init": "vpt",
-    "normalize": "imagenet",
-    "mask": "current",
-}
-VPT_SGD: dict[str, object] = {**_VPT, "optimizer": "vpt-sgd", "weight_decay": 0.001, "batch_size": 2048}
-VPT_ADAMW: dict[str, object] = {
-    **_VPT,
-    "optimizer": "vpt-adamw",
-    "weight_decay": 0.01,
-    "official_quirks": True,
-    "batch_size": 128,
-    "lr": 0.001,
-}
-VPT_SOURCE = (
-    "VPT paper, Table 8, and KMnP/vpt at 4410440, src/solver and tune_vtab.py: lr and weight_decay are one point of "
-    "the searched grid; mask: adaptbench, the paper has one task"
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,8 +1,7 @@
-"""What `l2p`, `dualprompt`, `coda-prompt` and `l2p++` share: a frozen ViT that is passed twice, and a masked head.
+"""A frozen ViT that is passed twice, as query and with prompts that the query chooses, and a masked head.
 
 `QueryLearner` has the two passes, the head and the training step. `PromptLearner` is the one that puts prefixes
-into the blocks, with the schedule of CODA-Prompt. Private: a method outside this package builds on
-`benchmark.backbones`.
+into the blocks, with the schedule of CODA-Prompt.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ stale. Only what adaptbench itself ships is described, whatever else is installe
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -201,7 +202,34 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-PAGES = {"hooks.md": hooks, "cli.md": cli, "methods.md": methods, "scenarios.md": scenarios, "records.md": records}
+def modules() -> str:
+    """Every module of the core by its room, with the first line of its docstring."""
+    core = DOCS.parent / "benchmark"
+    rooms: dict[str, list[str]] = {}
+    for path in sorted(core.rglob("*.py")):
+        inside = path.relative_to(core)
+        if inside.parts[0] == "templates":
+            continue
+        summary = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+        if inside.name == "__init__.py":
+            rooms.setdefault(inside.parent.as_posix(), []).insert(0, summary)
+        else:
+            rooms.setdefault(inside.parent.as_posix(), []).append(f"| `{inside.stem}` | {_cell(summary)} |")
+    parts = [f"{NOTE}# The rooms of the core\n\nWhat may import what: [ADR 10](adr/0010-rooms-and-laws.md)."]
+    for room, (summary, *rows) in rooms.items():
+        title = "benchmark" if room == "." else f"benchmark/{room}"
+        parts.append("\n".join([f"## {title}\n\n{summary}\n\n| module | what it is |\n|---|---|", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {
+    "hooks.md": hooks,
+    "cli.md": cli,
+    "methods.md": methods,
+    "scenarios.md": scenarios,
+    "records.md": records,
+    "modules.md": modules,
+}
 
 
 def main() -> int:

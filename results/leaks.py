@@ -38,8 +38,8 @@ from benchmark.events import ExperienceStarted
 from benchmark.files import replace_file
 from benchmark.hookspecs import hookimpl
 from benchmark.run import engine, evaluation, plan, preparation
-from benchmark.run.plan import RunRequest
 from benchmark.run.preparation import Prepared
+from benchmark.run.request import RunRequest
 
 HERE = Path(__file__).parent
 METHODS = (

@@ -12,7 +12,6 @@ from benchmark.metrics.continual import (
     avg_incremental_acc_task,
     bwt,
     bwt_all_pairs,
-    continual_metrics,
     final_acc,
     final_avg_acc,
     forgetting,
@@ -25,13 +24,11 @@ from benchmark.metrics.continual import (
     learning_acc,
     lower_triangle_acc,
     min_acc,
-    null,
     positive_bwt,
     remembering,
     seen_acc,
-    task_metrics,
-    transfer_metrics,
 )
+from benchmark.metrics.recorded import continual_metrics, null, task_metrics, transfer_metrics
 
 __all__ = [
     "FORGETTING",

@@ -18,16 +18,12 @@ al. 2018; De Lange et al. 2023; code of l2p-pytorch, LAMDA-PILOT, Mammoth, CODA-
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-
-from benchmark.families import Family
-from benchmark.metrics import single
 
 if TYPE_CHECKING:
     from benchmark.records.predictions import Predictions
@@ -297,146 +293,3 @@ def min_acc(matrix: Array, time: int | None = None) -> float:
 
 
 # --- Adaptation, generalisation, new classes --------------------------------------------------
-
-
-def transfer_metrics(family: Family, acc: float, further: Mapping[str, float]) -> dict[str, Any]:
-    """Metrics of the families that transfer: fractions, NaN where a test set is missing.
-
-    Args:
-        family: Family of the scenario.
-        acc: Accuracy on the test sets of the experiences after the last one.
-        further: Accuracy on the other test sets, by name.
-
-    Returns:
-        What the family names: ``target_acc``, and ``source_acc``, what is left on held-out images of the source;
-        ``base_acc``, ``new_acc`` and their ``harmonic_mean``; or ``source_acc``, ``transfer_acc`` (mean over the
-        other data sets) and ``transfer_accs`` (one per data set). Nothing for streams.
-    """
-    values: dict[str, Any] = {family.own: acc} if family.own else {}
-    values.update({metric: further.get(name, NAN) for name, metric in family.further.items()})
-    if family.harmonic:
-        values["harmonic_mean"] = single.harmonic_mean(acc, next(further.get(name, NAN) for name in family.further))
-    if family.further_mean:
-        others = list(further.values())
-        values[family.further_mean] = float(np.mean(others)) if others else NAN
-        values[f"{family.further_mean}s"] = others
-    return values
-
-
-# --- Task-incremental: the experience of a test sample is known ----------------------------------
-
-
-def task_metrics(predictions: Predictions, times: int, sets: Sequence[int]) -> dict[str, Any]:
-    """The same run as if the experience of every test sample were known: the best label among its classes.
-
-    Args:
-        predictions: Predictions with `Predictions.prediction_in_task`.
-        times: T.
-        sets: Test sets of the experiences, E of them.
-
-    Returns:
-        ``task_avg_acc`` (per experience), ``task_final_avg_acc``, ``task_final_acc``, ``task_avg_incremental_acc``,
-        ``task_forgetting`` and ``task_learning_acc``: what the names without ``task_`` are, of the matrix R_task.
-
-    Raises:
-        ValueError: If there are no predictions in the task.
-    """
-    own = predictions.on(sets)
-    if own.prediction_in_task is None:
-        raise ValueError("predictions: without `prediction_in_task` there is no score within the task")
-    matrix, n = accuracy_matrix(dataclasses.replace(own, prediction=own.prediction_in_task), times, len(sets))
-    return {
-        "task_avg_acc": avg_acc(matrix),
-        "task_final_avg_acc": final_avg_acc(matrix),
-        "task_final_acc": final_acc(matrix, n),
-        "task_avg_incremental_acc": avg_incremental_acc(matrix, n),
-        "task_forgetting": forgetting(matrix),
-        "task_learning_acc": learning_acc(matrix),
-    }
-
-
-# --- What a record stores ---------------------------------------------------------------------
-
-
-def null(value: Any) -> Any:
-    """Replaces NaN by None in numbers, arrays and lists, for JSON."""
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [null(item) for item in value]
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    number = float(value)
-    return None if math.isnan(number) else number
-
-
-def continual_metrics(
-    matrix: npt.ArrayLike | Sequence[Sequence[float | None]],
-    counts: Sequence[float] | npt.ArrayLike,
-    *,
-    family: Family,
-    further: Sequence[str] = (),
-    baseline: Sequence[float | None] | npt.ArrayLike | None = None,
-    predictions: Predictions | None = None,
-    transfers: bool = True,
-) -> dict[str, Any]:
-    """Computes everything that a record stores under ``metrics``.
-
-    Args:
-        matrix: R ``(T, E)``, None or NaN where not evaluated.
-        counts: n ``(E,)``, test images per column.
-        family: Family of the scenario. Forward transfer is null where classes grow, as one cannot be
-            predicted before it was seen; ``fwt_upper``, ``domain_acc`` and ``worst_domain_acc`` exist for
-            streams of domains only; for the rest see `transfer_metrics`.
-        further: Names of the last columns, test sets that belong to no experience. They count in
-            `transfer_metrics` alone.
-        baseline: b ``(E,)``, accuracies of the untrained model.
-        predictions: Single predictions; those after the last experience on the test sets of the
-            experiences give ``mean_class_acc``, ``macro_f1`` and calibration, with logits ``nll`` and
-            ``brier``, and where they have labels within the experience the scores of `task_metrics`.
-        transfers: Whether the test sets are those of the scenario. Held-out training images are no target,
-            no new classes and no other data set: without `transfer_metrics`.
-
-    Returns:
-        Names to a number, a list of numbers, or None where undefined; the same keys whenever the
-        arguments are of the same kind.
-
-    Raises:
-        ValueError: If the shapes do not fit, see `as_matrix`.
-    """
-    whole = np.array(matrix, dtype=np.float64)
-    own = whole.shape[1] - len(further) if whole.ndim == 2 else 0
-    acc = as_matrix(whole[:, :own] if further else whole)
-    n = np.asarray(counts, dtype=np.float64)
-    if n.shape != (whole.shape[1],):
-        raise ValueError(f"counts: {n.shape} for {whole.shape[1]} columns; give one count per test set")
-    n = n[:own]
-    untrained = None if baseline is None else np.array(baseline, dtype=np.float64)
-    values: dict[str, Any] = {
-        "avg_acc": avg_acc(acc),
-        "seen_acc": seen_acc(acc, n),
-        "final_avg_acc": final_avg_acc(acc),
-        "final_acc": final_acc(acc, n),
-        "avg_incremental_acc": avg_incremental_acc(acc, n),
-        "avg_incremental_acc_task": avg_incremental_acc_task(acc),
-        "lower_triangle_acc": lower_triangle_acc(acc),
-        "forgetting": forgetting(acc),
-        "forgetting_curve": [forgetting(acc, t) for t in range(len(acc))],
-        "forgetting_clipped": forgetting_clipped(acc),
-        "forgetting_first_last": forgetting_first_last(acc),
-        "forgetting_stepwise": forgetting_stepwise(acc),
-        "bwt": bwt(acc),
-        "bwt_all_pairs": bwt_all_pairs(acc),
-        "fwt": NAN if family.grows else fwt(acc, untrained),
-        "learning_acc": learning_acc(acc),
-        "min_acc": min_acc(acc),
-    }
-    if family.domains:
-        values["fwt_upper"] = fwt_upper(acc)
-        values["domain_acc"] = acc[-1]
-        values["worst_domain_acc"] = acc[-1].min()
-    if transfers:
-        values.update(transfer_metrics(family, final_avg_acc(acc), dict(zip(further, whole[-1, own:], strict=True))))
-    if predictions is not None:
-        values.update(single.summary(predictions.after(len(acc) - 1).on(range(own))))
-        if predictions.prediction_in_task is not None:
-            values.update(task_metrics(predictions, len(acc), range(own)))
-    return {name: null(value) for name, value in values.items()}

@@ -15,7 +15,8 @@ from benchmark.errors import BenchError, RunBusy, UsageError, shorten, shown, wa
 from benchmark.files import check_folder, user_path
 from benchmark.jobs import MOST_DIGITS, Job, Outcome
 from benchmark.run.interruption import Interrupted
-from benchmark.run.plan import Plan, RunRequest, resolve
+from benchmark.run.plan import Plan, resolve
+from benchmark.run.request import RunRequest
 from benchmark.specs import ScenarioSpec
 
 if TYPE_CHECKING:

@@ -29,8 +29,9 @@ from benchmark.records.predictions import Predictions
 from benchmark.registry import Entry, Loaded
 from benchmark.run import engine, interruption, preparation
 from benchmark.run.interruption import Interrupted
-from benchmark.run.plan import EngineConfig, Plan, RunRequest
+from benchmark.run.plan import Plan
 from benchmark.run.preparation import Prepared
+from benchmark.run.request import EngineConfig, RunRequest
 from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
 from benchmark.testing import toys
 from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest, Watcher

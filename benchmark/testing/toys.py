@@ -37,8 +37,8 @@ from benchmark.backbones.text import TextTower, WordTokenizer
 from benchmark.families import Family
 from benchmark.registry import Entry, Loaded
 from benchmark.run import plan, preparation
-from benchmark.run.plan import RunRequest
 from benchmark.run.preparation import Prepared
+from benchmark.run.request import RunRequest
 from benchmark.samples import Kind
 from benchmark.specs import MethodSpec, ScenarioSpec
 from benchmark.testing.raw import toy_set

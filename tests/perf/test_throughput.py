@@ -28,7 +28,7 @@ from benchmark.api import Batch, ExperienceView, Manifest
 from benchmark.backbones import blocks
 from benchmark.registry import Entry, Loaded
 from benchmark.run import engine, plan, preparation
-from benchmark.run.plan import RunRequest
+from benchmark.run.request import RunRequest
 from benchmark.testing import toys
 
 pytestmark = pytest.mark.perf

@@ -20,7 +20,8 @@ from benchmark import splits
 from benchmark.api import Scenario, ScenarioRequest
 from benchmark.cli import main
 from benchmark.errors import EXIT_DATA, DataMissing
-from benchmark.run.plan import RunRequest, resolve
+from benchmark.run.plan import resolve
+from benchmark.run.request import RunRequest
 
 PER_CLASS = {"art_painting": 5, "cartoon": 6, "photo": 7, "sketch": 8}
 

@@ -19,7 +19,7 @@ from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.errors import UsageError
 from benchmark.registry import Entry, Loaded
 from benchmark.run import checkpoint, costs, engine, plan, preparation
-from benchmark.run.plan import RunRequest
+from benchmark.run.request import RunRequest
 from benchmark.testing import MethodContract, toys
 from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import TOY_METHOD, TOY_SCENARIO, ToyMethod, ToyMethodConfig

@@ -25,7 +25,7 @@ from benchmark.errors import DataMissing, UsageError
 from benchmark.records import predictions
 from benchmark.registry import Entry, Loaded
 from benchmark.run import engine, plan, preparation
-from benchmark.run.plan import RunRequest
+from benchmark.run.request import RunRequest
 from benchmark.testing import toys
 from benchmark.testing.laboratory import manager
 

@@ -1,4 +1,4 @@
-"""What an author implements and is given: methods, scenarios, experiences.
+"""What an author implements and is given: methods, scenarios, experiences; one file, as it is what an author reads.
 
 A **scenario** is a pure function of (data root, seed, options) that returns a `Scenario`: an ordered
 list of `Experience`s with training and test images. A **method** owns the training *step*; the

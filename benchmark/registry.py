@@ -3,7 +3,7 @@
 Names come from one entry-point group per kind (``bench.methods``, ``bench.backbones``, ...) without
 importing anything; ``-p FILE.py`` adds an unpackaged plugin. A plugin that cannot be imported, a name
 claimed twice or a wrong record is a `PluginError` that names the distribution, and never breaks the
-other plugins.
+other plugins. Names, imports and checks of records are one file: each error of one needs the others' words.
 
 Environment: ``BENCH_DISABLE_PLUGINS=a,b`` hides entry points by name; ``BENCH_TRACE_PLUGINS=1``
 prints every hook call to stderr.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from benchmark.errors import BenchError, DataMissing
 from benchmark.testing.backbone_checks import BACKBONE_CHECKS, BackboneSubject, backbone_subject
+from benchmark.testing.exporter_checks import EXPORTER_CHECKS
 from benchmark.testing.laboratory import (
     ExporterSubject,
     MethodSubject,
@@ -19,7 +20,7 @@ from benchmark.testing.laboratory import (
 )
 from benchmark.testing.method_checks import CHECKS as METHOD_CHECKS
 from benchmark.testing.observation import CheckFailed, CheckSkipped
-from benchmark.testing.scenario_checks import EXPORTER_CHECKS, SCENARIO_CHECKS
+from benchmark.testing.scenario_checks import SCENARIO_CHECKS
 
 __all__ = [
     "BACKBONE_CHECKS",

@@ -1,7 +1,8 @@
 """Checks that every method must pass, on any machine, in seconds.
 
 Each is a function of a `benchmark.testing.laboratory.MethodSubject` that returns nothing, raises
-`CheckFailed` or `CheckSkipped`; its first line is what ``bench check`` prints.
+`CheckFailed` or `CheckSkipped`; its first line is what ``bench check`` prints. The contract is one file, to be read
+from top to bottom, in the order in which it is checked.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from benchmark import registry
 from benchmark.specs import ExporterSpec
 from benchmark.tables import Cell, Column, Row, Table, one_line, render_text, starts_formula
 from benchmark.testing import CheckFailed
-from benchmark.testing.scenario_checks import ACTIVE, UNSEEN, ExporterSubject, escapes
+from benchmark.testing.exporter_checks import ACTIVE, UNSEEN, ExporterSubject, escapes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "exporters"
 MODULES = {"csv": to_csv, "html": to_html, "json": to_json, "latex": to_latex, "markdown": to_markdown}

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,7 @@ def snapshot(method: Method) -> dict[str, Any]:
     return {
         "backbone": trained,
         "method": own,
+        "buffers": [name for name, tensor in own.items() if not isinstance(tensor, nn.Parameter)],
         "optimizer": None if method.optimizer is None else method.optimizer.state_dict(),
         "extra": dict(method.extra_state()),
     }
@@ -134,9 +135,9 @@ def restore(method: Method, state: Mapping[str, Any]) -> None:
             parameters = dict(method.context.pretrained.module.named_parameters())
             for name, tensor in state["backbone"].items():
                 parameters[name].copy_(tensor)
-            unexpected = _load(method, state["method"])
+            unexpected = _load(method, state["method"], state["buffers"])
         if unexpected:
-            raise ValueError(f"unexpected {', '.join(unexpected[:3])}")
+            raise ValueError(f"it has no module for {', '.join(unexpected[:3])}; make every module in `__init__`")
         if method.optimizer is not None and state["optimizer"] is not None:
             method.optimizer.load_state_dict(state["optimizer"])
         method.load_extra_state(state["extra"])
@@ -147,11 +148,11 @@ def restore(method: Method, state: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _load(method: Method, saved: Mapping[str, Tensor]) -> list[str]:
+def _load(method: Method, saved: Mapping[str, Tensor], buffers: Sequence[str]) -> list[str]:
     """Loads parameters and buffers, grown ones too; returns the names that the method has no place for.
 
-    A module may resize its own while it loads. What still has another shape than its saved state, or was registered as
-    None, takes the saved shape: a buffer of one row per class is built empty, and grows later.
+    A module may resize its own while it loads. What still has another shape than its saved state takes the saved shape,
+    and what is not there yet, or None, is registered: a buffer of one row per class is built empty, or later.
     """
     try:
         unexpected = method.load_state_dict(saved, strict=False).unexpected_keys
@@ -163,23 +164,22 @@ def _load(method: Method, saved: Mapping[str, Tensor]) -> list[str]:
         for name in grown:
             own[name].data = own[name].new_empty(saved[name].shape)
         unexpected = method.load_state_dict(saved, strict=False).unexpected_keys
-    return [name for name in unexpected if not _fill(method, name, saved[name])]
+    return [name for name in unexpected if not _fill(method, name, saved[name], buffer=name in buffers)]
 
 
-def _fill(method: Method, name: str, tensor: Tensor) -> bool:
-    """Puts a tensor where the method has registered None under its name."""
+def _fill(method: Method, name: str, tensor: Tensor, *, buffer: bool) -> bool:
+    """Registers a tensor that the method will make in `begin_experience`; tells whether its module is there."""
     path, _, leaf = name.rpartition(".")
     try:
         module = method.get_submodule(path)
     except AttributeError:
         return False
     owned = tensor.to(method.context.device)
-    if leaf in module._buffers:
-        setattr(module, leaf, owned)
-    elif leaf in module._parameters:
-        setattr(module, leaf, nn.Parameter(owned))
+    module.__dict__.pop(leaf, None)  # a plain None until then
+    if buffer:
+        module.register_buffer(leaf, owned)
     else:
-        return False
+        module.register_parameter(leaf, nn.Parameter(owned, requires_grad=owned.is_floating_point()))
     return True
 
 

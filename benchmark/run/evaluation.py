@@ -22,7 +22,6 @@ from benchmark.records import predictions
 from benchmark.records.predictions import Predictions
 from benchmark.run.rules import Rules
 from benchmark.run.streams import Task
-from benchmark.samples import Raw
 
 PROBES = 4
 PROBE_TOLERANCE = 1e-3  # batched and single matrix products differ by about 1e-5; a leak by far more
@@ -121,9 +120,9 @@ class _Judge:
         """Of the method."""
         return self.rules.name
 
-    def __call__(self, raw: Raw) -> Tensor:
-        """Logits ``(B, K)``, float32 on the CPU, for B samples as their source has them."""
-        inputs = self.rules.pipeline.eval(raw, self.rules.device)
+    def __call__(self, samples: Samples, places: Tensor) -> Tensor:
+        """Logits ``(B, K)``, float32 on the CPU, for the samples at B places of a set."""
+        inputs = self.rules.tested(samples, places)
         seen, more = self.seen, self.rules.open_head
         what = "predict" if self.task is None else "predict_task"
         what = what if self.vocabulary is None else "predict_named"
@@ -136,16 +135,16 @@ class _Judge:
                 seen, more = len(self.vocabulary.names), False
                 scores = self.method.predict_named(inputs, self.vocabulary.names)
         if not isinstance(scores, Tensor):
-            raise self.guard.refuse(what, scores, hint=f"return logits, a tensor of shape ({len(raw)}, {seen})")
+            raise self.guard.refuse(what, scores, hint=f"return logits, a tensor of shape ({len(places)}, {seen})")
         if scores.layout != torch.strided or scores.is_complex() or scores.is_quantized:
             raise PluginError(
                 f"method `{self.name}`: `{what}` returned logits of dtype {scores.dtype}, layout {scores.layout}",
                 hint="return a dense tensor of real numbers",
             )
-        if scores.ndim != 2 or len(scores) != len(raw):
+        if scores.ndim != 2 or len(scores) != len(places):
             raise PluginError(
-                f"method `{self.name}`: `{what}` returned shape {tuple(scores.shape)} for {len(raw)} inputs",
-                hint=f"return logits of shape ({len(raw)}, {seen})",
+                f"method `{self.name}`: `{what}` returned shape {tuple(scores.shape)} for {len(places)} inputs",
+                hint=f"return logits of shape ({len(places)}, {seen})",
             )
         if scores.shape[1] < seen or (scores.shape[1] > seen and not more):
             known = "were seen" if self.vocabulary is None else "were named"
@@ -178,7 +177,7 @@ def _predict_group(
     logits: Tensor | None = None
     for start in range(0, count, rules.eval_batch_size):
         part = places[start : start + rules.eval_batch_size]
-        scores = judge(joined.read(part))
+        scores = judge(joined, part)
         if logits is None:
             logits = torch.empty(count, scores.shape[1])
         elif logits.shape[1] != scores.shape[1]:
@@ -252,7 +251,7 @@ def _within(name: str, logits: Tensor, test_set: Tensor, tasks: Mapping[int, Tas
 def _probe(judge: _Judge, joined: Samples, logits: Tensor, places: Tensor) -> None:
     """Predicts a few samples alone and compares with their logits in the batch."""
     for place in places[:: max(1, len(places) // PROBES)][:PROBES].tolist():
-        alone = judge(joined.read(torch.tensor([place])))[0]
+        alone = judge(joined, torch.tensor([place]))[0]
         batched = logits[place]
         finite = torch.isfinite(batched)
         gap = (alone[finite] - batched[finite]).abs().max()

@@ -65,7 +65,7 @@ class Examiner:
 
     def one(self) -> Inputs:
         """One test sample as the method reads it."""
-        return self._prepared.pipeline.eval(self._stream.tests[0].read(slice(0, 1)), self._prepared.device)
+        return self._prepared.rules.tested(self._stream.tests[0], slice(0, 1))
 
     def _predict(
         self,

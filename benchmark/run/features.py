@@ -64,7 +64,7 @@ class FeatureBank:
         for view in range(views):
             generator = torch.Generator().manual_seed(derive(rules.seed, self._index, "bank", view, *which))
             for rows in torch.split(torch.arange(len(samples)), ENCODED_AT_ONCE):
-                raw = samples.read(rows)
+                raw = rules.read(samples, rows)
                 if still:
                     ready = rules.pipeline.eval(raw, rules.device)
                 else:

@@ -53,6 +53,7 @@ class Feed:
         self._pipeline = rules.pipeline
         self._device = rules.device
         self._orders: dict[tuple[int | str, ...], Tensor] = {}
+        self._rules = rules
         self._bank = FeatureBank(method, index, rules) if isinstance(method, FeatureMethod) else None
         self.epochs = len(self._passes)
         self._reads = ["source" if self._target is None else method.reads(epoch) for epoch in range(self.epochs)]
@@ -153,7 +154,7 @@ class Feed:
         place = (self._index, epoch, *place)
         if bank is not None and bank.views(transform) > 0:
             return self._pipeline.nothing(self._device), bank.read(samples, transform, rows, *place)
-        raw = samples.read(rows)
+        raw = self._rules.read(samples, rows)
         if transform == "test":
             ready = self._pipeline.eval(raw, self._device)
         else:

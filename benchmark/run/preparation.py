@@ -78,6 +78,7 @@ class Prepared:
             eval_order=plan.engine.eval_order,
             keep_logits=plan.engine.save_logits,
             task_known=families.get(self.stream.scenario.family).task_id,
+            scenario=Guard(f"scenario `{plan.scenario.spec.name}` of `{plan.scenario.entry.distribution}`"),
         )
 
     @property

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from benchmark.inputs.pipeline import Pipeline
+from benchmark.guard import Guard
+from benchmark.inputs.pipeline import Inputs, Pipeline
+from benchmark.samples import Raw, Samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,7 @@ class Rules:
         eval_order: ``shuffled`` or ``natural``.
         keep_logits: Whether an evaluation returns the logits.
         task_known: Whether a test sample is classified among the classes of its experience.
+        scenario: Stands around the reading of its samples.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Rules:
     eval_order: str = "shuffled"
     keep_logits: bool = False
     task_known: bool = False
+    scenario: Guard = field(default_factory=lambda: Guard("scenario"))
 
     @property
     def open_head(self) -> bool:
@@ -53,3 +58,27 @@ class Rules:
     def per_sample(self) -> bool:
         """Whether a prediction must depend on its sample alone."""
         return "test_batch" not in self.uses
+
+    def read(self, samples: Samples, index: Tensor | slice) -> Raw:
+        """Samples as their source has them.
+
+        Raises:
+            PluginError: Their source fails.
+        """
+        what, expected = f"{samples.kind}s", len(samples.rows[index])
+        with self.scenario(what):
+            found = samples.read(index)
+            count = len(found)
+        if count != expected:
+            raise self.scenario.refuse(what, found, hint=f"{expected} rows were asked for, and {count} came")
+        return found
+
+    def tested(self, samples: Samples, index: Tensor | slice) -> Inputs:
+        """Samples as a method reads them at test time.
+
+        Raises:
+            PluginError: Their source fails, or has something that no pipeline takes.
+        """
+        raw = self.read(samples, index)
+        with self.scenario(f"{samples.kind}s"):
+            return self.pipeline.eval(raw, self.device)

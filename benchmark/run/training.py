@@ -61,8 +61,6 @@ class Trainer:
         self._work = work
         self._stop = stop
         self._guard = guard
-        data = self._plan.scenario
-        self._scenario_guard = Guard(f"scenario `{data.spec.name}` of `{data.entry.distribution}`")
         self._examiner = examiner
         self._told = told
         self._quiet = quiet
@@ -179,7 +177,7 @@ class Trainer:
 
     def _batch(self, feed: Feed, method: Method, epoch: int, step: int) -> Batch:
         if not isinstance(method, FeatureMethod):
-            with self._scenario_guard("images"):
+            with self._prepared.rules.scenario("images"):
                 return feed.batch(epoch, step)
         with self._guard("encode"):
             batch = feed.batch(epoch, step)

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmark.errors import DataMissing
+from benchmark.errors import DataMissing, PluginError
 from benchmark.run import checkpoint
 from benchmark.testing import toys
 
@@ -124,3 +124,40 @@ def test_buffers_and_parameters_that_grow_come_back(tmp_path: Path) -> None:
     grown = again.scales
     checkpoint.restore(again, checkpoint.load(tmp_path / "c"))
     assert again.scales is grown, "what an optimiser holds stays the same object"
+
+
+class Late(toys.ToyMethod):
+    """Registers what it keeps in its first experience."""
+
+    def __init__(self, config: Any, context: Any) -> None:
+        super().__init__(config, context)
+        self.scales = None
+
+    def begin_experience(self, experience: Any) -> None:
+        super().begin_experience(experience)
+        self.register_buffer("late", getattr(self, "late", torch.randn(3)))
+        self.scales = torch.nn.Parameter(torch.randn(2)) if self.scales is None else self.scales
+
+
+def test_buffers_and_parameters_that_come_with_an_experience_come_back(tmp_path: Path) -> None:
+    prepared = toys.prepare_toy()
+    method = Late(prepared.plan.method_config, prepared.context)
+    method.begin_experience(prepared.view(prepared.stream.scenario, 0, prepared.context.manifest))
+    checkpoint.save(tmp_path / "c", checkpoint.snapshot(method))
+    again = Late(prepared.plan.method_config, prepared.context)
+    checkpoint.restore(again, checkpoint.load(tmp_path / "c"))
+    again.begin_experience(prepared.view(prepared.stream.scenario, 1, prepared.context.manifest))
+    assert torch.equal(again.late, method.late)
+    assert torch.equal(again.scales, method.scales)
+    assert set(dict(again.named_parameters())) == {"head", "scales"}
+    assert set(dict(again.named_buffers())) == {"late"}
+
+
+def test_a_module_that_comes_with_an_experience_is_told_where_to_be_made(tmp_path: Path) -> None:
+    prepared = toys.prepare_toy()
+    method = toys.ToyMethod(prepared.plan.method_config, prepared.context)
+    method.layer = torch.nn.Linear(2, 2)
+    checkpoint.save(tmp_path / "c", checkpoint.snapshot(method))
+    again = toys.ToyMethod(prepared.plan.method_config, prepared.context)
+    with pytest.raises(PluginError, match=r"no module for layer\.weight, layer\.bias; make every module in `__init__`"):
+        checkpoint.restore(again, checkpoint.load(tmp_path / "c"))

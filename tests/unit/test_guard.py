@@ -296,6 +296,52 @@ def test_images_that_cannot_be_read_are_the_scenarios_error(tmp_path: Path) -> N
         engine.execute(prepared, tmp_path, hooks=manager([]), quiet=True)
 
 
+class Fails:
+    """A source that can be read some times only."""
+
+    kind = "image"
+    digest = "0" * 64
+
+    def __init__(self, images: torch.Tensor, answer: Callable[[torch.Tensor], Any]) -> None:
+        self.images, self.answer = images, answer
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: torch.Tensor, /) -> Any:
+        return self.answer(self.images[rows])
+
+
+@pytest.mark.parametrize("where", ["train", "test"])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (raises(OSError("gone")), "failed: OSError: gone"),
+        (raises(SystemExit(0)), "failed: SystemExit"),
+        (lambda images: images[1:], "returned a Tensor"),
+        (gives(None), "failed: TypeError"),
+        (lambda images: images[:, :1, 0], "failed"),
+    ],
+)
+def test_what_a_source_raises_or_returns_during_a_run_is_the_scenarios_error(
+    tmp_path: Path, where: str, answer: Any, said: str
+) -> None:
+    prepared = prepare_toy(settings={"epochs": "1"})
+    samples = getattr(prepared.stream.scenario.experiences[0], where)
+    samples.source = Fails(samples.source, answer)
+    with pytest.raises(PluginError, match=f"scenario `toy` of `benchmark\\.testing`: `images` {said}"):
+        engine.execute(prepared, tmp_path, hooks=manager([]), quiet=True)
+
+
+def test_images_that_cannot_be_read_for_features_are_the_scenarios_error(tmp_path: Path) -> None:
+    spec = MethodSpec(name="encodes", build=Encodes, config=FeatureConfig, summary="bad")
+    prepared = method_subject(spec).prepare(toy_scenario())
+    samples = prepared.stream.scenario.experiences[0].train
+    samples.source = Fails(samples.source, raises(OSError("gone")))
+    with pytest.raises(PluginError, match=r"scenario .*: `images` failed: OSError: gone"):
+        engine.execute(prepared, tmp_path, hooks=manager([]), quiet=True)
+
+
 HOOKS = [
     "bench_run_started",
     "bench_experience_started",

@@ -285,7 +285,7 @@ class Method(nn.Module, abc.ABC):
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for module in still:
             module.zero_grad(set_to_none=True)  # an optimiser passes over what has no gradient, decay included
         optimizer.step()

@@ -38,7 +38,7 @@ __all__ = [
 USES: Mapping[str, str] = {
     "boundaries": "is told when one experience ends and the next begins, and its classes",
     "task_id": "is told the index of the experience, in training (and at test time in task-il only)",
-    "num_tasks": "is told how many experiences there will be",
+    "num_experiences": "is told how many experiences there will be",
     "num_classes": "is told how many classes there will be in the end, and may predict unseen ones",
     "class_names": "reads the names of the classes seen so far",
     "memory": "keeps training images of past experiences",

@@ -242,7 +242,7 @@ class Context:
         return self._num_classes
 
     @property
-    def num_tasks(self) -> int:
-        """Number of experiences (needs ``num_tasks``)."""
-        self.manifest.need("num_tasks", "the number of experiences")
+    def num_experiences(self) -> int:
+        """Number of experiences (needs ``num_experiences``)."""
+        self.manifest.need("num_experiences", "the number of experiences")
         return self._num_tasks

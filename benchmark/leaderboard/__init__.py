@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from benchmark.leaderboard.frames import frame
 from benchmark.leaderboard.tabulate import HEADLINE, leaderboard
 from benchmark.tables import Cell, Column, Row, Table, render_text
 
-__all__ = ["HEADLINE", "Cell", "Column", "Row", "Table", "leaderboard", "render_text"]
+__all__ = ["HEADLINE", "Cell", "Column", "Row", "Table", "frame", "leaderboard", "render_text"]

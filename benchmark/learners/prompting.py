@@ -189,7 +189,7 @@ class QueryLearner(Method):
         cross_entropy = F.cross_entropy(mask_logits(result.logits, self._allowed), batch.labels)
         loss = cross_entropy if result.chosen is None else cross_entropy + result.chosen.penalty
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         terms = {"loss": loss.detach(), "loss_ce": cross_entropy.detach()}
         if result.chosen is not None:
             terms |= {name: term.detach() for name, term in result.chosen.terms.items()}

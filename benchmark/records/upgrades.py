@@ -53,7 +53,10 @@ def upgrade_1_to_2(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_2_to_3(record: dict[str, Any]) -> dict[str, Any]:
-    """Schema 3 tells the content of the data, the values of the track, the image tower and the engine's number."""
+    """Schema 3 tells the content of the data, the values of the track, the image tower and the engine's number.
+
+    One word: what a method uses is ``num_experiences``, no longer ``num_tasks``.
+    """
     scenario, method, backbone, config = (record[name] for name in ("scenario", "method", "backbone", "config"))
     content, partition = contents.look_up(scenario)
     name, digest = _defaults()["towers"].get(backbone["sha256"], (backbone["name"], backbone["sha256"]))
@@ -67,7 +70,10 @@ def upgrade_2_to_3(record: dict[str, Any]) -> dict[str, Any]:
             "content": content,
             "partition": partition,
         },
-        "method": {key: value for key, value in method.items() if key != "code_sha256"},
+        "method": {
+            **{key: value for key, value in method.items() if key != "code_sha256"},
+            "uses": ["num_experiences" if use == "num_tasks" else use for use in method["uses"]],
+        },
         "identity": {"engine": 0, "code": method["code_sha256"]},
         "backbone": {
             "name": backbone["name"],

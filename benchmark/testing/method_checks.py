@@ -180,7 +180,7 @@ def future(subject: MethodSubject) -> None:
     _same_past(
         subject.baseline, subject.run(dataclasses.replace(scenario, experiences=(*past, flipped))), "other images"
     )
-    if not subject.uses & {"num_tasks", "num_classes"}:
+    if not subject.uses & {"num_experiences", "num_classes"}:
         short = subject.run(dataclasses.replace(scenario, experiences=tuple(past)))
         _same_past(subject.baseline, short, "no images")
 

@@ -207,7 +207,7 @@ class ClipLinear(LoopMethod):
                     optimizer.param_groups[0]["lr"] = 0.5 * config.lr * (1 + math.cos(math.pi * step / steps))
                     loss = F.cross_entropy(F.linear(features[rows], weight, bias), targets[rows])
                     optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                     optimizer.step()
                     step += 1
                     total += float(loss.detach()) * len(rows)

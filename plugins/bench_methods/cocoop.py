@@ -94,7 +94,7 @@ class CoCoOp(ContextLearner):
         size = max(1, self.config.rows // len(prompts))
         for some, right in zip(torch.split(features, size), torch.split(places, size), strict=True):
             loss = F.cross_entropy(self.logits(some, prompts), right, reduction="sum") / len(features)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.detach()
         return total
 

@@ -53,7 +53,7 @@ class CodaPromptConfig(PromptLearnerConfig):
 
     Attributes:
         pool_size: Components in total, M; every experience gets M / T of them, rounded down
-            (needs ``num_tasks``).
+            (needs ``num_experiences``).
         components: Components per experience instead, for streams of unknown length: the pool grows and
             `pool_size` plays no part; 0 does not.
         prompt_length: Rows of a component, Lp: the first half stand in front of the attention keys, the
@@ -190,11 +190,11 @@ class CodaPrompt(PromptLearner):
     def __init__(self, config: CodaPromptConfig, context: Context) -> None:
         super().__init__(config, context)
         grows = config.components > 0 or config.prompts == "off"  # the control asks for nothing
-        self.per_experience = config.components if grows else config.pool_size // context.num_tasks
+        self.per_experience = config.components if grows else config.pool_size // context.num_experiences
         if not grows and self.per_experience == 0:
             raise UsageError(
-                f"pool_size: {config.pool_size} components are too few for {context.num_tasks} experiences",
-                hint=f"use {context.num_tasks} or more, or set components",
+                f"pool_size: {config.pool_size} components are too few for {context.num_experiences} experiences",
+                hint=f"use {context.num_experiences} or more, or set components",
             )
         self.layers = range(min(config.prompt_depth, len(self.backbone.blocks)))
         self.pool = ComponentPool(
@@ -242,7 +242,7 @@ class CodaPrompt(PromptLearner):
 
 def uses(config: CodaPromptConfig) -> frozenset[str]:
     """What a configuration looks at besides the borders between experiences."""
-    return prompting.uses(config, *([] if config.components else ["num_tasks"]))
+    return prompting.uses(config, *([] if config.components else ["num_experiences"]))
 
 
 _RELEASED: dict[str, object] = {

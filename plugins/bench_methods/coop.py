@@ -79,7 +79,7 @@ class CoOp(ContextLearner):
     def backward(self, features: Tensor, places: Tensor) -> Tensor:
         """Gradients of the cross-entropy."""
         loss = F.cross_entropy(self.logits(features), places)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss.detach()
 
     def predict_named(self, images: Tensor, names: Sequence[str]) -> Tensor:

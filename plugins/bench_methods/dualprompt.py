@@ -14,7 +14,7 @@ Differences from the paper and the official configurations:
 - The official CIFAR-100 configuration votes over the test batch, which tells the task (``jax``).
 - Test-time logits cover the classes seen; official code lets untrained rows of later classes win.
 - Ties go to the smaller index, as in JAX. Passes are whole epochs; orders are the scenario's.
-- Slots for all tasks are there from the start (``num_tasks``), as in the papers. With fewer slots than
+- Slots for all tasks are there from the start (``num_experiences``), as in the papers. With fewer slots than
   tasks the mask is dropped for the tasks without one: they train the slots that their images pick.
 - Unused layers of the G-prompt, which JAX allocates, are not allocated.
 - ``prompts=off`` leaves the masked head on the class token: the control that tells what prompts add.
@@ -48,7 +48,7 @@ class DualPromptConfig(PromptLearnerConfig):
     """Options of DualPrompt; the defaults are the recipe ``honest``.
 
     Attributes:
-        pool_size: Slots of the E-prompt, M; 0 gives every experience its own (needs ``num_tasks``).
+        pool_size: Slots of the E-prompt, M; 0 gives every experience its own (needs ``num_experiences``).
         top_k: Slots per image, k.
         g_length: Rows of the G-prompt in front of the keys, and as many of the values; 0 leaves it out.
         e_length: Likewise, of each slot of the E-prompt.
@@ -109,7 +109,7 @@ class DualPrompt(PromptLearner):
         prefix_pools.check_layers("g_layers", self.g_layers, depth)
         prefix_pools.check_layers("e_layers", e_layers, depth)
         # Without prompts nothing is asked for: the control knows less.
-        tasks = context.num_tasks if config.pool_size == 0 and config.prompts == "on" else 1
+        tasks = context.num_experiences if config.pool_size == 0 and config.prompts == "on" else 1
         self.pool = PrefixPool(
             e_layers,
             size=config.pool_size or tasks * config.top_k,
@@ -195,7 +195,7 @@ def uses(config: DualPromptConfig) -> frozenset[str]:
     """What a configuration looks at besides the borders between experiences."""
     with_prompts = ["task_id"]
     if config.pool_size == 0:
-        with_prompts.append("num_tasks")
+        with_prompts.append("num_experiences")
     if config.selection == "batchwise" or config.layout == "port":
         with_prompts.append("test_batch")
     return prompting.uses(config, *with_prompts)

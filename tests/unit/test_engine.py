@@ -326,7 +326,7 @@ def test_what_is_not_declared_is_withheld(tmp_path: Path, use: str) -> None:
         engine.execute(prepare_toy(build=Peeks), tmp_path, hooks=manager(), quiet=True)
 
 
-@pytest.mark.parametrize("use", ["num_classes", "num_tasks"])
+@pytest.mark.parametrize("use", ["num_classes", "num_experiences"])
 def test_the_future_is_withheld_from_the_constructor(tmp_path: Path, use: str) -> None:
     class Peeks(ToyMethod):
         def __init__(self, config: Any, context: Any) -> None:

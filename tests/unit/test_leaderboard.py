@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmark import cli, records
-from benchmark.leaderboard import HEADLINE, Table, leaderboard, render_text
+from benchmark.leaderboard import HEADLINE, Table, frame, leaderboard, render_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TEMPLATE = records.plain(records.read(GOLDEN / "records" / "v1.json"))
@@ -439,6 +439,21 @@ def test_command_does_not_import_torch(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["tables"][0]["title"].startswith("toy-stream")
+
+
+def test_data_frames_hold_single_runs_and_single_accuracies() -> None:
+    found = basic()
+    wide = frame(found)
+    assert sorted(wide["run_id"]) == sorted(record.run_id for record in found)
+    best = {row: cells["final_avg_acc"] for row, cells in rows(only(found)).items()}
+    means = wide.groupby("row")["final_avg_acc"].mean()
+    assert set(means.index) <= set(best)
+    long = frame(found, long=True)
+    assert len(long) == sum(value is not None for record in found for row in record.accuracy for value in row)
+    first = found[0]
+    own = long[(long["run_id"] == first.run_id) & (long["experience"] == 0)]
+    assert own["accuracy"].iloc[0] == first.accuracy[0][0]
+    assert own["test"].iloc[0] == first.scenario.tests[0].name
 
 
 class TestMetricsCommand:

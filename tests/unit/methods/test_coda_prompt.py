@@ -228,6 +228,6 @@ def test_what_each_recipe_uses() -> None:
     def used(recipe: str) -> frozenset[str]:
         return SPEC.uses_of(CodaPromptConfig(**SPEC.recipes.get(recipe, {})))  # type: ignore[arg-type]
 
-    assert used("honest") == used("released") == used("paper-penalty") == {"boundaries", "num_tasks"}
+    assert used("honest") == used("released") == used("paper-penalty") == {"boundaries", "num_experiences"}
     assert used("open-ended") == {"boundaries"}
-    assert uses(CodaPromptConfig(eval_logits="all")) == {"boundaries", "num_tasks", "num_classes"}
+    assert uses(CodaPromptConfig(eval_logits="all")) == {"boundaries", "num_experiences", "num_classes"}

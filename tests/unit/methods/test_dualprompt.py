@@ -105,7 +105,7 @@ def test_the_general_prompt_trains_in_every_task() -> None:
 def test_tasks_without_a_slot_train_those_that_their_images_pick() -> None:
     scenario = toy_scenario(experiences=4)
     method = make(scenario, pool_size=3, prompt_init="uniform", key_init="uniform")
-    assert "num_tasks" not in method.context.uses
+    assert "num_experiences" not in method.context.uses
     learn(method, scenario, 2)
     before = method.pool.prefixes.detach().clone()
     method.begin_experience(view_of(method, scenario, 3))
@@ -221,7 +221,7 @@ def test_what_each_recipe_uses() -> None:
     def used(recipe: str) -> frozenset[str]:
         return SPEC.uses_of(DualPromptConfig(**SPEC.recipes.get(recipe, {})))  # type: ignore[arg-type]
 
-    fair = {"boundaries", "task_id", "num_tasks"}
+    fair = {"boundaries", "task_id", "num_experiences"}
     assert used("honest") == used("coda-repo") == fair
     assert used("jax-imagenet-r") == {*fair, "num_classes"}
     assert used("batchwise") == used("port-bug") == used("pilot") == used("mammoth") == {*fair, "test_batch"}

@@ -112,6 +112,10 @@ def _method(spec: MethodSpec, known: Known) -> None:
         raise Wrong(f"stream: {spec.stream!r:.200} is unknown; use one of {', '.join(STREAMS)}")
     for field in ("control", "text", "pretrained"):
         _flag(spec, field)
+    if spec.reads == "image" and not spec.pretrained:
+        raise Wrong(
+            "pretrained: images are sized and normalised as a pretrained model wants them; only texts do without"
+        )
     for field in ("rule", "paper", "reference", "published"):
         _line(spec, field)
 

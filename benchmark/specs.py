@@ -82,7 +82,7 @@ class MethodSpec:
             ``--backbone`` it is given the track's dual encoder.
         reads: What it is given: ``image`` or ``text``; scenarios of another kind are refused.
         pretrained: Whether it starts from a pretrained model. Without, it is given none and no
-            weights are loaded.
+            weights are loaded; what reads images cannot do without, since they are prepared for the model.
         supports: ``supports(scenario) -> str | None``: the reason why it cannot run there.
         published: Key of the method's rows in the published figures shipped with the package.
     """

@@ -94,7 +94,7 @@ def run_job(job: Job) -> Path:
         RunFailed: Training had to stop; what is finished is kept.
         Interrupted: Ctrl-C, likewise.
     """
-    path = _run(job, Shelf(), life_cycle()).path
+    path = run_one(job, Shelf(), life_cycle()).path
     return cast("Path", path)
 
 
@@ -107,7 +107,7 @@ def run_jobs(jobs: Iterable[Job]) -> Iterator[Outcome]:
     shelf, hooks = Shelf(), life_cycle()
     for job in jobs:
         try:
-            outcome = _run(job, shelf, hooks)
+            outcome = run_one(job, shelf, hooks)
         except Interrupted:
             raise
         except BenchError as error:
@@ -121,7 +121,8 @@ def life_cycle() -> pluggy.PluginManager:
     return registry.life_cycle(lambda _, error: warn(f"{error.message}; left out"))
 
 
-def _run(job: Job, shelf: Shelf, hooks: pluggy.PluginManager) -> Outcome:
+def run_one(job: Job, shelf: Shelf, hooks: pluggy.PluginManager) -> Outcome:
+    """What `run_job` and `run_jobs` do with one job."""
     from benchmark.run import engine, places, preparation
 
     plan = plan_of(job)

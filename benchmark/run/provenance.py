@@ -57,8 +57,10 @@ def resume_command() -> str:
     """What to paste into the same shell so that this command goes on where it was.
 
     ``--force`` is left out, since it would start again; ``BENCH_DATA`` is put in front, since it may have been set for
-    this command alone.
+    this command alone. Of a run that was started from Python there is no such command, only words.
     """
+    if Path(sys.argv[0]).stem != "bench":
+        return "the same call again"
     program = Path(sys.argv[0]).name
     words = [program if shutil.which(program) == sys.argv[0] else sys.argv[0], *sys.argv[1:]]
     data = os.environ.get("BENCH_DATA")

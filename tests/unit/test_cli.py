@@ -147,6 +147,8 @@ def test_the_command_that_resumes_can_be_pasted(monkeypatch: pytest.MonkeyPatch)
     if os.name == "posix":
         monkeypatch.setenv("BENCH_DATA", "my data")
         assert provenance.resume_command().startswith("BENCH_DATA='my data' bench run ")
+    monkeypatch.setattr("sys.argv", ["-c"])
+    assert provenance.resume_command() == "the same call again", "started from Python"
 
 
 def test_weights_that_a_user_brings_are_named_as_own_in_the_record(

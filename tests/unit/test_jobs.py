@@ -137,7 +137,10 @@ def test_jobs_go_on_after_one_that_fails_and_skip_one_that_is_busy(
 
 
 EXECUTOR = """
+import pathlib
+
 from benchmark import ExecutorSpec, Outcome, hookimpl, run_jobs
+from benchmark.errors import RunFailed
 
 def backwards(jobs):
     yield from run_jobs(reversed(jobs))
@@ -149,14 +152,30 @@ def junk(jobs):
     return ["done"]
 
 def twice(jobs):
-    return [Outcome(job=job, status="failed") for job in (*jobs, *jobs)]
+    error = RunFailed("oops")
+    return [Outcome(job=job, status="failed", error=error) for job in (*jobs, *jobs)]
+
+def silent(jobs):
+    return [Outcome(job=job, status="failed") for job in jobs]
+
+def pathless(jobs):
+    return [Outcome(job=job, status="done") for job in jobs]
+
+def empty(jobs):
+    return [Outcome(job=job, status="known", path=pathlib.Path("nowhere.json")) for job in jobs]
+
+def both(jobs):
+    return [Outcome(job=job, status="done", error=RunFailed("oops")) for job in jobs]
+
+def other(jobs):
+    return [Outcome(job=job, status="lost", error=RunFailed("oops")) for job in jobs]
 
 def leaves(jobs):
     raise SystemExit(0)
 
 @hookimpl
 def bench_register_executors():
-    every = (backwards, lazy, junk, twice, leaves)
+    every = (backwards, lazy, junk, twice, silent, pathless, empty, both, other, leaves)
     return [ExecutorSpec(name=one.__name__, execute=one, summary=one.__name__) for one in every]
 """
 
@@ -183,6 +202,11 @@ def test_an_executor_of_somebody_else_does_jobs_in_its_own_way(done: Path) -> No
         ("lazy", "has no outcome for 1 of 1 jobs"),
         ("junk", "`execute` returned 'done'"),
         ("twice", "`execute` returned a Outcome"),
+        ("silent", "an outcome is `failed`, but its error is None"),
+        ("pathless", "an outcome is `done`, but its path is None"),
+        ("empty", r"an outcome names a record that is not there: nowhere\.json"),
+        ("both", "an outcome is `done` with an error"),
+        ("other", r"an outcome has the status 'lost'"),
         ("leaves", "`execute` failed: SystemExit"),
     ],
 )
@@ -190,6 +214,14 @@ def test_an_executor_that_fails_is_one_error(tmp_path: Path, name: str, message:
     with pytest.raises(PluginError, match=f"executor `{name}` of `file .*{message}") as caught:
         list(executors.execute(name, [job(tmp_path)]))
     assert caught.value.exit_code == EXIT_PLUGIN
+
+
+def test_a_fault_of_ours_within_a_run_is_not_blamed_on_the_executor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "make_pipeline", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(executors.execute("local", [job(tmp_path)]))
 
 
 def test_an_unknown_executor_is_named_before_anything_is_done(tmp_path: Path) -> None:

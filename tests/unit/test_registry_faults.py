@@ -145,6 +145,7 @@ def test_names_are_fit_for_paths_and_commands(kind: registry.Kind, name: str, tm
         ("methods", "text='yes'", "text: 'yes' is not True or False"),
         ("methods", "reads='sound'", "reads: 'sound' is unknown; use one of image, text"),
         ("methods", "pretrained=None", "pretrained: None is not True or False"),
+        ("methods", "pretrained=False", "pretrained: images are sized and normalised as a pretrained model wants them"),
         ("methods", "paper=3", "paper: 3 is not one line of text"),
         ("scenarios", "build=one", "build: it is called with 2"),
         ("scenarios", "config=type('Bad', (), {'__annotations__': {'a': 1}})", "config: .* is no dataclass"),

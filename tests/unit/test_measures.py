@@ -69,7 +69,9 @@ def test_a_run_without_what_a_metric_needs_has_none_of_it() -> None:
     assert measures.measure([spec], known(), {})[0] == {"median_acc": None}
 
 
-@pytest.mark.parametrize("found", ["text", [0.5], float("inf"), 1e200, object()], ids=repr)
+@pytest.mark.parametrize(
+    "found", ["text", [0.5], float("inf"), 1e200, object()], ids=["text", "list", "infinite", "huge", "object"]
+)
 def test_what_is_no_number_names_the_metric(found: Any) -> None:
     with pytest.raises(PluginError, match="metric `median_acc`: `compute`"):
         measures.measure([dataclasses.replace(MEDIAN, compute=lambda accuracy: found)], known(), {})

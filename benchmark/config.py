@@ -101,6 +101,21 @@ def check_ranges(config: object) -> None:
                 raise ValueError(f"{name}: {number} is {problem}")
 
 
+def check_types(config: object) -> None:
+    """Holds every option to its annotation, defaults too: what is not plain cannot stand in a record.
+
+    Raises:
+        UsageError: One is of another type.
+    """
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        where = f"{type(config).__name__}.{field.name}"
+        if isinstance(value, str) and hints[field.name] in (bool, int, float):
+            raise _wrong(where, value, f"of type {hints[field.name].__name__}")
+        coerce(value, hints[field.name], where=where)
+
+
 def resolve(config: type[T], layers: Iterable[Layer], *, key: str) -> tuple[T, dict[str, str]]:
     """Builds a configuration from layers, lowest first.
 

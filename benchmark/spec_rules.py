@@ -275,7 +275,7 @@ def _values(config: type, values: object, field: str) -> None:
     if not isinstance(values, Mapping) or not all(isinstance(option, str) for option in values):
         raise Wrong(f"{field}: {values!r:.200} is no mapping of options to values")
     try:
-        configs.resolve(config, [configs.Layer(field, values)], key="option")
+        configs.check_types(configs.resolve(config, [configs.Layer(field, values)], key="option")[0])
     except UsageError as error:
         raise Wrong(f"{error.message}; {error.hint}" if error.hint else error.message) from error
     except Exception as error:  # the class may raise what it likes

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
+import msgspec
 import torch
 
 from benchmark.api import Experience, Scenario
 from benchmark.guard import described
 from benchmark.samples import KINDS, Samples
 from benchmark.scenario import TestSet
+
+# What the record keeps of a scenario beside its sets.
+_SCENARIO: dict[str, Any] = {
+    "name": str,
+    "version": Annotated[int, msgspec.Meta(ge=0, le=2**53)],
+    "family": str,
+    "class_order": tuple[int, ...],
+    "content": str,
+    "partition": str,
+    "image_size": Annotated[int, msgspec.Meta(ge=0, le=2**53)],
+    "notes": dict[str, str],
+    "transductive": bool,
+}
+_EXPERIENCE: dict[str, Any] = {"classes": tuple[int, ...], "domain": str | None, "sources": tuple[str, ...]}
+_TEST: dict[str, Any] = {"name": str, "classes": tuple[int, ...] | None}
 
 
 def wrong(scenario: Scenario) -> str | None:
@@ -22,6 +39,10 @@ def wrong(scenario: Scenario) -> str | None:
         return f"`experiences` is {described(parts)}, not a tuple of benchmark.Experience"
     if not isinstance(scenario.tests, tuple) or not all(isinstance(test, TestSet) for test in scenario.tests):
         return f"`tests` is {described(scenario.tests)}, not a tuple of benchmark.scenario.TestSet"
+    for where, record, facts in _told(scenario):
+        for name, kind in facts.items():
+            if (problem := _wrong_fact(getattr(record, name), kind)) is not None:
+                return f"{where}`{name}` is {described(getattr(record, name))}: {problem}"
     if not isinstance(scenario.fingerprint, str) or not scenario.fingerprint:
         return f"`fingerprint` is {described(scenario.fingerprint)}"
     count = scenario.num_classes
@@ -30,6 +51,8 @@ def wrong(scenario: Scenario) -> str | None:
     names = scenario.class_names
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
         return f"`class_names` is {described(names)}, not a tuple of texts"
+    if (problem := _wrong_fact(names, tuple[str, ...])) is not None:
+        return f"`class_names`: {problem}"
     if len(names) != count:
         return f"there are {len(names)} names for {count} classes"
     kinds = set()
@@ -50,6 +73,24 @@ def wrong(scenario: Scenario) -> str | None:
             return f"experience {place} has `target_labels`, but there are no target images"
         if part.target_labels is not None and len(part.target_labels) != len(part.target or ()):
             return f"experience {place}: `target_labels` are not as many as its target images"
+    return None
+
+
+def _told(scenario: Scenario) -> Iterator[tuple[str, object, dict[str, Any]]]:
+    """What has facts for the record, where it stands, and which."""
+    yield "", scenario, _SCENARIO
+    for place, part in enumerate(scenario.experiences):
+        yield f"experience {place}: ", part, _EXPERIENCE
+    for place, test in enumerate(scenario.tests):
+        yield f"test set {place}: ", test, _TEST
+
+
+def _wrong_fact(value: object, kind: Any) -> str | None:
+    """Why a value cannot stand in a record."""
+    try:
+        msgspec.json.encode(msgspec.convert(dict(value) if isinstance(value, Mapping) else value, kind))
+    except (msgspec.ValidationError, UnicodeError) as error:
+        return str(error)
     return None
 
 

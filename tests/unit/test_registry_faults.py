@@ -35,6 +35,12 @@ class Options(MethodConfig):
 class Sizes:
     train: int = 2
 
+def with_lr(value):
+    @dataclass(frozen=True, kw_only=True)
+    class Odd(MethodConfig):
+        lr: float = value
+    return Odd
+
 def two(config, context): ...
 def one(given): ...
 def load(name, *, weights, offline, image_size): ...
@@ -122,6 +128,10 @@ def test_names_are_fit_for_paths_and_commands(kind: registry.Kind, name: str, tm
         ("methods", "config=Options()", "config: .* is no dataclass"),
         ("methods", "config=dataclass(type('Loose', (), {}))", "config: Loose can be changed"),
         ("methods", "config=Sizes", "config: Sizes lacks the option `augment`; derive it from MethodConfig"),
+        ("methods", "config=with_lr(None)", r"Odd\.lr: None is not a number"),
+        ("methods", "config=with_lr('0.1')", r"Odd\.lr: '0\.1' is not of type float"),
+        ("methods", "config=with_lr(float('nan'))", r"Odd\.lr: nan is not a finite number"),
+        ("methods", "config=with_lr(object())", r"Odd\.lr: .* is not a number"),
         ("methods", "summary=None", "summary: None is not one line of text"),
         ("methods", "summary='a\\nb'", "summary: .* is not one line of text"),
         ("methods", "summary='a\\u202eb'", "summary: .* is not one line of text"),

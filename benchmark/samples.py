@@ -250,8 +250,12 @@ class Samples:
         return channels, height, width
 
     def read(self, index: Tensor | slice) -> Raw:
-        """Returns the samples at positions ``index`` of this set: what `images` or `texts` returns."""
-        return _read(self.source, self.rows[index])
+        """Returns the samples at positions ``index`` of this set: what `images` or `texts` returns.
+
+        They are the caller's own: texts are copied, as every reader would else hold the same mappings.
+        """
+        found = _read(self.source, self.rows[index])
+        return tuple(dict(text) for text in found) if self.kind == "text" else found
 
     def images(self, index: Tensor | slice) -> Tensor:
         """Returns uint8 images ``(B, 3, H, W)`` at positions ``index`` of this set.
@@ -284,8 +288,12 @@ class Samples:
         return Samples(self.source, self.rows[index], self.labels[index], self.ids[index], domains)
 
     def alone(self) -> Samples:
-        """The same set on a source that shows its own samples only; nothing is copied."""
-        return Samples(*self._own(), self.labels, self.ids, self.domains)
+        """The same set on a source that shows its own samples only.
+
+        No sample is copied, but labels, ids and domains are: who is handed the set may change them in place.
+        """
+        domains = None if self.domains is None else self.domains.clone()
+        return Samples(*self._own(), self.labels.clone(), self.ids.clone(), domains)
 
     def without_labels(self) -> Samples:
         """The same, labels -1: a target that leads to nothing else."""

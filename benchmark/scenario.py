@@ -106,7 +106,8 @@ class Scenario:
             neither on the seed nor on options such as the number of images; a scenario whose sources do gives it
             (`benchmark.digests.joined`).
         partition: What cut the data into training and test samples where more than one rule is in use, e.g.
-            ``official lists``; else empty. Records of different partitions share no table.
+            ``80/20 cut`` or ``official lists`` with their hash; else empty. Records of different partitions share
+            no table.
         fingerprint: Hash of the split and the content (`fingerprint`); ``-lossy`` behind it marks re-encoded data.
         image_size: Side of the stored images in pixels; 0 where there are none.
         notes: Facts for the record, e.g. the layout that was read. A note ``lossy`` (or ``... lossy``) says that the

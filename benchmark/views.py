@@ -72,7 +72,7 @@ class ExperienceView:
         self._class_names = tuple(scenario.class_names[label] for label in seen)
         self._train = train
         self._validation = experience.validation if "validation" in manifest.uses else None
-        self._unlabelled = experience.target
+        self._unlabelled = None if experience.target is None else experience.target.alone()
         self._source_domains = experience.source_domains
         self._target_domain = experience.domain if experience.target is not None else None
 

@@ -42,6 +42,9 @@ class Arrays:
 def file_key(paths: Sequence[Path], base: Path, *extra: str) -> str:
     """Hash of what tells source files apart without reading them: names, sizes, times, first bytes.
 
+    Of the two times, that of the last change is one that copying and unpacking cannot set: an archive or a copy gives
+    other data of the same sizes the same time of modification.
+
     Args:
         paths: Source files. The first 64 KiB of at most the first 16 are read.
         base: Names are relative to it.
@@ -57,7 +60,7 @@ def file_key(paths: Sequence[Path], base: Path, *extra: str) -> str:
         except OSError as error:
             raise cannot_read(path, error) from error
         digest.update(os.fsencode(path.relative_to(base).as_posix()))
-        digest.update(f" {state.st_size} {state.st_mtime_ns}\n".encode())
+        digest.update(f" {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}\n".encode())
         if number < 16:
             with opened(path, most=sys.maxsize) as file:
                 digest.update(file.read(1 << 16))
@@ -65,7 +68,7 @@ def file_key(paths: Sequence[Path], base: Path, *extra: str) -> str:
 
 
 def cached_arrays(folder: Path, build: Callable[[], tuple[dict[str, Array], dict[str, str]]]) -> Arrays:
-    """Arrays and notes of ``build``, kept as ``.npy`` files with a manifest of their SHA-256.
+    """Arrays and notes of ``build``, kept as ``.npy`` files with a manifest of their SHA-256 and its own.
 
     Missing or damaged files are built again; a folder that cannot be written gives a warning only.
 
@@ -88,13 +91,16 @@ def cached_arrays(folder: Path, build: Callable[[], tuple[dict[str, Array], dict
         for name, array in kept.items():
             replace_file(folder / f"{name}.npy", functools.partial(np.save, arr=array, allow_pickle=False))
         # Last: without a manifest that fits, the arrays do not count.
-        replace_file(manifest, json.dumps({"arrays": entries, "notes": notes}, indent=1).encode())
+        told = {"arrays": entries, "notes": notes}
+        replace_file(manifest, json.dumps({**told, "sha256": _hash(told)}, indent=1).encode())
     except RunFailed as error:
         _warn_once(folder.parent, str(getattr(error.__cause__, "strerror", None) or error.message))
     return Arrays(kept, notes, digests)
 
 
 def _read(folder: Path, manifest: Mapping[str, Any]) -> Arrays:
+    if _hash({"arrays": manifest["arrays"], "notes": manifest["notes"]}) != manifest["sha256"]:
+        raise ValueError("manifest.json is not what was written")
     arrays, digests = {}, {}
     for name, entry in manifest["arrays"].items():
         array = np.load(folder / f"{name}.npy", allow_pickle=False)
@@ -103,6 +109,10 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> Arrays:
             raise ValueError(f"{name}.npy is not what its manifest says")
         arrays[name] = array
     return Arrays(arrays, {str(key): str(value) for key, value in manifest["notes"].items()}, digests)
+
+
+def _hash(told: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _entry(array: Array) -> tuple[dict[str, Any], str]:

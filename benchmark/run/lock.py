@@ -43,7 +43,8 @@ def held(path: Path) -> Iterator[bool]:
     finally:
         if handle is not None:
             with contextlib.suppress(OSError):  # Windows keeps open files: then it goes below, or with the next run
-                path.unlink()
+                if _is_at(handle, path):  # else somebody has removed it, and another process may hold a new one
+                    path.unlink()
             os.close(handle)
             if sys.platform == "win32":
                 with contextlib.suppress(OSError):

@@ -265,8 +265,9 @@ def _check(cifar: Cifar, arrays: Mapping[str, Array]) -> None:
             problem = f"{split} images are {images.shape[3]}x{images.shape[2]} instead of {cifar.image_size} pixels"
         elif labels.min() < 0 or labels.max() >= classes:
             problem = f"{split} labels are in {labels.min()}..{labels.max()} instead of 0..{classes - 1}"
-        elif len(np.unique(labels)) != classes:
-            problem = f"the {split} set has images of {len(np.unique(labels))} classes instead of {classes}"
+        elif (odd := np.flatnonzero((found := np.bincount(labels, minlength=classes)) != expected // classes)).size:
+            name = cifar.class_names[odd[0]]
+            problem = f"the {split} set has {found[odd[0]]:,} images of {name} instead of {expected // classes:,}"
         if problem:
             raise DataMissing(problem)
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from bench_scenarios import _cifar, _shots
 from benchmark import splits
-from benchmark.config import Range
+from benchmark.config import Range, check_ranges
 from benchmark.samples import Samples
 from benchmark.scenario import ScenarioRequest
 
@@ -33,6 +33,7 @@ class ShotsConfig:
     def __post_init__(self) -> None:
         """Checks that there are images enough."""
         _shots.check_shots(self.shots, most=POOL)
+        check_ranges(self)
 
 
 def draw(config: ShotsConfig, request: ScenarioRequest) -> tuple[Samples, Samples, Samples, dict[str, str]]:

@@ -304,6 +304,19 @@ def test_real_counts_are_demanded_of_a_real_data_root(tmp_path: Path) -> None:
         split_cifar.build(_cifar.CIFAR10, SplitCifar10Config(), request_in(tmp_path))
 
 
+@pytest.mark.parametrize("write", [write_tree, write_parquet])
+def test_an_image_of_another_class_than_it_should_be_is_missed(
+    write: Any, small: Cifar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many images as there should be, all classes there: one file lies in the wrong folder."""
+    labels = LABELS["test"].copy()
+    labels[np.flatnonzero(labels == 3)[0]] = 5
+    monkeypatch.setitem(LABELS, "test", labels)
+    write(tmp_path)
+    with pytest.raises(DataMissing, match="the test set has 1 images of cat instead of 2"):
+        built(small, tmp_path)
+
+
 def test_wrong_sizes_and_labels_are_refused(small: Cifar, tmp_path: Path) -> None:
     write_parquet(tmp_path)
     with pytest.raises(DataMissing, match="8x8 instead of 32 pixels"):

@@ -48,6 +48,15 @@ def test_a_lock_whose_file_was_replaced_meanwhile_is_taken_anew(
         assert path.exists()
 
 
+def test_the_lock_of_another_process_is_not_removed_with_ours(tmp_path: Path) -> None:
+    """Somebody tidied up by hand: the file under the name is the other's."""
+    path = tmp_path / "run.lock"
+    with lock.held(path):
+        path.unlink()
+        path.write_bytes(b"")
+    assert path.exists()
+
+
 def compete(path: Path, inside: Path, rounds: int) -> None:
     """Takes the lock again and again; exits with 1 if somebody else was inside."""
     for _ in range(rounds):

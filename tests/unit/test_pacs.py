@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,14 @@ def test_another_copy_of_the_images_is_another_scenario(root: Path, tmp_path: Pa
     assert dg.content == plain.content  # the whole data set, whatever is chosen of it
     write_lists(root)
     listed = content(root)
-    assert (listed.content, listed.partition) == (plain.content, "official lists")
+    assert listed.content == plain.content
+    assert re.fullmatch("official lists [0-9a-f]{8}", listed.partition)
+    trained, tested = (root / "PACS" / f"photo_{split}_kfold.txt" for split in ("train", "crossval"))
+    first, last = trained.read_text().splitlines()[0], tested.read_text().splitlines()[0]
+    trained.write_text(trained.read_text().replace(first, last))
+    tested.write_text(tested.read_text().replace(last, first))
+    edited = content(root)
+    assert edited.partition not in (plain.partition, listed.partition), "other lists are another table"
     assert pacs_uda.build(PacsUdaConfig(), request_in(root)).partition == ""
 
 

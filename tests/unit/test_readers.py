@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -426,6 +427,27 @@ def test_the_key_knows_names_sizes_times_and_first_bytes(tmp_path: Path) -> None
     path.write_bytes(b"one")
     os.utime(path, ns=(1, 2))
     assert key() != first
+
+
+def test_the_key_knows_other_data_of_the_same_name_size_and_time_of_modification(tmp_path: Path) -> None:
+    """As in copies and archives that keep times: what differs lies behind the bytes that are read."""
+    path = tmp_path / "a"
+    keys = set()
+    for last in (b"1", b"2"):
+        path.write_bytes(bytes(1 << 17) + last)
+        os.utime(path, ns=(1, 1))
+        keys.add(readers.file_key([path], tmp_path))
+        time.sleep(0.02)  # file systems keep times in steps of some milliseconds
+    assert len(keys) == 2
+
+
+def test_notes_of_kept_arrays_that_were_changed_are_made_again(tmp_path: Path) -> None:
+    build = Builder()
+    readers.cached_arrays(tmp_path, build)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"a": "b"', '"a": "c"'))
+    assert readers.cached_arrays(tmp_path, build).notes == {"a": "b"}
+    assert build.calls == 2
 
 
 def test_kept_arrays_have_the_usual_permissions_and_digests(tmp_path: Path) -> None:

@@ -210,3 +210,32 @@ def test_the_old_names_stay() -> None:
 def test_importing_samples_does_not_import_torch() -> None:
     code = "import sys, benchmark.samples, benchmark.scenario; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_handed_out_may_be_changed_in_place() -> None:
+    """A method that shifts its labels or cleans its texts changes neither the data nor what the next run reads."""
+    held = Samples(TEXTS, torch.arange(6), torch.arange(6), None, torch.arange(6))
+    shown = held.alone()
+    for given in (shown.labels, shown.ids, shown.domains):
+        assert given is not None
+        given.sub_(5)
+    for text in (*shown.read(slice(None)), *held.read(torch.tensor([0])), *shown.texts(slice(0, 2))):
+        assert isinstance(text, dict)
+        text.clear()
+    assert held.labels.tolist() == held.ids.tolist() == held.rows.tolist() == list(range(6))
+    assert held.domains is not None
+    assert held.domains.tolist() == list(range(6))
+    assert held.texts(slice(None)) == tuple(TEXTS)
+
+
+def test_a_view_shows_copies_of_labels() -> None:
+    scenario = toy_scenario(family="uda")
+    view = ExperienceView(scenario, 0, Manifest("m", frozenset({"boundaries", "unlabelled"})))
+    first = scenario.experiences[0]
+    assert first.target is not None
+    assert view.unlabelled is not None
+    before = [part.clone() for part in (first.train.labels, first.train.ids, first.target.labels, first.target.ids)]
+    for part in (view.train.labels, view.train.ids, view.unlabelled.labels, view.unlabelled.ids):
+        part.add_(1)
+    after = (first.train.labels, first.train.ids, first.target.labels, first.target.ids)
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))

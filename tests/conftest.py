@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With ``--dist loadgroup`` a file stays on one worker; in the contract each subject is a unit of its own."""
+    """With ``--dist loadgroup`` a file stays on one worker, with exceptions that keep all workers busy to the end.
+
+    In the contract each subject is a unit of its own, in ``e2e`` each test. Avalanche, which takes seconds to import,
+    is imported by one worker. What waits for processes comes first (``--no-loadscope-reorder`` leaves it there).
+    """
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        subject = parameters.get("method") or parameters.get("scenario") or "" if "contract" in item.path.parts else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path}:{subject}"))
+        subject = str(parameters.get("method") or parameters.get("scenario") or "")
+        if "contract" in item.path.parts:
+            group = f"{item.path}:{subject}"
+        else:
+            group = item.nodeid if "e2e" in item.path.parts else str(item.path)
+        if "avalanche" in subject or "avalanche" in item.path.name:
+            group = "avalanche"
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not {"e2e", "plugins"} & set(item.path.parts))
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch, git_state: Callable[[Path], Any]) -> None:
+    """What takes time in every run and proves nothing here: no test pulls the plug, and nobody commits meanwhile."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr("benchmark.run.provenance.git_state", git_state)
+
+
+@pytest.fixture(scope="session")
+def git_state() -> Callable[[Path], Any]:
+    """The state of the checkout, asked once."""
+    from benchmark.run import provenance
+
+    return functools.cache(provenance.git_state)
 
 
 @pytest.fixture

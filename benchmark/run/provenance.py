@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import os
 import platform
@@ -10,13 +11,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("adaptbench", "torch", "torchvision", "timm", "avalanche-lib", "open_clip_torch", "numpy", "pyarrow")
 
 
-def versions() -> dict[str, str]:
+@functools.cache  # a process computes with what it has imported, whatever is installed meanwhile
+def versions() -> Mapping[str, str]:
     """Versions of the packages that can change a number; absent ones are left out."""
     found = {}
     for name in PACKAGES:
@@ -84,7 +87,7 @@ def collect(*, device: str, threads: int, deterministic: bool) -> dict[str, Any]
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "packages": versions(),
+        "packages": dict(versions()),
         "git_commit": commit,
         "git_dirty": dirty,
         "device": device,

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import pluggy
+import torch
 
 from benchmark import config as configs
 from benchmark import data, hookspecs, records, registry
@@ -27,14 +29,14 @@ from benchmark.families import FAMILIES
 from benchmark.records import predictions
 from benchmark.records.predictions import Predictions
 from benchmark.registry import Entry, Loaded
-from benchmark.run import engine, interruption, preparation
+from benchmark.run import checkpoint, engine, interruption, places, preparation
 from benchmark.run.interruption import Interrupted
 from benchmark.run.plan import Plan
 from benchmark.run.preparation import Prepared
 from benchmark.run.request import EngineConfig, RunRequest
 from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
 from benchmark.testing import toys
-from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest, Watcher
+from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest, SpyView, Watcher
 
 PRESET = "glyph32"  # has an augmentation, so that its random numbers are part of what is checked
 TOLERANCE = 1e-4  # of logits, relative to the largest: batched and single products differ by about 1e-6
@@ -133,10 +135,22 @@ class MethodSubject:
             }
         )
 
+    def brief(self, **options: Any) -> Scenario:
+        """A stream just long enough to see that something trains: one step a pass, one test image a class."""
+        return self.scenario(**{"experiences": 1, "train": 4, "test": 1, **options})
+
     @cached_property
     def baseline(self) -> Outcome:
         """The undisturbed run with seed 0, made once."""
-        return self.run()
+        return self.run(look=True)
+
+    @cached_property
+    def repetition(self) -> Repetition:
+        """The same run once more, made once, with an eye on what it asks for and on what is around it."""
+        self.baseline  # noqa: B018 - imports, which may set variables once, are over now
+        before = surroundings()
+        again = self.run(view=SpyView)
+        return Repetition(again, before, surroundings())
 
     def prepare(
         self,
@@ -170,30 +184,66 @@ class MethodSubject:
         )
         return preparation.prepare(plan, scenario, pretrained=pretrained, manifest=SpyManifest, view=view)
 
-    def run(self, scenario: Scenario | None = None, **options: Any) -> Outcome:
-        """One undisturbed run; ``options`` as for `prepare`."""
+    def run(self, scenario: Scenario | None = None, *, look: bool = False, **options: Any) -> Outcome:
+        """One undisturbed run.
+
+        Args:
+            scenario: Default: `scenario`.
+            look: Whether weights and logits are looked at around every experience.
+            **options: As for `prepare`.
+        """
         prepared = self.prepare(self.scenario() if scenario is None else scenario, **options)
         with tempfile.TemporaryDirectory() as folder:
-            watcher = Watcher(prepared)
+            watcher = Watcher(prepared, look=look)
             path = engine.execute(prepared, Path(folder), hooks=manager([watcher]), quiet=True)
             return outcome(path, watcher)
+
+    def predictions_after(self, experience: int, scenario: Scenario) -> Predictions:
+        """What is predicted after an experience of a run that is stopped there for good."""
+        with tempfile.TemporaryDirectory() as folder:
+            prepared = self.prepare(scenario)
+            self._stopped(Path(folder), prepared, Stop(after=experience))
+            work = places.record_path(Path(folder), prepared).with_suffix(".work")
+            return predictions.read(places.part(work, experience))
 
     def run_in_pieces(self, stops: Sequence[Stop]) -> Outcome:
         """A run that is stopped at each of the places in turn and resumed."""
         with tempfile.TemporaryDirectory() as folder:
             for stop in stops:
-                prepared = self.prepare(self.scenario(), every_step=True)
-                watcher = Watcher(prepared, stop_before=stop.before, stop_after=stop.after, look=False)
-                try:
-                    engine.execute(
-                        prepared, Path(folder), hooks=manager([watcher]), quiet=True, stop=StopAtStep(stop.step)
-                    )
-                except Interrupted:
-                    continue
-                raise CheckFailed(f"the run was not stopped {stop}: it did not get there")
-            prepared = self.prepare(self.scenario(), every_step=True)
-            watcher = Watcher(prepared, look=False)
-            return outcome(engine.execute(prepared, Path(folder), hooks=manager([watcher]), quiet=True), watcher)
+                self._stopped(Path(folder), self.prepare(self.scenario(), every_step=True), stop)
+            watcher = Watcher(self.prepare(self.scenario(), every_step=True), look=False)
+            path = engine.execute(watcher.prepared, Path(folder), hooks=manager([watcher]), quiet=True)
+            return outcome(path, watcher)
+
+    @staticmethod
+    def _stopped(folder: Path, prepared: Prepared, stop: Stop) -> None:
+        watcher = Watcher(prepared, stop_before=stop.before, stop_after=stop.after, look=False)
+        try:
+            engine.execute(prepared, folder, hooks=manager([watcher]), quiet=True, stop=StopAtStep(stop.step))
+        except Interrupted:
+            return
+        raise CheckFailed(f"the run was not stopped {stop}: it did not get there")
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """A second run with the same seed, and its surroundings (`surroundings`) before and after."""
+
+    outcome: Outcome
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+
+def surroundings() -> dict[str, Any]:
+    """What a run must leave as it is, by the words for it."""
+    return {
+        "the random state": checkpoint.random_state(),
+        "grad mode": torch.is_grad_enabled(),
+        "the default dtype": torch.get_default_dtype(),
+        "the number of threads": torch.get_num_threads(),
+        "the working folder": os.getcwd(),
+        "the environment": dict(os.environ),
+    }
 
 
 @dataclass(frozen=True)

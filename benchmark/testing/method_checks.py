@@ -8,7 +8,6 @@ from top to bottom, in the order in which it is checked.
 from __future__ import annotations
 
 import dataclasses
-import os
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -22,11 +21,12 @@ from benchmark import records
 from benchmark.api import Experience, ExperienceView, LoopMethod, Manifest, Raw, Samples, Scenario
 from benchmark.errors import PluginError
 from benchmark.inputs.pipeline import Pipeline
+from benchmark.records.predictions import Predictions
 from benchmark.run import checkpoint
 from benchmark.samples import Window
 from benchmark.testing import observation, raw
 from benchmark.testing.laboratory import TOLERANCE, MethodSubject, Outcome, Stop
-from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest, SpyView
+from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest
 
 
 def options(subject: MethodSubject) -> None:
@@ -53,7 +53,7 @@ def recipes(subject: MethodSubject) -> None:
     others = [name for name in [subject.spec.default_recipe, *subject.spec.recipes] if name != subject.recipe]
     for recipe in others:
         try:
-            subject.run(subject.scenario(experiences=1), recipe=recipe)
+            subject.run(subject.brief(), recipe=recipe)
         except PluginError as error:
             raise CheckFailed(f"recipe `{recipe}`: {error.message}", hint=error.hint) from error
 
@@ -65,20 +65,21 @@ def supports(subject: MethodSubject) -> None:
         if reason is not None and (not isinstance(reason, str) or not reason.strip()):
             raise CheckFailed(f"`supports` returned {reason!r} on {family}", hint="return None or the reason as text")
         if reason is None and family != subject.family:
-            subject.run(subject.scenario(family=family))
+            subject.run(subject.brief(family=family, experiences=2))
 
 
 def same_seed(subject: MethodSubject) -> None:
     """The same seed gives the same record, bit for bit."""
-    _same(subject.baseline, subject.run(), "a second run with the same seed")
+    _same(subject.baseline, subject.repetition.outcome, "a second run with the same seed")
 
 
 def other_seed(subject: MethodSubject) -> None:
     """Another seed gives other numbers, unless nothing is trained or the method says that it is deterministic."""
     if not subject.baseline.record["cost"]["params_trainable"]:
         raise CheckSkipped("no weights are trained: nothing is drawn")
-    other = subject.run(seed=1)
-    if subject.baseline.method.deterministic:
+    deterministic = subject.baseline.method.deterministic
+    other = subject.run(seed=1, look=deterministic)
+    if deterministic:
         if subject.baseline.record["losses"] != other.record["losses"]:
             raise CheckFailed("it says that it is deterministic, but seeds 0 and 1 give different losses")
         for one, two in zip(subject.baseline.watcher.sights, other.watcher.sights, strict=True):
@@ -144,7 +145,7 @@ def batch(subject: MethodSubject) -> None:
 
 def undeclared(subject: MethodSubject) -> None:
     """The method asks for nothing that it does not declare, not even to catch the refusal."""
-    manifest = subject.run(view=SpyView).prepared.context.manifest
+    manifest = subject.repetition.outcome.prepared.context.manifest
     asked = manifest.refused if isinstance(manifest, SpyManifest) else []
     if asked:
         raise CheckFailed(f"the method reads {asked[0]}", hint="declare it in `uses`, or do without")
@@ -177,12 +178,12 @@ def future(subject: MethodSubject) -> None:
         raise CheckSkipped("it runs on one experience only, which has no future")
     *past, last = scenario.experiences
     flipped = dataclasses.replace(last, train=raw.altered(last.train), test=raw.altered(last.test))
-    _same_past(
-        subject.baseline, subject.run(dataclasses.replace(scenario, experiences=(*past, flipped))), "other images"
-    )
+    changes = [("other images", (*past, flipped))]
     if not subject.uses & {"num_experiences", "num_classes"}:
-        short = subject.run(dataclasses.replace(scenario, experiences=tuple(past)))
-        _same_past(subject.baseline, short, "no images")
+        changes.append(("no images", tuple(past)))
+    for what, parts in changes:
+        found = subject.predictions_after(1, dataclasses.replace(scenario, experiences=parts))
+        _same_past(subject.baseline.predictions.after(1), found, what)
 
 
 def hidden_labels(subject: MethodSubject) -> None:
@@ -199,7 +200,7 @@ def hidden_labels(subject: MethodSubject) -> None:
         for part in scenario.experiences
     )
     tests = tuple(dataclasses.replace(test, images=_other_labels(test.images)) for test in scenario.tests)
-    other = subject.run(dataclasses.replace(scenario, experiences=parts, tests=tests))
+    other = subject.run(dataclasses.replace(scenario, experiences=parts, tests=tests), look=True)
     first = subject.baseline
     if first.record["losses"] != other.record["losses"]:
         raise CheckFailed(
@@ -249,21 +250,36 @@ def evaluation(subject: MethodSubject) -> None:
 
 def resume(subject: MethodSubject) -> None:
     """A run that was stopped and resumed gives the same record, bit for bit."""
-    last = len(subject.baseline.prepared.stream.scenario.experiences) - 1
-    pieces: list[tuple[Stop, ...]] = []
-    pieces += [(Stop(after=index),) for index in range(last)]
-    pieces.append((Stop(before=last),))
-    if not isinstance(subject.baseline.method, LoopMethod):
-        images = len(subject.baseline.prepared.stream.scenario.experiences[0].train)
-        passes = len(subject.baseline.record["losses"][0])  # of the first experience
-        steps = -(-images // subject.small(subject.recipe).batch_size) * passes
-        # In the middle of the first and of the second experience (joint: twice in the only one).
-        if steps:  # a method may make no pass at all
-            pieces.append((Stop(step=1), Stop(step=max(1, steps - 2))))
-        if last and subject.baseline.record["losses"][1]:  # a method may make no pass there
-            pieces.append((Stop(step=steps + 1),))
-    for stops in pieces:
-        _same(subject.baseline, subject.run_in_pieces(stops), f"a run stopped {' and '.join(map(str, stops))}")
+    stops = _stops(subject)
+    try:
+        _same(subject.baseline, subject.run_in_pieces(stops), f"a run stopped {', '.join(map(str, stops))}")
+    except CheckFailed:
+        for stop in stops:  # does one alone do harm? Then its place tells the author more
+            _same(subject.baseline, subject.run_in_pieces([stop]), f"a run stopped {stop}")
+        raise
+
+
+def _stops(subject: MethodSubject) -> list[Stop]:
+    """One place of every kind, in the order of a run: each stop is of a process that the one before it made resume.
+
+    They are the second step of all, a late step of the first experience, in the middle of the second experience after
+    a boundary has been crossed, between experiences, and at the start of the last one.
+    """
+    run = subject.baseline
+    last = len(run.prepared.stream.scenario.experiences) - 1
+    steps: list[int] = []
+    first = 0
+    if not isinstance(run.method, LoopMethod):
+        passes = [len(losses) for losses in run.record["losses"]]  # a method may make none at all
+        images = len(run.prepared.stream.scenario.experiences[0].train)
+        first = -(-images // subject.small(subject.recipe).batch_size) * passes[0]
+        end = first + 2 if last and passes[1] else first
+        steps = [step for step in sorted({1, first - 1, first + 1}) if 0 < step < end]
+    found = [Stop(step=step - before) for before, step in zip([0, *steps], steps, strict=False)]
+    crossed = any(step > first for step in steps)
+    found += [Stop(after=index) for index in range(int(crossed), last)]
+    at_start = Stop(before=last)
+    return [*found, at_start] if last else [at_start, *found]
 
 
 def no_images_kept(subject: MethodSubject) -> None:
@@ -311,23 +327,9 @@ def batch_of_one(subject: MethodSubject) -> None:
 
 def surroundings(subject: MethodSubject) -> None:
     """Random state, grad mode, dtype, threads, folder and environment are as found after a run."""
-
-    def look() -> dict[str, Any]:
-        return {
-            "the random state": checkpoint.random_state(),
-            "grad mode": torch.is_grad_enabled(),
-            "the default dtype": torch.get_default_dtype(),
-            "the number of threads": torch.get_num_threads(),
-            "the working folder": os.getcwd(),
-            "the environment": dict(os.environ),
-        }
-
-    subject.baseline  # noqa: B018 - imports, which may set variables once, are over now
-    before = look()
-    subject.run(subject.scenario(experiences=1))
-    after = look()
-    for name, value in before.items():
-        if not _equal_trees(value, after[name]):
+    seen = subject.repetition
+    for name, value in seen.before.items():
+        if not _equal_trees(value, seen.after[name]):
             raise CheckFailed(f"a run changes {name}", hint="put it back, or do without")
 
 
@@ -374,11 +376,10 @@ def _same(first: Outcome, second: Outcome, what: str) -> None:
         raise CheckFailed(f"{what} differs in {found}", hint="keep all state in parameters, buffers and extra_state")
 
 
-def _same_past(first: Outcome, second: Outcome, what: str) -> None:
+def _same_past(first: Predictions, second: Predictions, what: str) -> None:
     """Compares logits after the second experience, on the first two test sets."""
     found = []
-    for run in (first, second):
-        predictions = run.predictions.after(1)
+    for predictions in (first, second):
         if predictions.logits is None:
             raise CheckFailed("the run kept no logits")
         order = np.argsort(predictions.sample_id, kind="stable")

@@ -1,4 +1,8 @@
-"""The installed `bench`, as a user calls it: run, resume after kill -9, tables, errors, exit codes."""
+"""The installed `bench`, as a user calls it: run, resume after kill -9, tables, errors, exit codes.
+
+A process of its own takes seconds to import torch. What is about more than one command, or about words and exit codes,
+is asked of the same entry point in this process, after one that was installed has done its part.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmark import records
+from benchmark.cli import main
 
+Here = Callable[..., tuple[str, str]]
 BENCH = Path(sys.executable).with_name("bench")
 # Small streams of the bundled world: seconds each.
 SMALL = ["--set", "scenario.train=2", "--set", "scenario.test=1"]
@@ -26,6 +33,20 @@ def bench(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProc
     done = subprocess.run([str(BENCH), *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """`bench` in this process, in an empty folder: gives what was printed to stdout and to stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, code: int = 0) -> tuple[str, str]:
+        found = main(arguments)
+        shown = capsys.readouterr()
+        assert found == code, f"exit {found}\n{shown.out}\n{shown.err}"
+        return shown.out, shown.err
+
+    return call
 
 
 def small(method: str, out: str, *more: str) -> list[str]:
@@ -42,29 +63,28 @@ def comparable(folder: Path) -> str:
     return json.dumps(records.comparable(found[0]), sort_keys=True)
 
 
-def test_run_resume_leaderboard_metrics(tmp_path: Path) -> None:
+def test_run_resume_leaderboard_metrics(tmp_path: Path, here: Here) -> None:
     first = bench(*small("nearest-mean,linear-probe", "runs", "--seed", "0,1", "--set", "epochs=1"), cwd=tmp_path)
     assert "final average accuracy" in first.stdout
     assert first.stdout.count("record: ") == 4
     assert "accuracy in %" in first.stdout
-    again = bench(*small("nearest-mean", "runs", "--set", "epochs=1"), cwd=tmp_path)
-    assert "already done" in again.stderr
-    table = bench("leaderboard", cwd=tmp_path)
-    assert "nearest-mean" in table.stdout
-    assert "linear-probe" in table.stdout
+    _, told = here(*small("nearest-mean", "runs", "--set", "epochs=1"))
+    assert "already done" in told
+    table, _ = here("leaderboard")
+    assert "nearest-mean" in table
+    assert "linear-probe" in table
     record = next((tmp_path / "runs").rglob("*.json"))
-    bench("metrics", str(record), "--forgetting", "clipped", cwd=tmp_path)
-    shown = json.loads(bench("metrics", str(record), "--json", cwd=tmp_path).stdout)
-    assert shown
+    here("metrics", str(record), "--forgetting", "clipped")
+    assert json.loads(here("metrics", str(record), "--json")[0])
 
 
-def test_kill_at_random_points_then_resume_is_bit_for_bit(tmp_path: Path) -> None:
+def test_kill_at_random_points_then_resume_is_bit_for_bit(tmp_path: Path, here: Here) -> None:
     """kill -9 at random moments, also within an experience; the record must not tell."""
     arguments = ["--set", "engine.checkpoint_seconds=0", "--set", "epochs=2", "-q"]
-    bench(*small("l2p", "whole", *arguments), cwd=tmp_path)
+    here(*small("l2p", "whole", *arguments))
     chance = random.Random(20261122)
     kills = 0
-    while kills < 4:
+    while kills < 3:
         process = subprocess.Popen(
             [str(BENCH), *small("l2p", "cut", *arguments)],
             cwd=tmp_path,
@@ -141,23 +161,31 @@ def test_ctrl_c_keeps_what_is_done_and_prints_how_to_resume(tmp_path: Path) -> N
         (["leaderboard", "--format", "latx"], 2, "did you mean `latex`"),
     ],
 )
-def test_bad_input_is_one_clear_message(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+def test_bad_input_is_one_clear_message(
+    tmp_path: Path, here: Here, arguments: list[str], code: int, message: str
+) -> None:
     if arguments[:1] == ["leaderboard"] and "--results" not in arguments:
         (tmp_path / "runs").mkdir()
-    done = bench(*arguments, cwd=tmp_path, code=code)
-    assert message in done.stderr
+    out, told = here(*arguments, code=code)
+    assert message in told
+    assert told.startswith("error: ")
+    assert "Traceback" not in told
+    assert not out
+
+
+def test_the_exit_code_is_that_of_the_process(tmp_path: Path) -> None:
+    done = bench("rum", cwd=tmp_path, code=2)
     assert done.stderr.startswith("error: ")
-    assert "Traceback" not in done.stderr
     assert not done.stdout
 
 
-def test_dry_run_shows_every_value_and_its_origin(tmp_path: Path) -> None:
+def test_dry_run_shows_every_value_and_its_origin(tmp_path: Path, here: Here) -> None:
     (tmp_path / "run.toml").write_text("[method.l2p]\ntop_k = 3\n[engine]\neval_batch_size = 64\n")
-    done = bench(
+    out, _ = here(
         "run", "--scenario", "split-glyphs", "--method", "l2p@pilot", "--config", "run.toml",
-        "--set", "epochs=2", "--dry-run", "--json", cwd=tmp_path,
+        "--set", "epochs=2", "--dry-run", "--json",
     )  # fmt: skip
-    rows = {row["key"]: (row["value"], row["origin"]) for row in json.loads(done.stdout)[0]}
+    rows = {row["key"]: (row["value"], row["origin"]) for row in json.loads(out)[0]}
     assert rows["method.epochs"] == (2, "--set")
     assert rows["method.top_k"] == (3, "run.toml")
     assert rows["method.selection_eval"][1] == "recipe pilot"
@@ -166,18 +194,18 @@ def test_dry_run_shows_every_value_and_its_origin(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_typo_in_the_file_names_file_and_key(tmp_path: Path) -> None:
+def test_a_typo_in_the_file_names_file_and_key(tmp_path: Path, here: Here) -> None:
     (tmp_path / "run.toml").write_text("[method.l2p]\ntop_kk = 3\n")
-    done = bench("run", "--scenario", "split-glyphs", "--method", "l2p", "--config", "run.toml", cwd=tmp_path, code=2)
-    assert "run.toml: unknown option `method.l2p.top_kk`" in done.stderr
+    _, told = here("run", "--scenario", "split-glyphs", "--method", "l2p", "--config", "run.toml", code=2)
+    assert "run.toml: unknown option `method.l2p.top_kk`" in told
 
 
-def test_show_images_draws_a_picture(tmp_path: Path) -> None:
-    done = bench("info", "split-glyphs", "--show-images", "sheet.png", *SMALL, cwd=tmp_path)
-    assert "fingerprint" in done.stdout
+def test_show_images_draws_a_picture(tmp_path: Path, here: Here) -> None:
+    out, _ = here("info", "split-glyphs", "--show-images", "sheet.png", *SMALL)
+    assert "fingerprint" in out
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_recipes_are_compared(tmp_path: Path) -> None:
-    rows = json.loads(bench("info", "l2p", "--diff", "pilot,v2-jax", "--json", cwd=tmp_path).stdout)
+def test_recipes_are_compared(here: Here) -> None:
+    rows = json.loads(here("info", "l2p", "--diff", "pilot,v2-jax", "--json")[0])
     assert {row["option"] for row in rows} >= {"prompt_length", "top_k", "pull", "variant"}

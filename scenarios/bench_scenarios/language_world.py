@@ -48,7 +48,6 @@ SHEETS: tuple[str, ...] = tuple(words.SHEETS)
 """Kinds of sheets: places, and what pre-training shows with its text."""
 
 _SHARES = ("pretraining", "pretraining", "train", "test")  # of all texts, by their hash
-_OWN, _FLIP = 0.40, 0.30  # shares of adjectives: the domain's, flipping ones; the rest is common to all domains
 _EVENT = 0.15  # share of clauses that are events
 
 T = TypeVar("T")
@@ -105,14 +104,29 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """How hard reviews and news are: shares of denied clauses, of reviews with a contrast, of news with an intruder."""
+    """Shares that make texts easy or hard.
 
+    Attributes:
+        own: Of the domain's adjectives.
+        flip: Of flipping words; the other adjectives are common to all domains.
+        denial: Of denied clauses.
+        contrast: Of reviews with a contrast.
+        intruder: Of news with a noun that may be of another topic.
+    """
+
+    own: float
+    flip: float
     denial: float
     contrast: float
     intruder: float
 
 
-_PLAIN, _EASY, _HARD = _Style(0, 0, 0), _Style(0.10, 0.16, 0.15), _Style(0.18, 0.34, 0.25)
+_STYLES = {
+    "plain": _Style(0.40, 0.30, 0.00, 0.00, 0.00),
+    "usual": _Style(0.40, 0.30, 0.10, 0.16, 0.15),
+    "dense": _Style(0.40, 0.30, 0.25, 0.25, 0.15),
+}
+_HARD = _Style(0.48, 0.36, 0.18, 0.34, 0.25)  # of all that is not pre-training
 
 
 class _Draw:
@@ -214,7 +228,7 @@ def _clause(draw: _Draw, domain: str, label: int, style: _Style) -> str:
         return draw.pick(events(domain, label))
     denied = draw.chance(style.denial)
     own, flips, common = _adjectives(domain, 1 - label if denied else label, style is not _HARD)
-    kind = own if draw.chance(_OWN) else flips if draw.chance(_FLIP / (1 - _OWN)) else common
+    kind = own if draw.chance(style.own) else flips if draw.chance(style.flip / (1 - style.own)) else common
     adjective = draw.pick(kind)
     return draw.pick(words.DENIALS if denied else words.CLAUSES).format(
         n=draw.pick(aspects(domain)),
@@ -365,20 +379,22 @@ def _described(draw: _Draw, kind: str) -> Document:
     return Document(text if kind == "place" else f"{sheet.source} = {text}", -1, (sheet.combination,))
 
 
-def document(index: int, *, plain: bool = False, seed: int = 0) -> Document:
-    """A text to pre-train on; a plain one denies nothing, has no contrast and no noun of another topic."""
-    draw, style = _Draw(seed, _stream("pretraining", "document"), index), _PLAIN if plain else _EASY
+def document(index: int, *, style: str = "usual", seed: int = 0) -> Document:
+    """A text to pre-train on; "plain" ones have no denial, contrast or intruding noun, "dense" ones have more."""
+    if style not in _STYLES:
+        raise ValueError(f"unknown style `{style}`: one of {', '.join(_STYLES)}")
+    draw, manner = _Draw(seed, _stream("pretraining", "document"), index), _STYLES[style]
     share = draw.below(100)
     if share < 46:
-        return _reviewed(draw, draw.pick(SOURCE), style, summed_up=True)
+        return _reviewed(draw, draw.pick(SOURCE), manner, summed_up=True)
     if share < 52:
-        return _reviewed(draw, draw.pick(SOURCE), style, summed_up=False)
+        return _reviewed(draw, draw.pick(SOURCE), manner, summed_up=False)
     if share < 70:
-        return _reviewed(draw, draw.pick(TARGET), style, summed_up=False)
+        return _reviewed(draw, draw.pick(TARGET), manner, summed_up=False)
     if share < 72:
         return _asked(draw, draw.pick(TARGET))
     if share < 89:
-        return _headed(draw, draw.pick(TOPICS), style)
+        return _headed(draw, draw.pick(TOPICS), manner)
     return _described(draw, draw.pick(SHEETS))
 
 

@@ -31,7 +31,7 @@ def test_texts_are_a_function_of_split_seed_and_index_alone() -> None:
 
 def test_texts_stay_as_they_are() -> None:
     """A change here is a new version of the world, and the bundled models must be trained again."""
-    texts = [world.document(index, plain=plain).text for plain in (False, True) for index in range(200)]
+    texts = [world.document(index, style=style).text for style in ("usual", "plain") for index in range(200)]
     reviewed = itertools.product(world.DOMAINS, ("train", "test"), range(20))
     texts += [world.review(domain, index, split=split).text for domain, split, index in reviewed]
     texts += [world.news(index, split="test").text for index in range(100)]
@@ -39,16 +39,16 @@ def test_texts_stay_as_they_are() -> None:
     texts += [text for sheet in sheets for text in (sheet.source, *sheet.references)]
     assert world.VERSION == 1
     assert world.review("car", 0, split="test") == world.Labelled(
-        "such a horrible engine . our guest called the boot loud .", 0
+        "nobody found the seat smooth . the dealer ignored us .", 0
     )
     assert (
         hashlib.sha256("\n".join(texts).encode()).hexdigest()
-        == "e74be2d3fe3aa780a7473c00309c18444a6ac5946dd98d3fa00b15f60a52e9b0"
+        == "03ed805071ea98f653c5fa236b6e355a9495676b1268537315ee81ab03b4af70"
     )
 
 
 def test_plain_documents_deny_nothing() -> None:
-    texts = [world.document(index, plain=True).text for index in range(2000)]
+    texts = [world.document(index, style="plain").text for index in range(2000)]
     assert not any(piece in text for text in texts for piece in (" was not ", " far from ", "although ", "in the end "))
 
 
@@ -176,6 +176,7 @@ def test_a_hundred_labels_teach_a_bag_of_words_less_than_pretraining_does() -> N
             lambda: world.sheet(0, split="test", kind="zoo"),
             "unknown kind of sheet `zoo`: one of place, museum, inn, shop",
         ),
+        (lambda: world.document(0, style="odd"), "unknown style `odd`: one of plain, usual, dense"),
         (lambda: world.news(-1, split="test"), "count from 0"),
     ],
 )

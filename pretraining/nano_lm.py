@@ -261,6 +261,8 @@ def save(cloze: Cloze, folder: Path) -> dict[str, Any]:
     """Writes what `from_pretrained` reads, and beside the folder a description with the hashes of its files."""
     cloze.model.save_pretrained(folder)
     cloze.tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors are written for their owner only
     description = {
         "name": folder.name,
         "description": f"{cloze.kind} language model of the bundled world of reviews, news and places",

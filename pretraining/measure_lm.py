@@ -35,7 +35,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scenarios")]
 
 from bench_scenarios import language_world as world  # noqa: E402
 
-FOLDER = ROOT / "benchmark" / "backbones" / "weights" / "language"
+FOLDER = ROOT / "plugins" / "bench_backbones" / "weights" / "language"
 # {} the text, # the domain, _ the word asked for, which ends the pattern of a causal model
 PATTERNS = {
     "masked": (

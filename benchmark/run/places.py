@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmark import files, records
+from benchmark.errors import DataMissing
 from benchmark.run import lock
 from benchmark.run.preparation import Prepared
 
@@ -23,8 +24,17 @@ def record_path(out: Path, prepared: Prepared) -> Path:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether there is a readable record of a completed run."""
-    return path.exists() and records.read(path)["status"] == "completed"
+    """Whether there is a readable record of a completed run.
+
+    Raises:
+        DataMissing: The record is damaged, or is that of another run.
+    """
+    if not path.exists():
+        return False
+    record = records.read(path)
+    if record.run_id != path.stem:
+        raise DataMissing(f"{path} holds the record of run {record.run_id}", hint="run it again with --force")
+    return record.status == "completed"
 
 
 def is_finished(path: Path) -> bool:

@@ -186,3 +186,14 @@ def test_time_after_a_resume_is_that_of_all_sessions(tmp_path: Path) -> None:
     timing = records.read(run(tmp_path))["timing"]
     assert timing["resumed"] == 1
     assert timing["total_seconds"] >= sum(timing["train_seconds"]) + sum(timing["eval_seconds"])
+
+
+def test_the_record_of_another_run_under_the_name_of_one_is_not_its_record(tmp_path: Path) -> None:
+    path = run(tmp_path)
+    own, content = path.stem, path.read_text()
+    path.write_text(content.replace(own, "0123456789abcdef"))
+    with pytest.raises(DataMissing, match=r"holds the record of run 0123456789abcdef") as caught:
+        run(tmp_path)
+    assert caught.value.hint is not None
+    assert "--force" in caught.value.hint
+    assert records.read(run(tmp_path, force=True))["run_id"] == own

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import DataMissing
-from benchmark.files import switched_on
+from benchmark.files import switched_on, user_path
 
 SMALL = 200_000_000
 """Bytes. Sets up to this size are fetched on first use, larger ones only with ``--download``."""
@@ -65,7 +65,7 @@ def data_root(given: Path | None = None) -> Path:
     named = given or (Path(os.environ["BENCH_DATA"]) if os.environ.get("BENCH_DATA") else None)
     if named is None:
         return user_folder("data")
-    named = named.expanduser()
+    named = user_path(named)
     if not os.path.isdir(named):
         option = "--data-root" if given else "BENCH_DATA"
         raise DataMissing(f"{option} {named}: no such folder", hint="create it, or name the folder that holds the data")
@@ -75,7 +75,7 @@ def data_root(given: Path | None = None) -> Path:
 def cache_root(given: Path | None = None) -> Path:
     """The folder for derived files: ``given``, else ``BENCH_CACHE``, else the user's; may not exist yet."""
     named = given or (Path(os.environ["BENCH_CACHE"]) if os.environ.get("BENCH_CACHE") else None)
-    return named.expanduser() if named else user_folder("cache")
+    return user_path(named) if named else user_folder("cache")
 
 
 def find(names: Sequence[str], root: Path) -> Path | None:

@@ -23,14 +23,17 @@ def replace_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
     """Writes a file atomically: a temporary file beside it, fsync, ``os.replace``.
 
     Args:
-        path: Target; its folder is made when missing.
+        path: Target, or a link to it; its folder is made when missing.
         content: Whole content, or what writes it into the open file.
 
     Raises:
-        RunFailed: The disk is full, or the folder cannot be written.
+        RunFailed: The disk is full, the folder cannot be written, or a device, a pipe or a folder is in the way.
     """
     temporary: str | None = None
     try:
+        path = Path(os.path.realpath(path))
+        if path.exists() and not path.is_file():  # `os.replace` would put a file where a device was
+            raise RunFailed(f"cannot write {path}: it is not a regular file", hint="choose another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
@@ -112,6 +115,24 @@ def check_folder(path: Path, option: str) -> None:
         raise UsageError(f"{name}: the name is not UTF-8", hint=other) from error
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror or error}", hint=other) from error
+
+
+def check_file(path: Path, option: str) -> None:
+    """Sees to it, before any work, that a file can be written; makes nothing.
+
+    Args:
+        path: The file; it may not exist yet.
+        option: What named it, for messages.
+
+    Raises:
+        UsageError: Its folder cannot be written, or it is a folder, a device or a pipe.
+    """
+    check_folder(path.parent, option)
+    if path.exists() and not path.is_file():
+        raise UsageError(
+            f"{option} {shorten(plain(str(path)))}: it is not a regular file",
+            hint="give the name of a file; to write into a pipe or a device, leave the option out and use `>`",
+        )
 
 
 def switched_on(*variables: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from benchmark.cli import terminal
-from benchmark.files import check_folder, user_path
+from benchmark.files import check_file, user_path
 
 if TYPE_CHECKING:
     from benchmark.leaderboard import Table
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmark.files import replace_file
 
     if args.output is not None:
-        check_folder(args.output.parent, "--output")
+        check_file(args.output, "--output")
     render = _renderer("json" if args.json else args.format or "table", to_file=args.output is not None)
     chosen, methods = read(args)
     tables = leaderboard.leaderboard(chosen, methods=methods)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.cli import leaderboard, terminal
 from benchmark.errors import EXIT_OK, UsageError
-from benchmark.files import check_folder, replace_file, user_path
+from benchmark.files import check_file, replace_file, user_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     suffix = args.output.suffix.lower()
     if suffix not in UNDATED:
         raise UsageError(f"-o {args.output}: no format of figures", hint=f"end the name in {', '.join(UNDATED)}")
-    check_folder(args.output.parent, "--output")
+    check_file(args.output, "--output")
     loaded = registry.load("plots", args.kind)
     spec = registry.load_plot(args.kind)
     records, methods = leaderboard.read(args)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import files
+from benchmark import data, files
 from benchmark.backbones import _hub
 from benchmark.cli import COMMANDS, _module, main
-from benchmark.errors import EXIT_OK, EXIT_USAGE, DataMissing, UsageError
+from benchmark.errors import EXIT_OK, EXIT_USAGE, DataMissing, RunFailed, UsageError
 
 RUN = ["run", "--scenario", "split-glyphs", "--method", "finetune"]
 
@@ -140,3 +140,29 @@ def test_a_file_is_hashed_in_pieces(tmp_path: Path) -> None:
     content = os.urandom((1 << 20) + 7)
     (tmp_path / "f").write_bytes(content)
     assert files.sha256(tmp_path / "f") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_no_file_takes_the_place_of_a_device_a_pipe_or_a_link(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "pipe.png").symlink_to(pipe)
+    for words in (["leaderboard", "-o", str(pipe)], ["plot", "accuracy", "-o", str(tmp_path / "pipe.png")]):
+        assert main([*words, "--results", str(tmp_path)]) == EXIT_USAGE
+        assert f"{words[-1]}: it is not a regular file" in capsys.readouterr().err
+    with pytest.raises(RunFailed, match="not a regular file"):
+        files.replace_file(pipe, b"")
+    assert pipe.is_fifo()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    files.replace_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("variable", ["BENCH_CACHE", "BENCH_DATA"])
+def test_a_home_folder_that_nobody_has_in_a_variable(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "~nobody-has-this-name/x")
+    with pytest.raises(UsageError, match="there is no such home folder"):
+        (data.cache_root if variable == "BENCH_CACHE" else data.data_root)()

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import shutil
 import subprocess
 import sysconfig
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 collect_ignore = ["bench-doors", "bench-toy", "bench-words"]
 
-BENCH = "import sys; from benchmark.cli import main; sys.exit(main())"
+# Answers each line `[arguments, environment, folder, stdout, stderr]` with the exit code of `bench` in a process of its
+# own. To import torch takes seconds: that is done once, before anything of the benchmark or of a plugin is imported.
+BENCH = """
+import json, os, sys
+import timm, torch, torchvision
+for line in sys.stdin:
+    sys.argv[1:], environment, folder, *files = json.loads(line)
+    child = os.fork()
+    if not child:
+        for number, file in enumerate(files, 1):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        from benchmark.cli import main
+        sys.exit(main())
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A fresh venv; call it with a command to run inside.
 
     Downloading torch again would take minutes, so the venv sees the packages of the current one through
@@ -38,16 +57,31 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Run:
     lines = [f"import site; site.addsitedir({path!r})" for path in paths]
     Path(own, "surroundings.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
+    more = {"OMP_NUM_THREADS": "1", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    shown = tmp_path_factory.mktemp("shown")
+
     def run(*command: str | Path, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
         first, *rest = map(str, command)
-        # The script `bench` of the outer environment would start the outer Python.
-        start = [str(python), "-c", BENCH] if first == "bench" else [str(python), "-m", first]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        result = subprocess.run([*start, *rest], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+        env = {**os.environ, **more}
+        if first == "bench":
+            files = [shown / f"{next(count)}.{name}" for name in ("out", "err")]
+            assert bench.stdin is not None
+            assert bench.stdout is not None
+            bench.stdin.write(json.dumps([rest, env, *map(str, (cwd or Path.cwd(), *files))]) + "\n")
+            bench.stdin.flush()
+            found = int(bench.stdout.readline())
+            result = subprocess.CompletedProcess(rest, found, *(file.read_text(encoding="utf-8") for file in files))
+        else:
+            start = [str(python), "-m", first, *rest]
+            result = subprocess.run(start, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
         assert result.returncode == code, f"{command}: exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
         return result
 
-    return run
+    count = itertools.count()
+    # The script `bench` of the outer environment would start the outer Python.
+    start, pipe = [str(python), "-c", BENCH], subprocess.PIPE
+    with subprocess.Popen(start, env={**os.environ, **more}, stdin=pipe, stdout=pipe, text=True) as bench:
+        yield run
 
 
 @pytest.fixture(scope="session")

@@ -339,7 +339,7 @@ def build_bad(kind: str) -> Any:
     ("kind", "check", "message"),
     [
         ("global", "surroundings", "torch's global generator was used"),
-        ("images", "repeat", "two builds have different images"),
+        ("images", "repeat", "two builds have different samples"),
         ("fingerprint", "repeat", "the fingerprint is not"),
         ("seeded", "content", "seed 1 changes `content`"),
         ("no hash", "content", "`content` is 'mine', not a SHA-256"),

@@ -28,15 +28,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pluggy
 import torch
-from torch import Tensor
 
 from benchmark import data, hookspecs
 from benchmark.api import ImageSet, Method
 from benchmark.events import ExperienceStarted
 from benchmark.files import replace_file
 from benchmark.hookspecs import hookimpl
+from benchmark.records.predictions import Predictions
 from benchmark.run import engine, evaluation, plan, preparation
 from benchmark.run.preparation import Prepared
 from benchmark.run.request import RunRequest
@@ -112,19 +114,18 @@ def measure(prepared: Prepared, method: Method, batches: Sequence[int] = BATCHES
     """Evaluates a trained method in every way, on all test sets."""
     ways = []
     for order in ORDERS:
-        alone: Tensor | None = None
+        alone: npt.NDArray[np.int64] | None = None
         for batch in batches:
             found = predict(prepared, method, batch, order)
-            right = (found.prediction == found.label).double()
-            sets = found.test_set.unique()
-            accuracy = torch.stack([right[found.test_set == place].mean() for place in sets]).mean()
+            right = found.prediction == found.label
+            accuracy = np.mean([right[found.test_set == place].mean() for place in np.unique(found.test_set)])
             alone = found.prediction if alone is None else alone
-            changed = (found.prediction != alone).double().mean()
+            changed = (found.prediction != alone).mean()
             ways.append(Way(batch=batch, order=order, accuracy=float(accuracy), changed=float(changed)))
     return ways
 
 
-def predict(prepared: Prepared, method: Method, batch: int, order: str) -> evaluation.Predictions:
+def predict(prepared: Prepared, method: Method, batch: int, order: str) -> Predictions:
     """Predictions on all test sets; ``sorted`` takes one set after the other, each sorted by class."""
     tests = list(enumerate(prepared.stream.tests))
     if order == "sorted":
@@ -137,7 +138,10 @@ def predict(prepared: Prepared, method: Method, batch: int, order: str) -> evalu
         eval_order="natural" if order == "sorted" else "shuffled",
         keep_logits=False,
     )
-    return evaluation.evaluate(method, tests, rules, seen=prepared.stream.scenario.num_classes)
+    scenario = prepared.stream.scenario
+    return evaluation.evaluate(
+        method, tests, rules, experience=len(scenario.experiences) - 1, seen=scenario.num_classes
+    )
 
 
 def by_class(test: ImageSet) -> ImageSet:

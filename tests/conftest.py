@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from benchmark import registry
+
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -71,6 +73,14 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         real(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+@pytest.fixture(autouse=True)
+def _no_plugin_files_left() -> Iterator[None]:
+    """A plugin that one test brings by ``-p FILE.py`` is there in no other."""
+    before = list(registry._files)
+    yield
+    registry._files[:] = before
 
 
 @pytest.fixture(scope="session")

@@ -341,7 +341,7 @@ def test_methods_declare_what_they_use() -> None:
         (AvalancheConfig, {"momentum": 1.0}, "momentum: 1.0 is out of range"),
         (AvalancheConfig, {"weight_decay": -1.0}, "weight_decay: -1.0 is negative"),
         (AvalancheConfig, {"batch_size": 0}, "batch_size: 0 is too small"),
-        (avalanche_replay.ReplayConfig, {"memory": 0}, "memory: 0 images are too few"),
+        (avalanche_replay.ReplayConfig, {"memory": 0}, "memory: 0 is too small"),
         (avalanche_ewc.EwcConfig, {"penalty": -1.0}, "penalty: -1.0 is negative"),
         (avalanche_ewc.EwcConfig, {"decay": 2.0}, "decay: 2.0 is out of range"),
         (avalanche_lwf.LwfConfig, {"temperature": 0.0}, "temperature: 0.0 is not positive"),

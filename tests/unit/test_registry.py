@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,6 @@ def bench_register_exporters():
 def bench_experience_ended(event):
     pass
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_files_left() -> Iterator[None]:
-    before = list(registry._files)
-    yield
-    registry._files[:] = before
 
 
 def write(folder: Path, text: str, name: str = "plugin.py") -> Path:

@@ -68,6 +68,11 @@ class Job:
     quiet: bool = True
     origin: Mapping[str, str] = field(default_factory=dict, compare=False)
 
+    @property
+    def tables_from(self) -> str:
+        """What messages and origins call `tables`."""
+        return self.file or "tables"
+
     def __hash__(self) -> int:
         values = asdict(replace(self, origin={}))
         return hash(json.dumps(values, sort_keys=True, default=str))

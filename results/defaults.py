@@ -15,7 +15,7 @@ from typing import Any, cast
 from benchmark import config as configs
 from benchmark import loading, registry
 from benchmark.files import replace_file
-from benchmark.run.request import EngineConfig
+from benchmark.run.options import EngineConfig
 from benchmark.specs import MethodSpec, ScenarioSpec
 
 FILE = Path(__file__).parents[1] / "benchmark" / "records" / "defaults.json"

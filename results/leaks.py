@@ -38,10 +38,10 @@ from benchmark.api import ImageSet, Method
 from benchmark.events import ExperienceStarted
 from benchmark.files import replace_file
 from benchmark.hookspecs import hookimpl
+from benchmark.jobs import Job
 from benchmark.records.predictions import Predictions
 from benchmark.run import engine, evaluation, plan, preparation
 from benchmark.run.preparation import Prepared
-from benchmark.run.request import RunRequest
 
 HERE = Path(__file__).parent
 METHODS = (
@@ -92,7 +92,7 @@ def prepare(label: str, scenario: str, track: str, seed: int) -> Prepared:
     """A run of ``name[@recipe][:option=value,...]``."""
     method, _, options = label.partition(":")
     settings = dict(option.split("=", 1) for option in options.split(",") if option)
-    resolved = plan.resolve(RunRequest(scenario=scenario, method=method, track=track, seed=seed, settings=settings))
+    resolved = plan.resolve(Job(scenario=scenario, method=method, track=track, seed=seed, settings=settings))
     places = {"data_root": None, "cache": data.cache_root(), "download": "never"}
     built, _ = preparation.build_scenario(resolved, places)
     return preparation.prepare(resolved, built)

@@ -16,7 +16,6 @@ from benchmark.files import check_folder, user_path
 from benchmark.jobs import MOST_DIGITS, Job, Outcome
 from benchmark.run.interruption import Interrupted
 from benchmark.run.plan import Plan, resolve
-from benchmark.run.request import RunRequest
 from benchmark.specs import ScenarioSpec
 
 if TYPE_CHECKING:
@@ -40,24 +39,7 @@ def plan_of(job: Job) -> Plan:
         value = getattr(job, name)
         if value is not None and not (type(value) is int and 0 <= value < 10**MOST_DIGITS):
             raise UsageError(f"{name}: {shown(value)} is not a whole number that is 0 or more")
-    request = RunRequest(
-        scenario=job.scenario,
-        method=job.method,
-        seed=job.seed,
-        class_order_seed=job.class_order_seed,
-        init_seed=job.init_seed,
-        data_seed=job.data_seed,
-        track=job.track,
-        backbone=job.backbone,
-        weights=None if job.weights is None else user_path(job.weights),
-        settings=job.settings,
-        file=job.tables,
-        file_name=job.file or ("tables" if job.tables else ""),
-        validate=job.validate,
-        device=job.device,
-        origin=job.origin,
-    )
-    resolved = resolve(request)
+    resolved = resolve(job)
     check_folder(user_path(job.out), "--out")
     return resolved
 
@@ -72,7 +54,7 @@ class Shelf:
         """The scenario of a plan, and the seconds it took to build."""
         from benchmark.run import preparation
 
-        options = [plan.scenario_name, plan.effective()["scenario"], plan.seeds["class_order"], plan.request.validate]
+        options = [plan.scenario_name, plan.effective()["scenario"], plan.seeds["class_order"], plan.job.validate]
         key = json.dumps([*options, {name: str(value) for name, value in places.items()}])
         if self._held is None or self._held[0] != key:
             self._held = None

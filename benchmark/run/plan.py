@@ -17,8 +17,9 @@ from benchmark import config as configs
 from benchmark import registry
 from benchmark.code_identity import ENGINE
 from benchmark.errors import UsageError, did_you_mean
+from benchmark.jobs import Job
 from benchmark.registry import Loaded
-from benchmark.run.request import EngineConfig, RunRequest
+from benchmark.run.options import EngineConfig
 from benchmark.specs import MethodSpec, ScenarioSpec
 
 IDENTITY = 2
@@ -30,7 +31,7 @@ class Plan:
     """A resolved run, before data and weights are loaded.
 
     Attributes:
-        request: What was asked for.
+        job: What was asked for.
         scenario: Loaded scenario spec with its provenance.
         scenario_name: Name for the record, ``name/variant`` when the scenario has variants.
         scenario_config: Its options.
@@ -46,7 +47,7 @@ class Plan:
         given: What the user set explicitly, by full key.
     """
 
-    request: RunRequest
+    job: Job
     scenario: Loaded
     scenario_name: str
     scenario_config: Any
@@ -124,7 +125,7 @@ class Plan:
             "inputs": dict(inputs),
             "backbone": self.backbone,
             "seeds": dict(self.seeds),
-            "validate": self.request.validate,
+            "validate": self.job.validate,
             "fingerprint": fingerprint,
             "partition": partition,
             "weights": weights_sha256,
@@ -145,15 +146,15 @@ class Plan:
 
     def rows(self) -> list[tuple[str, Any, str]]:
         """Every value with its full key and origin, for ``--dry-run``."""
-        request = self.request
+        job = self.job
         seeds = {
-            "class_order": (request.class_order_seed, "--class-order-seed"),
-            "init": (request.init_seed, "--init-seed"),
-            "data": (request.data_seed, "--data-seed"),
+            "class_order": (job.class_order_seed, "--class-order-seed"),
+            "init": (job.init_seed, "--init-seed"),
+            "data": (job.data_seed, "--data-seed"),
         }
 
         def origin(key: str, otherwise: str = "default") -> str:
-            found = request.origin.get(key, "default")
+            found = job.origin.get(key, "default")
             return otherwise if found == "default" else found
 
         picked = [
@@ -162,9 +163,9 @@ class Plan:
             ("track", self.track, origin("track", "default of the scenario")),
             ("input preset", self.preset, f"scenario on track {self.track}"),
             ("backbone", self.backbone, origin("backbone", f"default of track {self.track}")),
-            ("weights", str(request.weights or "with the backbone"), origin("weights")),
-            ("device", request.device, origin("device")),
-            ("validate", request.validate, origin("validate")),
+            ("weights", str(job.weights or "with the backbone"), origin("weights")),
+            ("device", job.device, origin("device")),
+            ("validate", job.validate, origin("validate")),
             *(
                 (f"seed.{name}", self.seeds[name], origin("seed") if seed is None else option)
                 for name, (seed, option) in seeds.items()
@@ -177,29 +178,29 @@ class Plan:
         return picked
 
 
-def resolve(request: RunRequest) -> Plan:
+def resolve(job: Job) -> Plan:
     """Resolves names, recipes, options and seeds; imports two plugins, loads no data.
 
     Raises:
         UsageError: Unknown name, option or value.
         PluginError: One of the two plugins is broken.
     """
-    scenario = registry.load_scenario(request.scenario.partition("/")[0])
-    method = registry.load_method(request.method.partition("@")[0])
-    return resolve_specs(request, scenario, method)
+    scenario = registry.load_scenario(job.scenario.partition("/")[0])
+    method = registry.load_method(job.method.partition("@")[0])
+    return resolve_specs(job, scenario, method)
 
 
-def resolve_specs(request: RunRequest, scenario: Loaded, method: Loaded) -> Plan:
+def resolve_specs(job: Job, scenario: Loaded, method: Loaded) -> Plan:
     """As `resolve`, for plugins that are at hand (tests, notebooks).
 
     Raises:
         UsageError: Unknown recipe, option or value.
     """
-    scenario_name, _, variant = request.scenario.partition("/")
-    method_name, _, recipe = request.method.partition("@")
+    scenario_name, _, variant = job.scenario.partition("/")
+    method_name, _, recipe = job.method.partition("@")
     scenario_spec = cast("ScenarioSpec", scenario.spec)
     method_spec = cast("MethodSpec", method.spec)
-    track = _track(request.track, scenario_spec)
+    track = _track(job.track, scenario_spec)
     recipe = recipe or method_spec.default_recipe
     if recipe != method_spec.default_recipe and recipe not in method_spec.recipes:
         raise did_you_mean(
@@ -208,15 +209,15 @@ def resolve_specs(request: RunRequest, scenario: Loaded, method: Loaded) -> Plan
             [method_spec.default_recipe, *method_spec.recipes],
             more=f"bench info {method_name}",
         )
-    settings = _split_settings(request.settings, method_spec.name, [method_name, scenario_name])
-    _check_file(request)
+    settings = _split_settings(job.settings, method_spec.name, [method_name, scenario_name])
+    _check_file(job)
     origin: dict[str, str] = {}
 
     scenario_config, found = resolve_scenario(
         scenario_spec,
         variant,
         [
-            *_file_layers(request, "scenario", {scenario_spec.name, scenario_name}),
+            *_file_layers(job, "scenario", {scenario_spec.name, scenario_name}),
             configs.Layer("--set", settings["scenario"]),
         ],
     )
@@ -225,30 +226,32 @@ def resolve_specs(request: RunRequest, scenario: Loaded, method: Loaded) -> Plan
     layers = [
         configs.Layer(f"track {track}", method_spec.tracks.get(track, {})),
         configs.Layer(f"recipe {recipe}", method_spec.recipes.get(recipe, {})),
-        *_file_layers(request, "method", {method_spec.name}),
+        *_file_layers(job, "method", {method_spec.name}),
         configs.Layer("--set", settings["method"]),
     ]
     method_config: Any
     method_config, found = configs.resolve(method_spec.config, layers, key=f"method.{method_spec.name}")
     origin |= {f"method.{name}": where for name, where in found.items()}
 
-    engine_layers = [configs.Layer(request.file_name, request.file.get("engine", {}))] if request.file_name else []
-    engine_layers.append(configs.Layer("--set", settings["engine"]))
+    engine_layers = [
+        configs.Layer(job.tables_from, job.tables.get("engine", {})),
+        configs.Layer("--set", settings["engine"]),
+    ]
     engine, found = configs.resolve(EngineConfig, engine_layers, key="engine")
     origin |= {f"engine.{name}": where for name, where in found.items()}
 
     full_name = scenario_spec.name
     if scenario_spec.variant:
         full_name += f"/{getattr(scenario_config, scenario_spec.variant)}"
-    seed = request.seed
+    seed = job.seed
     values = {"scenario": scenario_config, "method": method_config, "engine": engine}
     given = {
         key: configs.as_dict(values[key.split(".")[0]])[key.split(".", 1)[1]]
         for key, where in origin.items()
-        if where in ("--set", "--scenario", request.file_name)
+        if where in ("--set", "--scenario", job.tables_from)
     }
     return Plan(
-        request=request,
+        job=job,
         scenario=scenario,
         scenario_name=full_name,
         scenario_config=scenario_config,
@@ -258,28 +261,28 @@ def resolve_specs(request: RunRequest, scenario: Loaded, method: Loaded) -> Plan
         engine=engine,
         track=track,
         preset=scenario_spec.tracks[track],
-        backbone=_backbone(request, track, method_spec),
+        backbone=_backbone(job, track, method_spec),
         seeds={
             "seed": seed,
-            "class_order": seed if request.class_order_seed is None else request.class_order_seed,
-            "init": seed if request.init_seed is None else request.init_seed,
-            "data": seed if request.data_seed is None else request.data_seed,
+            "class_order": seed if job.class_order_seed is None else job.class_order_seed,
+            "init": seed if job.init_seed is None else job.init_seed,
+            "data": seed if job.data_seed is None else job.data_seed,
         },
         origin=origin,
         given=given,
     )
 
 
-def _backbone(request: RunRequest, track: str, method: MethodSpec) -> str:
+def _backbone(job: Job, track: str, method: MethodSpec) -> str:
     """The pretrained model that was asked for, or that of the track.
 
     Raises:
         UsageError: The method takes none, or the track has none for it.
     """
-    asked = "--backbone" if request.backbone else "--weights" if request.weights else ""
+    asked = "--backbone" if job.backbone else "--weights" if job.weights else ""
     if asked and not method.pretrained:
         raise UsageError(f"{asked}: method `{method.name}` has no pretrained model", hint=f"leave {asked} out")
-    return request.backbone or _track_backbone(track, method)
+    return job.backbone or _track_backbone(track, method)
 
 
 def _track_backbone(track: str, method: MethodSpec) -> str:
@@ -352,26 +355,26 @@ def _split_settings(settings: Mapping[str, str], method: str, own: list[str]) ->
     return groups
 
 
-def _file_layers(request: RunRequest, group: str, names: set[str]) -> list[configs.Layer]:
-    tables = request.file.get(group, {})
-    return [configs.Layer(request.file_name, tables[name]) for name in sorted(names) if name in tables]
+def _file_layers(job: Job, group: str, names: set[str]) -> list[configs.Layer]:
+    tables = job.tables.get(group, {})
+    return [configs.Layer(job.tables_from, tables[name]) for name in sorted(names) if name in tables]
 
 
-def _check_file(request: RunRequest) -> None:
+def _check_file(job: Job) -> None:
     allowed = {"run", "engine", "scenario", "method"}
-    for name, table in request.file.items():
+    for name, table in job.tables.items():
         if name not in allowed:
             error = did_you_mean("table", f"[{name}]", [f"[{item}]" for item in sorted(allowed)])
-            raise UsageError(f"{request.file_name}: {error.message}", hint=error.hint)
+            raise UsageError(f"{job.tables_from}: {error.message}", hint=error.hint)
         if not isinstance(table, Mapping):
-            raise UsageError(f"{request.file_name}: `{name}` is not a table", hint=f"write [{name}] on its own line")
+            raise UsageError(f"{job.tables_from}: `{name}` is not a table", hint=f"write [{name}] on its own line")
         if name in ("scenario", "method"):
             known = registry.names("scenarios" if name == "scenario" else "methods")
             for plugin, options in table.items():
                 if plugin not in known:
                     error = did_you_mean(name, plugin, known)
-                    raise UsageError(f"{request.file_name}: [{name}.{plugin}]: {error.message}", hint=error.hint)
+                    raise UsageError(f"{job.tables_from}: [{name}.{plugin}]: {error.message}", hint=error.hint)
                 if not isinstance(options, Mapping):
                     raise UsageError(
-                        f"{request.file_name}: {name}.{plugin} is not a table", hint=f"write [{name}.{plugin}]"
+                        f"{job.tables_from}: {name}.{plugin} is not a table", hint=f"write [{name}.{plugin}]"
                     )

@@ -15,6 +15,7 @@ from benchmark.api import Context, ExperienceView, Manifest, Scenario, ScenarioR
 from benchmark.backbones.backbone import Backbone, Nothing, Pretrained
 from benchmark.backbones.dual import dual_of
 from benchmark.errors import PluginError, UsageError
+from benchmark.files import user_path
 from benchmark.guard import Guard
 from benchmark.inputs import pipeline as pipelines
 from benchmark.inputs.pipeline import Pipeline
@@ -134,8 +135,8 @@ def build_scenario(plan: Plan, places: Mapping[str, Any]) -> tuple[Scenario, flo
     """
     started = time.perf_counter()
     scenario = make_scenario(plan.scenario, plan.scenario_config, places, seed=plan.seeds["class_order"])
-    if plan.request.validate:
-        scenario = streams.validation(scenario, plan.request.validate)
+    if plan.job.validate:
+        scenario = streams.validation(scenario, plan.job.validate)
     return scenario, time.perf_counter() - started
 
 
@@ -168,9 +169,10 @@ def prepare(
     uses = spec.uses_of(plan.method_config)
     if (reason := refusal(spec, uses, scenario)) is not None:
         raise UsageError(f"method `{spec.name}` does not run on `{scenario.name}`: {reason}")
-    device = pick_device(plan.request.device)
+    device = pick_device(plan.job.device)
     if pretrained is None:
-        pretrained = loading.load(plan.backbone, weights=plan.request.weights) if spec.pretrained else Nothing()
+        weights = None if plan.job.weights is None else user_path(plan.job.weights)
+        pretrained = loading.load(plan.backbone, weights=weights) if spec.pretrained else Nothing()
     _check_model(spec, pretrained)
     pretrained.module.to(device).requires_grad_(False)
     stream = make_stream(plan, scenario)

@@ -59,7 +59,7 @@ def build(
                 rows,
                 counts,
                 **about,
-                transfers=not plan.request.validate,
+                transfers=not plan.job.validate,
             )
             more, brought = measures.measure(prepared.metrics, measures.evidence(rows, counts, **about), values)
             values |= more
@@ -94,7 +94,7 @@ def build(
             "scores": [scores for _, scores in done.selected],
         },
         "seeds": dict(plan.seeds),
-        "evaluated_on": "validation" if plan.request.validate else "test",
+        "evaluated_on": "validation" if plan.job.validate else "test",
         "accuracy": matrix,
         "counts": counts,
         "baseline": done.baseline,

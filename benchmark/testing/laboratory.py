@@ -26,14 +26,15 @@ from benchmark.api import ExperienceView, Method, Scenario
 from benchmark.backbones.backbone import Nothing
 from benchmark.errors import did_you_mean
 from benchmark.families import FAMILIES
+from benchmark.jobs import Job
 from benchmark.records import predictions
 from benchmark.records.predictions import Predictions
 from benchmark.registry import Entry, Loaded
 from benchmark.run import checkpoint, engine, interruption, places, preparation
 from benchmark.run.interruption import Interrupted
+from benchmark.run.options import EngineConfig
 from benchmark.run.plan import Plan
 from benchmark.run.preparation import Prepared
-from benchmark.run.request import EngineConfig, RunRequest
 from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
 from benchmark.testing import toys
 from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest, SpyView, Watcher
@@ -167,7 +168,7 @@ class MethodSubject:
         config = self.small(recipe) if config is None else config
         pretrained = toys.tiny_backbone(text=self.spec.text) if self.spec.pretrained else Nothing()
         plan = Plan(
-            request=RunRequest(scenario="toy", method=self.spec.name, seed=seed, device="cpu"),
+            job=Job(scenario="toy", method=self.spec.name, seed=seed, device="cpu"),
             scenario=Loaded(toys.TOY_SCENARIO, Entry("toy", toys.__name__, "adaptbench"), "0" * 64),
             scenario_name="toy",
             scenario_config=toys.ToyConfig(),

@@ -35,10 +35,10 @@ from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.dual import DualEncoder, ViTTower
 from benchmark.backbones.text import TextTower, WordTokenizer
 from benchmark.families import Family
+from benchmark.jobs import Job
 from benchmark.registry import Entry, Loaded
 from benchmark.run import plan, preparation
 from benchmark.run.preparation import Prepared
-from benchmark.run.request import RunRequest
 from benchmark.samples import Kind
 from benchmark.specs import MethodSpec, ScenarioSpec
 from benchmark.testing.raw import toy_set
@@ -287,7 +287,7 @@ def prepare_toy(
         **scenario: Options of `ToyConfig`.
     """
     spec = replace(TOY_METHOD, build=build, uses=uses, stream=stream, text=text)
-    request = RunRequest(
+    request = Job(
         scenario="toy",
         method=spec.name,
         settings={**(settings or {}), **{f"scenario.{name}": str(value) for name, value in scenario.items()}},

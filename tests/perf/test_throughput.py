@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from benchmark import hookspecs, records, registry
 from benchmark.api import Batch, ExperienceView, Manifest
 from benchmark.backbones import blocks
+from benchmark.jobs import Job
 from benchmark.registry import Entry, Loaded
 from benchmark.run import engine, plan, preparation
-from benchmark.run.request import RunRequest
 from benchmark.testing import toys
 
 pytestmark = pytest.mark.perf
@@ -38,7 +38,7 @@ IMAGES, BATCH, TURNS = 2048, 128, 5
 
 def prepare(method: str) -> preparation.Prepared:
     """One experience, one epoch, no augmentation switched off: what a user's run does."""
-    request = RunRequest(
+    request = Job(
         scenario="toy",
         method=method,
         settings={

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import registry
-from benchmark.run.request import EngineConfig
+from benchmark.run.options import EngineConfig
 from benchmark.testing import checks
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adaptation.md").read_text(encoding="utf-8")

@@ -103,7 +103,7 @@ def test_the_table_has_two_controls_and_six_methods_that_leak(leaks: ModuleType)
     for label in leaks.METHODS:
         method, _, options = label.partition(":")
         settings = dict(option.split("=", 1) for option in options.split(",") if option)
-        request = leaks.RunRequest(scenario="split-glyphs", method=method, track="nano", settings=settings)
+        request = leaks.Job(scenario="split-glyphs", method=method, track="nano", settings=settings)
         resolved = leaks.plan.resolve(request)
         if "test_batch" not in resolved.method_spec.uses_of(resolved.method_config):
             fair.append(label)

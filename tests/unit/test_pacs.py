@@ -21,8 +21,8 @@ from benchmark import splits
 from benchmark.api import Scenario, ScenarioRequest
 from benchmark.cli import main
 from benchmark.errors import EXIT_DATA, DataMissing
+from benchmark.jobs import Job
 from benchmark.run.plan import resolve
-from benchmark.run.request import RunRequest
 
 PER_CLASS = {"art_painting": 5, "cartoon": 6, "photo": 7, "sketch": 8}
 
@@ -178,7 +178,7 @@ def content(folder: Path) -> Scenario:
 
 
 def run_id(scenario: Scenario) -> str:
-    plan = resolve(RunRequest(scenario="pacs", method="nearest-mean"))
+    plan = resolve(Job(scenario="pacs", method="nearest-mean"))
     return plan.run_id(
         fingerprint=scenario.fingerprint, partition=scenario.partition, weights_sha256="0" * 64, inputs={}, device="cpu"
     )

@@ -16,6 +16,7 @@ from benchmark.cli import main
 from benchmark.errors import EXIT_PLUGIN, PluginError, UsageError
 from benchmark.inputs.images import ImagePipeline
 from benchmark.inputs.presets import InputPreset
+from benchmark.jobs import Job
 from benchmark.run import plan
 from benchmark.specs import MethodSpec
 
@@ -332,7 +333,7 @@ def test_the_code_of_a_strangers_backbone_is_part_of_a_runs_identity(tmp_path: P
     for text in ("x", "y"):
         registry._files.clear()
         registry.add_file(plugin(tmp_path, registers("backbones", f"backbone(summary='{text}')")))
-        given = plan.RunRequest(scenario="split-glyphs", method="nearest-mean", backbone="mine")
+        given = Job(scenario="split-glyphs", method="nearest-mean", backbone="mine")
         about: dict[str, Any] = {"fingerprint": "f", "partition": "", "inputs": {}, "weights_sha256": "w"}
         found.append(plan.resolve(given).run_id(**about, device="cpu"))
     assert found[0] != found[1]

@@ -17,9 +17,9 @@ from benchmark.api import Batch, Context, ExperienceView, Method
 from benchmark.backbones.dual import dual_of
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.errors import UsageError
+from benchmark.jobs import Job
 from benchmark.registry import Entry, Loaded
 from benchmark.run import checkpoint, costs, engine, plan, preparation
-from benchmark.run.request import RunRequest
 from benchmark.testing import MethodContract, toys
 from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import TOY_METHOD, TOY_SCENARIO, ToyMethod, ToyMethodConfig
@@ -122,7 +122,7 @@ def resolved(track: str, *, text: bool = True, backbone: str | None = None) -> p
     here = Entry("toy", __name__, "tests")
     scenario = dataclasses.replace(TOY_SCENARIO, tracks={"nano": "plain", "mini": "plain", "paper": "plain"})
     spec = dataclasses.replace(SPEC, text=text)
-    request = RunRequest(scenario="toy", method=spec.name, track=track, backbone=backbone)
+    request = Job(scenario="toy", method=spec.name, track=track, backbone=backbone)
     return plan.resolve_specs(request, Loaded(scenario, here, "0" * 64), Loaded(spec, here, "0" * 64))
 
 

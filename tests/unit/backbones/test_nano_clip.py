@@ -22,10 +22,10 @@ from benchmark.backbones.dual import DualEncoder, dual_of
 from benchmark.backbones.text import WordTokenizer
 from benchmark.cli import main
 from benchmark.errors import DataMissing, UsageError
+from benchmark.jobs import Job
 from benchmark.records import predictions
 from benchmark.registry import Entry, Loaded
 from benchmark.run import engine, plan, preparation
-from benchmark.run.request import RunRequest
 from benchmark.testing import toys
 from benchmark.testing.laboratory import manager
 
@@ -160,7 +160,7 @@ def test_another_image_size() -> None:
 def test_image_only_methods_run_as_on_nano_vit(method: str, settings: dict[str, str], tmp_path: Path) -> None:
     found = {}
     for name in ("nano-vit", "nano-clip"):
-        request = RunRequest(
+        request = Job(
             scenario="toy",
             method=method,
             backbone=name,

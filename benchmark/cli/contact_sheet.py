@@ -24,11 +24,13 @@ def draw(scenario: Scenario, path: Path) -> None:
         path: Where to write it; must end in ``.png``.
 
     Raises:
-        UsageError: Another suffix.
+        UsageError: Another suffix, or samples that are no images.
         RunFailed: The file cannot be written.
     """
     if path.suffix.lower() != ".png":
         raise UsageError(f"--show-images {path}: only PNG files are drawn", hint="end the name in .png")
+    if scenario.kind != "image":
+        raise UsageError(f"--show-images: `{scenario.name}` holds {scenario.kind}s, no images", hint="leave it out")
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg

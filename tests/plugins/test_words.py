@@ -57,6 +57,8 @@ def test_texts_go_the_road_of_images(words: Callable[..., Any], tmp_path: Path) 
         "method `finetune` does not run on `toy-sentences/2x2`: it reads images, and the scenario holds texts"
         in refused
     )
+    drawn = words("bench", "info", "toy-sentences", "--show-images", "sheet.png", cwd=tmp_path, code=2).stderr
+    assert "`toy-sentences/2x2` holds texts, no images" in drawn
     given = words(*RUN, "--backbone", "nano-vit", cwd=tmp_path, code=2).stderr
     assert "--backbone: method `bag-of-words` has no pretrained model" in given
 

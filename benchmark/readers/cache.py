@@ -23,6 +23,9 @@ from benchmark.readers.files import cannot_read, opened
 
 Array = npt.NDArray[Any]
 
+MANIFEST = "arrays.json"
+"""Its name tells its layout: a folder that an earlier version filled under another name is filled anew."""
+
 
 @dataclass(frozen=True)
 class Arrays:
@@ -76,7 +79,7 @@ def cached_arrays(folder: Path, build: Callable[[], tuple[dict[str, Array], dict
         folder: Of this set of arrays alone; its name holds everything they depend on (`file_key`).
         build: Makes the arrays by name, and notes.
     """
-    manifest = folder / "manifest.json"
+    manifest = folder / MANIFEST
     if os.path.isfile(manifest):
         try:
             return _read(folder, json.loads(manifest.read_text(encoding="utf-8")))
@@ -100,7 +103,7 @@ def cached_arrays(folder: Path, build: Callable[[], tuple[dict[str, Array], dict
 
 def _read(folder: Path, manifest: Mapping[str, Any]) -> Arrays:
     if _hash({"arrays": manifest["arrays"], "notes": manifest["notes"]}) != manifest["sha256"]:
-        raise ValueError("manifest.json is not what was written")
+        raise ValueError(f"{MANIFEST} is not what was written")
     arrays, digests = {}, {}
     for name, entry in manifest["arrays"].items():
         array = np.load(folder / f"{name}.npy", allow_pickle=False)

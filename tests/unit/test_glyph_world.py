@@ -176,7 +176,7 @@ def test_load_is_balanced_and_sorted() -> None:
 def test_cache_gives_the_same_and_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = world.load([1, 2], 4, [0], seed=0, split=0)[0]
     assert torch.equal(world.load([1, 2], 4, [0], seed=0, split=0, cache=tmp_path)[0], fresh)
-    assert sorted(path.name for path in tmp_path.glob("*/*")) == ["images.npy", "manifest.json"]
+    assert sorted(path.name for path in tmp_path.glob("*/*")) == ["arrays.json", "images.npy"]
     monkeypatch.setattr(world, "render", None)
     assert torch.equal(world.load([1, 2], 4, [0], seed=0, split=0, cache=tmp_path)[0], fresh)
     with pytest.raises(TypeError):  # another data set has another file

@@ -377,10 +377,10 @@ def test_arrays_are_built_once(tmp_path: Path) -> None:
         assert arrays["labels"].tolist() == [1, 0]
         assert notes == {"a": "b"}
     assert build.calls == 1
-    assert sorted(path.name for path in (tmp_path / "key").iterdir()) == ["images.npy", "labels.npy", "manifest.json"]
+    assert sorted(path.name for path in (tmp_path / "key").iterdir()) == ["arrays.json", "images.npy", "labels.npy"]
 
 
-@pytest.mark.parametrize("file", ["images.npy", "labels.npy", "manifest.json"])
+@pytest.mark.parametrize("file", ["arrays.json", "images.npy", "labels.npy"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "absent", "empty"])
 def test_damaged_arrays_are_built_again(
     file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -400,7 +400,7 @@ def test_damaged_arrays_are_built_again(
     assert path.read_bytes() == content
     readers.cached_arrays(tmp_path, build)
     assert build.calls == 2
-    if (file, damage) != ("manifest.json", "absent"):
+    if (file, damage) != ("arrays.json", "absent"):
         assert "is damaged" in capsys.readouterr().err
 
 
@@ -444,7 +444,7 @@ def test_the_key_knows_other_data_of_the_same_name_size_and_time_of_modification
 def test_notes_of_kept_arrays_that_were_changed_are_made_again(tmp_path: Path) -> None:
     build = Builder()
     readers.cached_arrays(tmp_path, build)
-    manifest = tmp_path / "manifest.json"
+    manifest = tmp_path / "arrays.json"
     manifest.write_text(manifest.read_text().replace('"a": "b"', '"a": "c"'))
     assert readers.cached_arrays(tmp_path, build).notes == {"a": "b"}
     assert build.calls == 2

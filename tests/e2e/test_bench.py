@@ -84,7 +84,7 @@ def test_kill_at_random_points_then_resume_is_bit_for_bit(tmp_path: Path, here: 
     here(*small("l2p", "whole", *arguments))
     chance = random.Random(20261122)
     kills = 0
-    while kills < 3:
+    while kills < 4:
         process = subprocess.Popen(
             [str(BENCH), *small("l2p", "cut", *arguments)],
             cwd=tmp_path,

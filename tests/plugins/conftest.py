@@ -19,12 +19,13 @@ collect_ignore = ["bench-doors", "bench-toy", "bench-words"]
 # Answers each line `[arguments, environment, folder, stdout, stderr]` with the exit code of `bench` in a process of its
 # own. To import torch takes seconds: that is done once, before anything of the benchmark or of a plugin is imported.
 BENCH = """
-import json, os, sys
+import json, os, signal, sys
 import timm, torch, torchvision
 for line in sys.stdin:
     sys.argv[1:], environment, folder, *files = json.loads(line)
     child = os.fork()
     if not child:
+        signal.alarm(300)  # a command that hangs ends, and its test fails
         for number, file in enumerate(files, 1):
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
         os.environ.clear()

@@ -14,7 +14,7 @@ import torch
 from bench_backbones.bundled import WEIGHTS
 from bench_scenarios import language_world as world
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", reason="needs transformers: run by `tox -e language`")
 FOLDER = WEIGHTS / "language"
 NAMES = ("nano-mlm", "nano-lm")
 

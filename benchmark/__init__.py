@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.families import Family
 from benchmark.hookspecs import hookimpl
-from benchmark.jobs import Job, Outcome
-from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, MetricSpec, PlotSpec, ScenarioSpec
+from benchmark.jobs import How, Job, Outcome
+from benchmark.specs import (
+    BackboneSpec,
+    ExecutorSpec,
+    ExporterSpec,
+    ImporterSpec,
+    MethodSpec,
+    MetricSpec,
+    PlotSpec,
+    ProtocolSpec,
+    ScenarioSpec,
+)
 from benchmark.tracks import Track
 
 if TYPE_CHECKING:
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
         ScenarioRequest,
         TestSet,
     )
+    from benchmark.results import Records, load, run
     from benchmark.run.jobs import run_job, run_jobs
 
 __version__ = "0.1.0"
@@ -46,7 +57,9 @@ __all__ = [
     "Family",
     "FeatureConfig",
     "FeatureMethod",
+    "How",
     "ImageSet",
+    "ImporterSpec",
     "Job",
     "LoopMethod",
     "Method",
@@ -55,6 +68,8 @@ __all__ = [
     "MetricSpec",
     "Outcome",
     "PlotSpec",
+    "ProtocolSpec",
+    "Records",
     "Samples",
     "Scenario",
     "ScenarioRequest",
@@ -63,13 +78,23 @@ __all__ = [
     "Track",
     "__version__",
     "hookimpl",
+    "load",
+    "run",
     "run_job",
     "run_jobs",
 ]
-_RUN = ("run_job", "run_jobs")  # the one way from here to the engine: `benchmark.run_job(benchmark.Job(...))`
+_ELSEWHERE = {
+    "Records": "benchmark.results",
+    "load": "benchmark.results",
+    "run_job": "benchmark.run.jobs",
+    "run_jobs": "benchmark.run.jobs",
+}
+"""Where names are that are not of `benchmark.api`, which is for authors of plugins."""
 
 
 def __getattr__(name: str) -> Any:
+    if name == "run":  # the package, which can be called: importing one of its modules puts it here as well
+        return importlib.import_module("benchmark.run")
     if name in __all__:
-        return getattr(importlib.import_module("benchmark.run.jobs" if name in _RUN else "benchmark.api"), name)
+        return getattr(importlib.import_module(_ELSEWHERE.get(name, "benchmark.api")), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

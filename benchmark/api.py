@@ -1,40 +1,43 @@
 """What an author implements and is given: methods, scenarios, experiences; one file, as it is what an author reads.
 
-A **scenario** is a pure function of (data root, seed, options) that returns a `Scenario`: an ordered
-list of `Experience`s with training and test images. A **method** owns the training *step*; the
-engine (`benchmark.run.engine`) owns the loop, the evaluation, the checkpoints and the record.
+A **scenario** is a pure function of (data root, seed, options) that returns a `Scenario`: an ordered list of
+`Experience`s with training and test images. A **method** owns the training *step*; the engine (`benchmark.run.engine`)
+owns the loop, the evaluation, the checkpoints and the record.
 
-What the learner may not see is not handed to it: the engine gives a method an `ExperienceView`
-and a `Context` that raise `UndeclaredUse` for everything outside the method's ``uses``. A view holds
-what it may show and no way back to the scenario, so test and target labels are not among
-the objects that a method can reach. (It is no sandbox: code that walks the interpreter's frames, or reads
-private names of this package, sees everything.)
+What the learner may not see is not handed to it: the engine gives a method an `ExperienceView` and a `Context` that
+raise `UndeclaredUse` for everything outside the method's ``uses``. A view holds what it may show and no way back to
+the scenario, so test and target labels are not among the objects that a method can reach. (It is no sandbox: code that
+walks the interpreter's frames, or reads private names of this package, sees everything.)
 
-**Adaptation.** A labelled source and an unlabelled target are one `Experience`: ``train`` and
-``target``. A method that declares ``unlabelled`` finds target images in every training batch:
+**Adaptation.** A labelled source and an unlabelled target are one `Experience`: ``train`` and ``target``. A method
+that declares ``unlabelled`` finds target images in every training batch:
 
-* ``batch.target``: as many as ``batch_size``, augmented and normalised like the source images,
-  ``batch.target_index``: their positions in ``view.unlabelled``;
-* an epoch has ``ceil(len(source) / batch_size)`` steps, with or without a target, so that all methods
-  of a table take the same number of steps. The target is an endless sequence of shuffled passes,
-  so every target batch is full;
+* ``batch.target``: as many as ``batch_size``, augmented and normalised like the source images, ``batch.target_index``:
+  their positions in ``view.unlabelled``;
+* an epoch has ``ceil(len(source) / batch_size)`` steps, with or without a target, so that all methods of a table take
+  the same number of steps. The target is an endless sequence of shuffled passes, so every target batch is full;
 * `Method.reads` can ask for epochs of the source or of the target alone (source-free adaptation);
-* which images come in which batch, and how they are augmented, follows from the data seed and the
-  place in the run: a resumed run sees the same, and the source batches of a method do not depend
-  on whether it reads the target.
+* which images come in which batch, and how they are augmented, follows from the data seed and the place in the run: a
+  resumed run sees the same, and the source batches of a method do not depend on whether it reads the target.
 
-``view.unlabelled`` is the whole target set in a fixed random order with labels -1 and ids that only
-count. ``view.source_domains`` and ``view.target_domain`` (declare ``domains``) are the names,
-``batch.domains`` tells which source each image comes from, ``view.class_names`` (declare
-``class_names``) are the names of the classes.
+``view.unlabelled`` is the whole target set in a fixed random order with labels -1 and ids that only count.
+``view.source_domains`` and ``view.target_domain`` (declare ``domains``) are the names, ``batch.domains`` tells which
+source each image comes from, ``view.class_names`` (declare ``class_names``) are the names of the classes.
 
-**Frozen image encoders.** A `FeatureMethod` trains on features of a frozen encoder: the engine computes them once per
-experience wherever images are not augmented at random, or with ``views=K`` for K augmented views of each image, and
-every batch brings ``features`` (and ``target_features``) instead of images.
+**Frozen encoders.** A `FeatureMethod` trains on features of a frozen encoder of images or texts: the engine computes
+them once per experience wherever images are not augmented at random, or with ``views=K`` for K augmented views of each
+image, and every batch brings ``features`` (and ``target_features``) instead of what they were computed from.
 
-**Classes that were never trained** (base-to-new, cross-dataset) are test sets of the scenario with
-their own classes (`TestSet`). A method that declares ``open_vocabulary`` implements
-`Method.predict_named` and is given the names of these classes, nothing else.
+**Classes that were never trained** (base-to-new, cross-dataset) are test sets of the scenario with their own classes
+(`TestSet`). A method that declares ``open_vocabulary`` implements `Method.predict_named` and is given the names of
+these classes, nothing else. So it is where the names of all experiences are known from the start
+(`benchmark.families.Family.names`): then for every test set, trained or not.
+
+**Generation.** In families that generate (`benchmark.families.Family.generates`) a method writes a text for every
+sample: it says ``generates`` in its `MethodSpec` and implements `Method.generate`, which is asked instead of
+`Method.predict`. What is to be learnt are the references of training samples (`Batch.references`,
+``view.train.references``); those of test samples are never shown. A causal model returns its mean loss per token as
+the loss term ``loss_per_token``.
 
 Shapes: B batch, C classes, H and W pixels. Images are uint8 ``(B, 3, H, W)`` in `ImageSet`s and
 float, normalised, at the model's input size in a `Batch`.
@@ -53,8 +56,9 @@ from torch import Tensor, nn
 
 from benchmark.config import Range, check_ranges
 from benchmark.errors import PluginError
-from benchmark.samples import ImageSet, ImageSource, Kind, Raw, Samples, Source, Text
-from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet
+from benchmark.samples import ImageSet, ImageSource, Kind, Raw, References, Samples, Source, Text
+from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet, Wording
+from benchmark.stepping import Stepper
 from benchmark.views import Context, ExperienceView, Manifest
 
 if TYPE_CHECKING:
@@ -79,6 +83,7 @@ __all__ = [
     "MethodConfig",
     "Place",
     "Raw",
+    "References",
     "Samples",
     "Scenario",
     "ScenarioRequest",
@@ -86,6 +91,7 @@ __all__ = [
     "TestSet",
     "Text",
     "Transform",
+    "Wording",
 ]
 
 
@@ -100,8 +106,8 @@ class LearnerConfig:
         batch_size: Training samples per step.
     """
 
-    epochs: Annotated[int, Range(min=0)] = 1
-    batch_size: Annotated[int, Range(min=1)] = 128
+    epochs: Annotated[int, Range(min=0, log=True)] = 1
+    batch_size: Annotated[int, Range(min=1, log=True)] = 128
 
     def __post_init__(self) -> None:
         """Checks ranges as fields declare them; subclasses call ``LearnerConfig.__post_init__(self)`` first.
@@ -175,6 +181,8 @@ class Batch:
         features: `FeatureMethod.encode` of the labelled samples, ``(B, d)``; None in other methods.
         target_features: The same of the target samples, ``(T, d)``; then ``target`` may be empty.
         place: Where it stands in the experience.
+        references: Where texts are generated, those that may be written about each of the B samples, one or more;
+            else None.
     """
 
     inputs: Any
@@ -185,6 +193,7 @@ class Batch:
     features: Tensor | None = None
     target_features: Tensor | None = None
     place: Place = field(default_factory=Place)
+    references: References | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -214,7 +223,7 @@ class Batch:
 
 
 class Method(nn.Module, abc.ABC):
-    """A learner. Subclasses implement `train_step` and `predict`.
+    """A learner. Subclasses implement `train_step`, and `predict` where they classify, `generate` where they generate.
 
     The constructor stores parts and moves them to ``context.device``; it must not read data.
     Parameters, buffers and ``self.optimizer`` are checkpointed by the engine; anything else that
@@ -231,6 +240,7 @@ class Method(nn.Module, abc.ABC):
         super().__init__()
         self.config = config
         self.context = context
+        self.stepper = Stepper()
 
     def begin_experience(self, experience: ExperienceView) -> None:
         """Called before the first batch of each experience.
@@ -249,7 +259,11 @@ class Method(nn.Module, abc.ABC):
 
     @property
     def frozen(self) -> bool:
-        """Whether the pretrained network stays in eval mode while the method trains. Default: nothing of it trains."""
+        """Whether the pretrained network stays in eval mode while the method trains. Default: nothing of it trains.
+
+        In eval mode there is no dropout, and BatchNorm keeps the running statistics of the weight file; else they
+        move, and are part of the checkpoint.
+        """
         return not any(parameter.requires_grad for parameter in self.context.pretrained.module.parameters())
 
     def train(self, mode: bool = True) -> Self:
@@ -272,23 +286,29 @@ class Method(nn.Module, abc.ABC):
             )
         return self.optimizer
 
-    def descend(self, loss: Tensor, *, factor: float | None = None, still: Sequence[nn.Module] = ()) -> None:
-        """One step of the optimiser down a loss.
+    @property
+    def coupled(self) -> str | None:
+        """Why the loss is no mean over samples (statistics of a batch enter), in a few words; None: it is one.
+
+        Runs that split batches (``engine.micro_batch``, ``torchrun``) are refused with it. No number depends on it.
+        """
+        return None
+
+    def descend(
+        self, loss: Tensor, *, factor: float | None = None, still: Sequence[nn.Module] = (), clip: float = 0.0
+    ) -> None:
+        """One step of the optimiser down a loss, whatever a run was asked for (`benchmark.stepping`).
 
         Args:
-            loss: What is minimised, a scalar.
+            loss: What is minimised, a scalar: the mean over the samples of the batch.
             factor: The learning rate of each group is its ``base_lr`` times this; None leaves all rates as they are.
             still: Modules that get no step.
+            clip: Largest norm of the gradient of all that the optimiser moves; 0: any.
         """
-        optimizer = self.active_optimizer
         if factor is not None:
-            for group in optimizer.param_groups:
+            for group in self.active_optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        for module in still:
-            module.zero_grad(set_to_none=True)  # an optimiser passes over what has no gradient, decay included
-        optimizer.step()
+        self.stepper.descend(self.active_optimizer, loss, still=still, clip=clip)
 
     def reads(self, epoch: int) -> Literal["both", "source", "target"]:
         """What the batches of an epoch hold, in methods that declare ``unlabelled``.
@@ -322,7 +342,6 @@ class Method(nn.Module, abc.ABC):
     def end_experience(self, experience: ExperienceView) -> None:
         """Called after the last batch of each experience, before evaluation."""
 
-    @abc.abstractmethod
     def predict(self, inputs: Any, /) -> Tensor:
         """Returns logits ``(B, K)`` for B inputs: normalised images ``(B, 3, S, S)``, or texts.
 
@@ -330,6 +349,20 @@ class Method(nn.Module, abc.ABC):
         mode without gradients; must depend on each input alone unless ``test_batch`` is declared,
         and must leave parameters, buffers and random state as they are.
         """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not classify: it has no `predict`; say `classifies=False` in its MethodSpec"
+        )
+
+    def generate(self, inputs: Any, /) -> Sequence[str]:
+        """Returns a text for each of B inputs, as for `predict`; asked in families that generate.
+
+        Methods whose `MethodSpec` says ``generates`` implement it; what holds for `predict` holds here: a text must
+        depend on its input alone (padding must not change it), and nothing may be drawn at random, so beams and greedy
+        choices only.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} generates no texts: it has no `generate`, though its MethodSpec says `generates`"
+        )
 
     def predict_task(self, inputs: Any, task: int, /) -> Tensor:
         """Returns logits ``(B, K)`` for inputs whose experience is known; called in task-incremental runs.
@@ -344,7 +377,7 @@ class Method(nn.Module, abc.ABC):
         return self.predict(inputs)
 
     def predict_named(self, inputs: Any, names: Sequence[str], /) -> Tensor:
-        """Returns logits ``(B, len(names))`` among classes that were not trained, known by name only.
+        """Returns logits ``(B, len(names))`` among classes told by name, which need not have been trained.
 
         Methods that declare ``open_vocabulary`` implement it; what holds for `predict` holds here, and
         column k must depend on the image and the names alone: text features of the names may be
@@ -355,6 +388,17 @@ class Method(nn.Module, abc.ABC):
             names: Class names, as the scenario has them.
         """
         raise NotImplementedError(f"{type(self).__name__} does not classify among names")
+
+    def shortened(self, inputs: Any, /) -> int:
+        """How many of some inputs it reads in part only, e.g. texts that are longer than its model takes.
+
+        Asked once for every training and test set, in eval mode; must depend on the inputs and the configuration alone.
+        The record keeps the counts. Default: none is.
+
+        Args:
+            inputs: As for `predict`.
+        """
+        return 0
 
     def extra_state(self) -> Mapping[str, Any]:
         """State besides parameters, buffers and the optimiser: tensors, numbers, strings, lists, dicts."""
@@ -376,7 +420,10 @@ class Method(nn.Module, abc.ABC):
         Counted as ``storage_bytes``. Default: parameters and buffers that are not the frozen
         model's, and all tensors of `extra_state`.
         """
-        frozen = {id(tensor) for tensor in self.context.pretrained.tensors() if not tensor.requires_grad}
+        pretrained = self.context.pretrained
+        frozen = {id(tensor) for tensor in pretrained.tensors() if not tensor.requires_grad}
+        if not self.frozen:
+            frozen -= {id(tensor) for tensor in pretrained.statistics().values()}
         seen: set[int] = set()
         for tensor in [*self.parameters(), *self.buffers(), *tensors_in(self.extra_state())]:
             if id(tensor) not in frozen and id(tensor) not in seen:
@@ -398,13 +445,13 @@ class FeatureConfig(MethodConfig):
 
 
 class FeatureMethod(Method):
-    """A method whose image encoder is frozen: `train_step` reads features.
+    """A method whose encoder is frozen: `train_step` reads features.
 
     ``batch.features`` and ``batch.target_features`` are always there; whether they were computed once or for
     the batch is the engine's business (`FeatureConfig.views`). The pretrained network stays in eval mode.
     """
 
-    config: FeatureConfig
+    config: Any  # a `FeatureConfig`; methods on texts do without, as texts have no random views
 
     @property
     def frozen(self) -> bool:

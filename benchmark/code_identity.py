@@ -17,6 +17,14 @@ ENGINE = 1
 """Number of the arithmetic of the engine and of the services that methods share. Raised by hand, by one, when a change
 of them gives a run other numbers; `tests/unit/test_identity.py` fails when one of their files has another
 syntax tree and nobody has said whether it does."""
+SEARCH_MARKS = ("log", "search")
+"""What a `benchmark.config.Range` says to a search alone: no run depends on it."""
+
+
+BESIDE = ("tokens", "engine")
+"""Keywords of a `MethodSpec` that only refuse runs, or whose effect is in the identity by itself."""
+DECLARES = ("coupled",)
+"""Properties of a `benchmark.api.Method` that only refuse runs."""
 
 
 def code_hash(module: ModuleType) -> str:
@@ -42,15 +50,27 @@ def _syntax_hash(file: Path, changed: int, size: int) -> str:
 
 
 def _words(node: object) -> Iterator[str]:
-    """The tree as text, without texts that stand alone, places in the file and what only some versions know."""
+    """The tree as text, without texts that stand alone, places in the file and what only some versions know.
+
+    Nor is there what a `MethodSpec` says of models that are refused (``tokens``), of options of the engine (``engine``,
+    which are in the identity themselves), or a method of batches that are not to be split (``coupled``).
+    """
     if isinstance(node, ast.AST):
         yield f"({type(node).__name__}"
         for name, value in ast.iter_fields(node):
+            if isinstance(node, ast.Call) and name == "keywords" and getattr(node.func, "id", "") == "MethodSpec":
+                value = [keyword for keyword in value if keyword.arg not in BESIDE]
+            if isinstance(node, ast.ClassDef) and name == "body":
+                value = [part for part in value if getattr(part, "name", "") not in DECLARES]
             if value is None or value == [] or name in ("ctx", "kind", "type_comment", "type_ignores", "type_params"):
                 continue
-            yield f" {name}="
             if isinstance(node, ast.JoinedStr):  # Python 3.12 adds empty pieces here and there
                 value = [part for part in value if not (isinstance(part, ast.Constant) and part.value == "")]
+            if isinstance(node, ast.Call) and name == "keywords" and _is_range(node.func):
+                value = [part for part in value if part.arg not in SEARCH_MARKS]
+                if not value:
+                    continue
+            yield f" {name}="
             yield from _words(value)
         yield ")"
     elif isinstance(node, list):
@@ -67,6 +87,11 @@ def _is_docstring(node: object) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
+def _is_range(function: ast.expr) -> bool:
+    """Whether `benchmark.config.Range` is called."""
+    return (function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")) == "Range"
+
+
 def sources(module: ModuleType) -> list[Path]:
     """Source files of a module and of the modules of its package that it imports, in the order of their names."""
     package = module.__name__.split(".")[0]
@@ -79,17 +104,24 @@ def sources(module: ModuleType) -> list[Path]:
             continue
         found[name] = file
         inside = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            names: list[str] = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                above = inside.split(".")[: len(inside.split(".")) - node.level + 1] if node.level else []
-                base = ".".join([*above, *([node.module] if node.module else [])])
-                names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-            parts = [name.split(".") for name in names if name.split(".")[0] == package]
-            pending += [".".join(part[:count]) for part in parts for count in range(1, len(part) + 1)]
+        about = file.stat()
+        parts = [name.split(".") for name in _imported(file, inside, about.st_mtime_ns, about.st_size)]
+        pending += [".".join(part[:count]) for part in parts if part[0] == package for count in range(1, len(part) + 1)]
     return [found[name] for name in sorted(found)]
+
+
+@lru_cache(maxsize=1024)
+def _imported(file: Path, inside: str, changed: int, size: int) -> tuple[str, ...]:
+    """Names of modules, and of what may be one, that a file of the package ``inside`` imports."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = inside.split(".")[: len(inside.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return tuple(dict.fromkeys(names))
 
 
 def _file(name: str) -> Path | None:

@@ -7,10 +7,11 @@ file, ``--set``. The origin of every value is kept, for ``--dry-run`` and for th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -46,12 +47,34 @@ class Range:
         max: Largest value, or None.
         above: All values are larger, or None.
         below: All values are smaller, or None.
+        log: Whether factors count, not differences: a search takes even steps of the logarithm.
+        search: Between which values a search begins (`bench tune`), where it looks at this option without being told
+            to; it may go on beyond them. None: it looks only where ``--range`` or ``--grid`` says so.
+
+    `log` and `search` say nothing about a run, and are no part of its identity (`benchmark.code_identity`).
     """
 
     min: float | None = None
     max: float | None = None
     above: float | None = None
     below: float | None = None
+    log: bool = False
+    search: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks that a search begins with values that there may be.
+
+        Raises:
+            ValueError: It does not.
+        """
+        if self.search is None:
+            return
+        low, high = self.search
+        if low >= high or (self.log and low <= 0):
+            raise ValueError(f"search: {low:g} to {high:g} is no range{' of factors' if self.log else ''}")
+        for value in self.search:
+            if (problem := self.problem(value)) is not None:
+                raise ValueError(f"search: {value:g} is {problem}")
 
     def __str__(self) -> str:
         if self.min is not None and self.max is not None:
@@ -79,8 +102,13 @@ def ranges(config: Any) -> Mapping[str, Range]:
 
     A subclass that gives a field another default keeps its range, unless it declares another one.
     """
+    return _ranges(config)
+
+
+@functools.cache  # asked for whenever options are made
+def _ranges(config: Hashable) -> Mapping[str, Range]:
     found = {}
-    for base in reversed(config.__mro__):
+    for base in reversed(typing.cast(type, config).__mro__):
         for name, hint in typing.get_type_hints(base, include_extras=True).items():
             for extra in getattr(hint, "__metadata__", ()):
                 if isinstance(extra, Range):
@@ -269,6 +297,13 @@ def parse_assignments(items: Iterable[str], *, option: str = "--set") -> dict[st
             )
         values[name.strip()] = value.strip()
     return values
+
+
+def as_text(value: object) -> str:
+    """A value of a configuration file as ``--set`` takes it."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(as_text, value))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Where data live, how they are fetched, and what is said when they are missing.
+"""Where data live, and how they are fetched.
 
-Knows folders and checksums; particular data sets describe themselves with `DataSet`, and their files are read by
+Particular data sets describe themselves with `DataSet` (`benchmark.datasets`), and their files are read by
 `benchmark.readers`. Nothing is fetched at import. torch is not needed here.
 
 Environment: ``BENCH_DATA``, ``BENCH_CACHE`` (folders), ``BENCH_OFFLINE=1`` (never fetch anything).
@@ -8,7 +8,6 @@ Environment: ``BENCH_DATA``, ``BENCH_CACHE`` (folders), ``BENCH_OFFLINE=1`` (nev
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import queue
@@ -17,14 +16,31 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmark.datasets import DataSet, Download, Form, Mirror, file_hash, file_md5, find, mebibytes
 from benchmark.errors import DataMissing
 from benchmark.files import switched_on, user_path
+
+__all__ = [
+    "DataSet",
+    "Download",
+    "Form",
+    "Mirror",
+    "absent",
+    "cache_root",
+    "data_root",
+    "fetch",
+    "file_hash",
+    "file_md5",
+    "find",
+    "forbidden",
+    "mebibytes",
+    "notice",
+    "user_folder",
+]
 
 SMALL = 200_000_000
 """Bytes. Sets up to this size are fetched on first use, larger ones only with ``--download``."""
@@ -78,87 +94,22 @@ def cache_root(given: Path | None = None) -> Path:
     return user_path(named) if named else user_folder("cache")
 
 
-def find(names: Sequence[str], root: Path) -> Path | None:
-    """The first of the folders ``names`` that exists below ``root``."""
-    return next((root / name for name in names if os.path.isdir(root / name)), None)
+def absent(datasets: Iterable[DataSet], root: Path | None) -> list[DataSet]:
+    """Those of some data sets that have no folder below the data root (`data_root`).
 
-
-# --- descriptions -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Download:
-    """A file on the net.
-
-    Attributes:
-        url: Address.
-        file: Name it is stored under.
-        size: In bytes; anything else is refused.
-        md5: Published checksum, hexadecimal.
+    Raises:
+        DataMissing: The data root was named explicitly and does not exist.
     """
-
-    url: str
-    file: str
-    size: int
-    md5: str
-
-    def __str__(self) -> str:
-        return f"{self.url} ({mebibytes(self.size)}, md5 {self.md5})"
+    found = data_root(root)
+    return [dataset for dataset in datasets if find(dataset.folders, found) is None]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataSet:
-    """What must be known of a data set to look for it and to say that it is missing.
-
-    Attributes:
-        title: For people, e.g. ``CIFAR-100``.
-        folders: Accepted folder names below the data root, the preferred one first.
-        layouts: Accepted contents of that folder, one readable line each.
-        download: How to get it, or None.
-    """
-
-    title: str
-    folders: tuple[str, ...]
-    layouts: tuple[str, ...]
-    download: Download | None = None
-
-    def missing(self, root: Path, reason: str) -> DataMissing:
-        """The one error for absent or unusable data: what, where, how to get it, what is accepted."""
-        folder = find(self.folders, root) or root / self.folders[0]
-        fetch_it = f"fetch {self.download} and put it into {folder}{os.sep}; " if self.download else ""
-        accepted = " | ".join(self.layouts)
-        return DataMissing(
-            f"{self.title}: {reason}",
-            hint=f"{fetch_it}accepted in {folder}{os.sep}: {accepted}; "
-            "another data root: --data-root DIR or BENCH_DATA",
-        )
-
-    @contextmanager
-    def reading(self, root: Path) -> Iterator[None]:
-        """Completes the errors of readers inside it: the name of the data set, and what is accepted where.
-
-        Raises:
-            DataMissing: In place of one without a hint.
-        """
-        try:
-            yield
-        except DataMissing as error:
-            if error.hint:
-                raise
-            raise self.missing(root, error.message) from error
-
-
-def mebibytes(size: int) -> str:
-    """``169001437`` as ``161 MiB``."""
-    return f"{size / 2**20:.0f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
+# --- fetching -----------------------------------------------------------------------------------
 
 
 def notice(text: str) -> None:
     """Tells the user on stderr what is being done on their behalf."""
     print(text, file=sys.stderr, flush=True)
-
-
-# --- fetching -----------------------------------------------------------------------------------
 
 
 def forbidden(size: int, mode: str) -> str | None:
@@ -250,14 +201,9 @@ def _transfer(dataset: DataSet, root: Path, download: Download, target: Path) ->
             best = max(best, have)
     finally:
         bar.close()
-    found = file_md5(part)
-    if have != download.size or found != download.md5:
+    if (wrong := download.wrong(part)) is not None:
         part.unlink()
-        raise dataset.missing(
-            root,
-            f"{download.url} brought the wrong file: {have} bytes, md5 {found}, "
-            f"instead of {download.size} bytes, md5 {download.md5}; it was deleted",
-        )
+        raise dataset.missing(root, f"{download.url} brought the wrong file: {wrong}; it was deleted")
     os.replace(part, target)
 
 
@@ -313,12 +259,3 @@ def _reason(error: BaseException) -> str:
         error.close()  # it holds the connection
         return f"HTTP {error.code} {error.reason}"
     return str(getattr(error, "reason", error)) or type(error).__name__
-
-
-def file_md5(path: Path) -> str:
-    """MD5 of a file, hexadecimal: the checksum that data sets of that age publish."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

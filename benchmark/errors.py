@@ -15,9 +15,11 @@ An exception that is not a ``BenchError`` is a bug of ours and shows its traceba
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -82,6 +84,23 @@ class RunFailed(BenchError):
 def warn(text: str) -> None:
     """Says something about a run that goes on: a `BenchWarning`."""
     warnings.warn(text, BenchWarning, stacklevel=3)
+
+
+@contextlib.contextmanager
+def warnings_told(tell: Callable[[str], object]) -> Iterator[None]:
+    """Gives every `BenchWarning` to ``tell``, repeated ones too; other warnings go where they went."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", BenchWarning)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+            if issubclass(category, BenchWarning):
+                tell(str(message))
+            else:
+                usual(message, category, *rest, **options)
+
+        warnings.showwarning = show
+        yield
 
 
 def did_you_mean(kind: str, wrong: str, allowed: Iterable[str], *, more: str | None = None) -> UsageError:

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from benchmark.events import EpochEnded, ExperienceEnded, ExperienceStarted, RunFailed, RunFinished, RunStarted
     from benchmark.families import Family
     from benchmark.inputs.presets import InputPreset
-    from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, MetricSpec, PlotSpec, ScenarioSpec
+    from benchmark.specs import (
+        BackboneSpec,
+        ExecutorSpec,
+        ExporterSpec,
+        ImporterSpec,
+        MethodSpec,
+        MetricSpec,
+        PlotSpec,
+        ProtocolSpec,
+        ScenarioSpec,
+    )
     from benchmark.tracks import Track
 
 hookspec = pluggy.HookspecMarker("bench")
@@ -62,6 +72,21 @@ def bench_register_exporters() -> list[ExporterSpec]:  # type: ignore[empty-body
             return [ExporterSpec(name="rst", export=to_rst, summary="reStructuredText")]
 
     .. versionadded:: 0.1
+    """
+
+
+@hookspec
+def bench_register_importers() -> list[ImporterSpec]:  # type: ignore[empty-body]
+    """Returns the formats of other suites' results that this plugin reads (entry-point group ``bench.importers``).
+
+    Example::
+
+        @hookimpl
+        def bench_register_importers() -> list[ImporterSpec]:
+            return [ImporterSpec(name="their-suite", read=read, suite="TheirSuite", files="scores.csv",
+                                 summary="one run per file")]
+
+    .. versionadded:: 0.2
     """
 
 
@@ -166,6 +191,21 @@ def bench_register_executors() -> list[ExecutorSpec]:  # type: ignore[empty-body
         @hookimpl
         def bench_register_executors() -> list[ExecutorSpec]:
             return [ExecutorSpec(name="cluster", execute=submit, summary="one job of the queue per run")]
+
+    .. versionadded:: 0.2
+    """
+
+
+@hookspec
+def bench_register_protocols() -> list[ProtocolSpec]:  # type: ignore[empty-body]
+    """Returns the protocols of this plugin by which options are chosen (entry-point group ``bench.protocols``).
+
+    Example::
+
+        @hookimpl
+        def bench_register_protocols() -> list[ProtocolSpec]:
+            return [ProtocolSpec(name="ours", summary="ten draws", family="uda", budget=10,
+                                 axes={"lr": Range(log=True, search=(1e-5, 1e-2))})]
 
     .. versionadded:: 0.2
     """

@@ -21,7 +21,7 @@ from benchmark import registry
 from benchmark.errors import PluginError, UsageError, did_you_mean, plain, shorten
 from benchmark.guard import Guard
 from benchmark.registry import Loaded
-from benchmark.specs import BackboneSpec
+from benchmark.specs import BackboneSpec, MethodSpec
 
 if TYPE_CHECKING:
     from benchmark.backbones.backbone import Pretrained
@@ -58,6 +58,37 @@ def find(name: str) -> Loaded:
     return loaded
 
 
+def of_track(track: str, method: MethodSpec, *, generates: bool = False) -> str:
+    """The name of the pretrained model that a method gets on a track.
+
+    Args:
+        track: Name of the track.
+        method: Says what it reads, and which kinds of model it can use.
+        generates: Whether texts are to be generated, which no masked model does.
+
+    Raises:
+        UsageError: It needs a kind of model that the track does not name.
+    """
+    if not method.pretrained:
+        return "none"
+    found = registry.load_track(track)
+    if method.reads != "image":
+        kinds = [kind for kind in method.models if not (generates and kind == "masked")]
+        named = [found.language[kind] for kind in kinds if kind in found.language]
+        if not named:
+            raise UsageError(
+                f"method `{method.name}` needs a {' or '.join(kinds)} language model, and track {track} names none",
+                hint="give one with --backbone, e.g. hf:NAME",
+            )
+        return named[0]
+    if method.text and not found.dual:
+        raise UsageError(
+            f"method `{method.name}` needs a backbone with a text tower, and track {track} names none",
+            hint="give one, e.g. --backbone open_clip:ViT-B-16/openai",
+        )
+    return found.dual if method.text else found.backbone
+
+
 def _guard(loaded: Loaded, name: str) -> Guard:
     return Guard(f"backbone `{name}` of `{loaded.entry.distribution}`", hint="-v shows where")
 
@@ -78,6 +109,25 @@ def _working() -> list[BackboneSpec]:
         except PluginError:
             continue
     return found
+
+
+def tokenless(name: str) -> str | None:
+    """Why a model gives features but no tokens, as far as that is known without its weights; else None.
+
+    Raises:
+        UsageError: Unknown name.
+        PluginError: The plugin is broken.
+    """
+    loaded = find(name)
+    spec = cast("BackboneSpec", loaded.spec)
+    if spec.tokenless is None:
+        return None
+    guard = _guard(loaded, name)
+    with guard("tokenless"):
+        why = spec.tokenless(name)
+    if why is not None and not isinstance(why, str):
+        raise guard.refuse("tokenless", why, hint="return None, or why as text")
+    return why
 
 
 def single() -> list[str]:

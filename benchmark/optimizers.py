@@ -123,6 +123,86 @@ class DecayLastAdamW(torch.optim.Optimizer):
         return loss
 
 
+class Adafactor(torch.optim.Optimizer):
+    """Adafactor of t5x as prompt tuning configures it: not factored, no momentum, no scaling by the parameter.
+
+    With ``t = first_step + 1, first_step + 2, ...`` and ``beta = 1 - t ** -decay_rate``::
+
+        v = beta v + (1 - beta) (g^2 + eps1)
+        u = g / sqrt(v);  u = u / max(1, RMS(u) / clipping)
+        p = (1 - weight_decay) p - lr u
+
+    Source: google-research/t5x at 0eb60a64, ``t5x/adafactor.py``, under the configuration of google-research/
+    prompt-tuning at 72285eea. Decay is decoupled and **not** multiplied by the learning rate. t5x factors second
+    moments of large matrices, which a prompt of fewer than 128 rows is not. t5x computes beta in float32, here it is
+    float64.
+
+    Args:
+        params: Parameters or groups.
+        lr: Learning rate: the RMS of an update that is clipped.
+        first_step: Steps before the first one. t5x counts those of pre-training: 1,100,000 in the paper's runs, whose
+            v hardly decays and whose updates therefore all have an RMS of ``lr``; 0 is a run of its own, whose first
+            update is the sign of the gradient.
+        decay_rate: Exponent of beta.
+        clipping: Largest RMS of an update, as a multiple of ``lr``.
+        eps1: Added to squared gradients.
+        weight_decay: Share that a parameter loses in each step.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 0.3,
+        *,
+        first_step: int = 0,
+        decay_rate: float = 0.8,
+        clipping: float = 1.0,
+        eps1: float = 1e-30,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults = {"first_step": first_step, "decay_rate": decay_rate, "clipping": clipping, "eps1": eps1}
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **defaults})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step.
+
+        Args:
+            closure: Computes the loss anew, with gradients.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["step"] = group["first_step"]
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
+                state["step"] += 1
+                beta = 1 - state["step"] ** -group["decay_rate"]
+                squares: Tensor = state["exp_avg_sq"]
+                squares.mul_(beta).add_(parameter.grad.square().add_(group["eps1"]), alpha=1 - beta)
+                update = parameter.grad * squares.rsqrt()
+                size = update.square().mean().sqrt()
+                parameter.mul_(1 - group["weight_decay"])
+                if size.device.type == "cpu":
+                    parameter.add_(update, alpha=-group["lr"] / max(1.0, float(size) / group["clipping"]))
+                else:  # the host does not wait for the number
+                    scale = (size / group["clipping"]).clamp_(min=1.0).reciprocal_()
+                    parameter.addcmul_(update, scale, value=-group["lr"])
+        return loss
+
+
 def protocol_optimizer(
     named: Iterable[tuple[str, nn.Parameter]],
     *,

@@ -34,13 +34,24 @@ from benchmark.families import FAMILIES, Family, register
 from benchmark.files import switched_on
 from benchmark.guard import said
 from benchmark.inputs.presets import InputPreset
-from benchmark.specs import BackboneSpec, ExecutorSpec, ExporterSpec, MethodSpec, MetricSpec, PlotSpec, ScenarioSpec
+from benchmark.specs import (
+    BackboneSpec,
+    ExecutorSpec,
+    ExporterSpec,
+    ImporterSpec,
+    MethodSpec,
+    MetricSpec,
+    PlotSpec,
+    ProtocolSpec,
+    ScenarioSpec,
+)
 from benchmark.tracks import Track
 
 Kind = Literal[
     "methods",
     "scenarios",
     "exporters",
+    "importers",
     "backbones",
     "tracks",
     "presets",
@@ -48,11 +59,13 @@ Kind = Literal[
     "metrics",
     "plots",
     "executors",
+    "protocols",
 ]
 Spec = (
     MethodSpec
     | ScenarioSpec
     | ExporterSpec
+    | ImporterSpec
     | BackboneSpec
     | Track
     | InputPreset
@@ -60,11 +73,13 @@ Spec = (
     | MetricSpec
     | PlotSpec
     | ExecutorSpec
+    | ProtocolSpec
 )
 _TYPES: dict[Kind, type] = {
     "methods": MethodSpec,
     "scenarios": ScenarioSpec,
     "exporters": ExporterSpec,
+    "importers": ImporterSpec,
     "backbones": BackboneSpec,
     "tracks": Track,
     "presets": InputPreset,
@@ -72,6 +87,7 @@ _TYPES: dict[Kind, type] = {
     "metrics": MetricSpec,
     "plots": PlotSpec,
     "executors": ExecutorSpec,
+    "protocols": ProtocolSpec,
 }
 KINDS: tuple[Kind, ...] = tuple(_TYPES)
 LIFE_CYCLE_GROUP = "bench"
@@ -109,24 +125,22 @@ class Loaded:
 
 
 _files: list[ModuleType] = []  # plugins given with -p, in order
+_memory: dict[tuple[Kind, str], Loaded] | None = None  # what was loaded, inside `remembered`
 
 
 def _disabled() -> set[str]:
     return {name.strip() for name in os.environ.get("BENCH_DISABLE_PLUGINS", "").split(",") if name.strip()}
 
 
-def _distribution(point: importlib.metadata.EntryPoint) -> str:
-    dist = point.dist
+@functools.cache  # name and version are parsed from a file whenever they are asked for
+def _distribution(dist: importlib.metadata.Distribution | None) -> str:
     return f"{dist.name} {dist.version}" if dist is not None else "unknown distribution"
 
 
 @functools.lru_cache(maxsize=1)
-def _entry_points() -> importlib.metadata.EntryPoints:
-    return importlib.metadata.EntryPoints(
-        point
-        for group in (LIFE_CYCLE_GROUP, *(f"bench.{kind}" for kind in KINDS))
-        for point in importlib.metadata.entry_points(group=group)
-    )
+def _entry_points() -> dict[str, importlib.metadata.EntryPoints]:
+    groups = (LIFE_CYCLE_GROUP, *(f"bench.{kind}" for kind in KINDS))
+    return {group: importlib.metadata.entry_points(group=group) for group in groups}
 
 
 def entries(kind: Kind, *, hidden: bool = False) -> dict[str, list[Entry]]:
@@ -140,10 +154,10 @@ def entries(kind: Kind, *, hidden: bool = False) -> dict[str, list[Entry]]:
     """
     found: dict[str, list[Entry]] = {}
     disabled = set() if hidden else _disabled()
-    for point in _entry_points().select(group=f"bench.{kind}"):
+    for point in _entry_points()[f"bench.{kind}"]:
         if point.name in disabled:
             continue
-        entry = Entry(point.name, point.value, _distribution(point))
+        entry = Entry(point.name, point.value, _distribution(point.dist))
         # The same distribution can be visible twice (editable install in the current folder).
         if entry not in found.setdefault(point.name, []):
             found[point.name].append(entry)
@@ -211,6 +225,11 @@ def load_metrics() -> tuple[MetricSpec, ...]:
     return tuple(cast("MetricSpec", load("metrics", name).spec) for name in names("metrics"))
 
 
+def load_protocol(name: str) -> ProtocolSpec:
+    """Imports one protocol. See `load`."""
+    return cast("ProtocolSpec", load("protocols", name).spec)
+
+
 def load_plot(name: str) -> PlotSpec:
     """Imports one kind of figure. See `load`."""
     return cast("PlotSpec", load("plots", name).spec)
@@ -223,6 +242,8 @@ def load(kind: Kind, name: str) -> Loaded:
         UsageError: No plugin has this name; similar ones are suggested.
         PluginError: The name is claimed twice, or the plugin is broken.
     """
+    if _memory is not None and (kind, name) in _memory:
+        return _memory[kind, name]
     known = entries(kind)
     one = singular(kind)
     if name not in known:
@@ -244,7 +265,21 @@ def load(kind: Kind, name: str) -> Loaded:
             f"{one} `{name}` of `{entry.distribution}`: {entry.module} registers {listed}",
             hint=f"exactly one of its records must be named like the entry point: `{name}`",
         )
-    return Loaded(specs[0], entry, code_hash(module))
+    found = Loaded(specs[0], entry, code_hash(module))
+    if _memory is not None:
+        _memory[kind, name] = found
+    return found
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Inside, a plugin is looked at once: for plans of many runs, while nobody installs or adds one."""
+    global _memory
+    outer, _memory = _memory, {} if _memory is None else _memory
+    try:
+        yield
+    finally:
+        _memory = outer
 
 
 def _answers(spec: Spec, name: str) -> bool:
@@ -349,10 +384,10 @@ def life_cycle(report: Callable[[Entry, PluginError], None] | None = None) -> pl
     modules: list[ModuleType] = []
     hidden = _disabled()
     # pluggy calls the last registered first: register in reverse to call in the order of names.
-    for point in sorted(_entry_points().select(group=LIFE_CYCLE_GROUP), key=lambda point: point.name, reverse=True):
+    for point in sorted(_entry_points()[LIFE_CYCLE_GROUP], key=lambda point: point.name, reverse=True):
         if point.name in hidden:
             continue
-        entry = Entry(point.name, point.value, _distribution(point))
+        entry = Entry(point.name, point.value, _distribution(point.dist))
         try:
             module = _import("life-cycle plugin", entry)
             _checked_manager(module, entry.distribution)
@@ -365,6 +400,11 @@ def life_cycle(report: Callable[[Entry, PluginError], None] | None = None) -> pl
     for module in _files:
         _checked_manager(module, f"file {module.__file__}")
     return _manager([*modules, *(module for module in _files if module not in modules)])
+
+
+def without_life_cycle() -> pluggy.PluginManager:
+    """A manager that tells no plugin anything."""
+    return _manager([])
 
 
 def add_file(path: Path) -> None:
@@ -394,10 +434,16 @@ def add_file(path: Path) -> None:
         _files.append(module)
 
 
+def added_files() -> list[Path]:
+    """The files of `add_file`, in order."""
+    return [Path(module.__file__) for module in _files if module.__file__]
+
+
 def _installed_as(path: Path) -> ModuleType | None:
     """The module of an entry point whose source is this file, imported; None where there is none."""
     stem = path.parent.name if path.stem == "__init__" else path.stem
-    for name in sorted({point.module for point in _entry_points() if point.module.rpartition(".")[2] == stem}):
+    modules = {point.module for points in _entry_points().values() for point in points}
+    for name in sorted(module for module in modules if module.rpartition(".")[2] == stem):
         try:
             spec = importlib.util.find_spec(name)
         except KeyboardInterrupt:

@@ -4,16 +4,20 @@ A source holds samples of one kind: images, uint8 ``(B, 3, H, W)``, or texts, ea
 ``{"text": ...}`` or ``{"premise": ..., "hypothesis": ...}``. A uint8 tensor is a source of images, and a list or tuple
 of mappings is a source of texts; whoever reads files as they are asked for implements `Source`.
 
+What is to be written about a sample, where texts are generated, are its *references*: like a label they belong to the
+set, are no part of the source, and are hidden where labels are. All labels of such a set are 0, of the one class
+``text``, so that the code that splits, counts and balances classes needs no other way.
+
 No set copies its source: `Samples.alone` and `Samples.concat` read through to it. Nothing here imports torch before it
-is used.
+is used. It is one file because windows, joins and the way through them share what must not be seen from outside.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, cast, get_args
 from weakref import WeakKeyDictionary
 
 from benchmark.digests import array_digest
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 Kind = Literal["image", "text"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Text: TypeAlias = Mapping[str, str]
+References: TypeAlias = tuple[tuple[str, ...], ...]
 Raw: TypeAlias = "Tensor | Sequence[Text]"
 
 
@@ -75,7 +80,7 @@ def digest_of(content: Content) -> str:
     for start in range(0, len(content), _BLOCK):
         stop = min(start + _BLOCK, len(content))
         part: Raw = (
-            content[start:stop] if isinstance(content, torch.Tensor) else _read(content, torch.arange(start, stop))
+            content[start:stop] if isinstance(content, torch.Tensor) else read(content, torch.arange(start, stop))
         )
         if isinstance(part, torch.Tensor):
             array = part.detach().cpu().contiguous().numpy()
@@ -115,7 +120,10 @@ class Pixels:
         return self._images[rows]
 
 
-def _read(content: Content, rows: Tensor) -> Raw:
+def read(content: Content, rows: Tensor, cut: Any = None) -> Raw:
+    """The samples at some rows of a source, of files cut to squares as ``cut`` says."""
+    if cut is not None:
+        return assembled(parts_of(content, rows), cut)
     if isinstance(content, (list, tuple)):
         return tuple(content[row] for row in rows.tolist())
     return cast("Source", content)[rows]
@@ -151,7 +159,7 @@ class Window:
 
     def __getitem__(self, rows: Tensor, /) -> Raw:
         content, own = _BEHIND[self]
-        return _read(content, own[rows])
+        return read(content, own[rows])
 
     def __copy__(self) -> Window:
         return self
@@ -166,6 +174,11 @@ class Window:
 _BEHIND: WeakKeyDictionary[Window, tuple[Content, Tensor]] = WeakKeyDictionary()
 
 
+def behind(content: Content) -> Content:
+    """The source that a window shows rows of, or the source itself."""
+    return _BEHIND[content][0] if isinstance(content, Window) else content
+
+
 class _Joined:
     """Sources of one kind, one after the other; copies nothing."""
 
@@ -176,31 +189,113 @@ class _Joined:
         if len(kinds) > 1:
             raise ValueError(f"sets of {' and '.join(f'{kind}s' for kind in kinds)} cannot be joined")
         self.kind: Kind = parts[0].kind
-        self._parts = tuple(parts)
+        self.parts = tuple(parts)
         self._ends = torch.tensor([len(part) for part in parts]).cumsum(0)
 
     @property
     def digest(self) -> str:
         """Of the digests of its parts; one that they share is theirs."""
-        digests = dict.fromkeys(part.digest for part in self._parts)
+        digests = dict.fromkeys(part.digest for part in self.parts)
         return next(iter(digests)) if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, rows: Tensor, /) -> Raw:
+    def located(self, rows: Tensor) -> list[tuple[Source, Tensor, Tensor]]:
+        """The parts that rows are in, the rows there, and their places among those asked for."""
         import torch
 
         which = torch.bucketize(rows, self._ends, right=True)
         starts = torch.cat([self._ends.new_zeros(1), self._ends])
         used = sorted(set(which.tolist())) or [0]  # even nothing has a shape
-        found = [self._parts[part][(rows - starts[part])[which == part]] for part in used]
-        order = which.argsort(stable=True)  # position in `rows` of each sample found
+        return [
+            (self.parts[part], (rows - starts[part])[which == part], (which == part).nonzero().flatten())
+            for part in used
+        ]
+
+    def __getitem__(self, rows: Tensor, /) -> Raw:
+        import torch
+
+        located = self.located(rows)
+        found = [part[own] for part, own, _ in located]
+        order = torch.cat([places for *_, places in located])  # position in `rows` of each sample found
         if self.kind == "image":
             images = torch.cat(cast("list[Tensor]", found))
             return images[order.argsort()]
         texts = [text for part in found for text in cast("Sequence[Text]", part)]
         return tuple(texts[place] for place in order.argsort().tolist())
+
+
+class Part(NamedTuple):
+    """Rows of one source, without windows and joins around it.
+
+    Attributes:
+        source: The source.
+        rows: Rows of it, int64 ``(K,)``.
+        places: Where they stand among the rows that were asked for, int64 ``(K,)``.
+    """
+
+    source: Content
+    rows: Tensor
+    places: Tensor
+
+
+def parts_of(content: Content, rows: Tensor, places: Tensor | None = None) -> list[Part]:
+    """Which rows of which sources a request for ``rows`` reads."""
+    import torch
+
+    places = torch.arange(len(rows)) if places is None else places
+    if isinstance(content, Window):
+        inner, own = _BEHIND[content]
+        return parts_of(inner, own[rows], places)
+    if isinstance(content, _Joined):
+        return [part for inner, own, mine in content.located(rows) for part in parts_of(inner, own, places[mine])]
+    return [Part(content, rows, places)]
+
+
+def sources_of(content: Content) -> Iterator[Content]:
+    """The sources that a set reads, without windows and joins around them."""
+    if isinstance(content, Window):
+        yield from sources_of(_BEHIND[content][0])
+    elif isinstance(content, _Joined):
+        for part in content.parts:
+            yield from sources_of(part)
+    else:
+        yield content
+
+
+def in_files(content: Content) -> bool:
+    """Whether all samples are images that are decoded when they are asked for (`benchmark.readers.FileImages`)."""
+    return all(hasattr(source, "cut") for source in sources_of(content))
+
+
+def assembled(parts: Sequence[Part], cut: Any = None) -> Tensor:
+    """The images of a request in its order, uint8 ``(B, 3, S, S)``.
+
+    Args:
+        parts: From `parts_of`, all of sources of files where ``cut`` is given.
+        cut: How each image is cut (`benchmark.inputs.cuts`); None: as the sources give them.
+    """
+    import torch
+
+    found = [
+        cast("Tensor", read(source, rows)) if cut is None else cast(Any, source).cut(rows, cut.at(places.numpy()))
+        for source, rows, places in parts
+    ]
+    if len(found) == 1 and torch.equal(parts[0].places, torch.arange(len(parts[0].places))):
+        return cast("Tensor", found[0])
+    order = torch.cat([part.places for part in parts])
+    return torch.cat(found)[order.argsort()]
+
+
+def changed(content: Content, change: Callable[[Content], Content]) -> Content:
+    """The same windows and joins around other sources of the same rows."""
+    if isinstance(content, Window):
+        inner, own = _BEHIND[content]
+        return Window(changed(inner, change), own)
+    if isinstance(content, _Joined):
+        return _Joined([cast("Source", changed(part, change)) for part in content.parts])
+    return change(content)
 
 
 class Samples:
@@ -213,6 +308,8 @@ class Samples:
         ids: Sample ids, int64 ``(N,)``, stable across runs (e.g. the raw index); default `rows`.
         domains: Domain of each sample, int64 ``(N,)``, positions in the experience's ``sources``;
             None when they are of one domain or it does not matter.
+        references: For each sample the texts of which any one would be right to generate, at least one, in the order of
+            the set; None where samples are classified, and where they are hidden.
     """
 
     def __init__(
@@ -222,6 +319,7 @@ class Samples:
         labels: Tensor,
         ids: Tensor | None = None,
         domains: Tensor | None = None,
+        references: Sequence[Sequence[str]] | None = None,
     ) -> None:
         import torch
 
@@ -234,6 +332,11 @@ class Samples:
             raise ValueError(f"rows, labels and ids differ in length: {len(rows)}, {len(labels)}, {len(self.ids)}")
         if domains is not None and len(domains) != len(self.rows):
             raise ValueError(f"rows and domains differ in length: {len(rows)}, {len(domains)}")
+        self.references: References | None = None
+        if references is not None:
+            self.references = tuple(_texts(texts) for texts in references)
+            if len(self.references) != len(self.rows):
+                raise ValueError(f"rows and references differ in length: {len(rows)}, {len(self.references)}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -249,13 +352,21 @@ class Samples:
         _, channels, height, width = self.images(slice(0, 1)).shape
         return channels, height, width
 
-    def read(self, index: Tensor | slice) -> Raw:
+    def read(self, index: Tensor | slice, cut: Any = None) -> Raw:
         """Returns the samples at positions ``index`` of this set: what `images` or `texts` returns.
 
         They are the caller's own: texts are copied, as every reader would else hold the same mappings.
+
+        Args:
+            index: Positions in this set.
+            cut: Of images in files (`in_files`): how each whole image is cut (`benchmark.inputs.cuts`).
         """
-        found = _read(self.source, self.rows[index])
+        found = read(self.source, self.rows[index], cut)
         return tuple(dict(text) for text in found) if self.kind == "text" else found
+
+    def on(self, change: Callable[[Content], Content]) -> Samples:
+        """The same set on other sources of the same rows."""
+        return Samples(changed(self.source, change), self.rows, self.labels, self.ids, self.domains)
 
     def images(self, index: Tensor | slice) -> Tensor:
         """Returns uint8 images ``(B, 3, H, W)`` at positions ``index`` of this set.
@@ -275,6 +386,10 @@ class Samples:
         self._check("text")
         return cast("Sequence[Text]", self.read(index))
 
+    def fields(self) -> Sequence[Text]:
+        """The fields of all samples, as predictions keep them beside what was generated; images have none."""
+        return self.texts(slice(None)) if self.kind == "text" else [{}] * len(self)
+
     def _check(self, wanted: Kind) -> None:
         if self.kind != wanted:
             raise PluginError(
@@ -285,7 +400,16 @@ class Samples:
     def subset(self, index: Tensor) -> Samples:
         """Returns the set of the given positions, in their order, on the same source."""
         domains = None if self.domains is None else self.domains[index]
-        return Samples(self.source, self.rows[index], self.labels[index], self.ids[index], domains)
+        references = self.referring(index)
+        return Samples(self.source, self.rows[index], self.labels[index], self.ids[index], domains, references)
+
+    def referring(self, index: Tensor) -> References | None:
+        """The references of the samples at positions ``index``, or None where there are none."""
+        return None if self.references is None else tuple(self.references[place] for place in index.tolist())
+
+    def without_domains(self) -> Samples:
+        """The same set, where it is not told which domain a sample is of."""
+        return Samples(self.source, self.rows, self.labels, self.ids, references=self.references)
 
     def alone(self) -> Samples:
         """The same set on a source that shows its own samples only.
@@ -293,10 +417,10 @@ class Samples:
         No sample is copied, but labels, ids and domains are: who is handed the set may change them in place.
         """
         domains = None if self.domains is None else self.domains.clone()
-        return Samples(*self._own(), self.labels.clone(), self.ids.clone(), domains)
+        return Samples(*self._own(), self.labels.clone(), self.ids.clone(), domains, self.references)
 
     def without_labels(self) -> Samples:
-        """The same, labels -1: a target that leads to nothing else."""
+        """The same, labels -1 and no references: a target that leads to nothing else."""
         import torch
 
         return Samples(*self._own(), torch.full_like(self.labels, -1), self.ids)
@@ -313,7 +437,7 @@ class Samples:
         Domains are kept when every set has them.
 
         Raises:
-            ValueError: Some hold images, others texts.
+            ValueError: Some hold images, others texts; or some have references, others none.
         """
         import torch
 
@@ -322,10 +446,30 @@ class Samples:
         ids = torch.cat([part.ids for part in sets])
         known = [part.domains for part in sets if part.domains is not None]
         domains = torch.cat(known) if len(known) == len(sets) else None
+        told = [part.references for part in sets if part.references is not None]
+        if told and len(told) < len(sets):
+            raise ValueError("sets with references and sets without cannot be joined")
+        references = tuple(texts for part in told for texts in part) if told else None
         if all(part.source is source for part in sets):
-            return Samples(source, torch.cat([part.rows for part in sets]), labels, ids, domains)
+            return Samples(source, torch.cat([part.rows for part in sets]), labels, ids, domains, references)
         joined = _Joined([Window(part.source, part.rows) for part in sets])
-        return Samples(joined, torch.arange(len(joined)), labels, ids, domains)
+        return Samples(joined, torch.arange(len(joined)), labels, ids, domains, references)
+
+
+def _texts(texts: Sequence[str]) -> tuple[str, ...]:
+    """The references of one sample.
+
+    Raises:
+        ValueError: There is none, or they are something else.
+    """
+    found = () if isinstance(texts, str) else tuple(texts)
+    if not found or not all(isinstance(text, str) for text in found):
+        raise ValueError(f"references: {texts!r:.200} is no sequence of one or more texts; give one tuple per sample")
+    try:
+        "".join(found).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"references: {texts!r:.200} holds half a character: {error.reason}") from error
+    return found
 
 
 ImageSet = Samples

@@ -6,6 +6,7 @@ Nothing here knows methods or the engine.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from benchmark.derived import origin_of
 from benchmark.digests import joined
-from benchmark.samples import ImageSet, Kind, digest_of
+from benchmark.samples import Content, ImageSet, Kind, digest_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +27,9 @@ class Experience:
     """One step of the stream, as the scenario and the evaluator know it.
 
     Attributes:
-        train: Labelled training images.
-        test: Test images of this experience.
+        train: Labelled training images; texts to generate from have `benchmark.samples.Samples.references`.
+        test: Test images of this experience; the same object in all of them is one test set for the whole stream
+            (`Scenario.joint_test`).
         classes: Labels that may occur in it, after remapping.
         domain: Name of the domain of its test images, or None.
         target: Unlabelled target images (labels are all -1), or None. They hide their
@@ -75,6 +78,25 @@ class TestSet:
     classes: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """How the task of a scenario of texts may be put to a language model: data, written by its author.
+
+    A pattern is a text with ``{field}`` for the fields of an example, one ``{mask}`` for the word asked for, and
+    ``|`` between two segments: ``"{premise} ? | {mask} , {hypothesis}"``. A causal model reads it up to the mask, so
+    a pattern whose fields stand behind the mask is none for it.
+
+    Attributes:
+        patterns: In the order of their numbers; e.g. those of PET (Schick and Schuetze, arXiv 2001.07676).
+        words: For each class, by its name, the words that stand for it, the first one foremost.
+        segments: The fields that a classifier without a pattern reads, one or two; default: all, in their order.
+    """
+
+    patterns: tuple[str, ...] = ()
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    segments: tuple[str, ...] = ()
+
+
 class Named(Protocol):
     """What a `benchmark.specs.ScenarioSpec` says of a scenario."""
 
@@ -99,7 +121,8 @@ class Scenario:
         family: ``class-il``, ``domain-il``, ``task-il``, ``uda``, ... (`benchmark.families`).
         experiences: The training stream, in order.
         num_classes: Size C of the label space; labels are 0..C-1 after remapping. Classes of
-            `TestSet`s that are never trained come last.
+            `TestSet`s that are never trained come last, and so does the one label of all unknown classes
+            (`benchmark.families.Family.unknown`).
         class_names: C names in label order.
         class_order: Position p holds the original label that became p; default: the natural order.
         content: SHA-256 over the digests of the whole data sets that the samples are from (`content_of`). It depends
@@ -114,6 +137,7 @@ class Scenario:
             data are a re-encoded copy, and marks the fingerprint.
         tests: Further test sets.
         transductive: Whether the target images are the test images.
+        wording: Patterns and words of a scenario of texts; a method reads those of the classes seen so far.
     """
 
     name: str
@@ -130,6 +154,7 @@ class Scenario:
     notes: Mapping[str, str] = field(default_factory=dict)
     tests: tuple[TestSet, ...] = ()
     transductive: bool = False
+    wording: Wording | None = None
 
     def __post_init__(self) -> None:
         """Fills in what was left out."""
@@ -147,16 +172,17 @@ class Scenario:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def of(cls, spec: Named, config: object, **facts: Any) -> Scenario:
+    def of(cls, spec: Named, config: object, *, family: str = "", **facts: Any) -> Scenario:
         """A scenario named by its spec, and by the variant that its options choose.
 
         Args:
             spec: `benchmark.specs.ScenarioSpec`.
             config: Its options.
+            family: Where options make another family of it than the spec says.
             **facts: The attributes that do not follow from these two or from one another.
         """
         variant = f"/{getattr(config, spec.variant)}" if spec.variant else ""
-        return cls(name=spec.name + variant, family=spec.family, **facts)
+        return cls(name=spec.name + variant, family=family or spec.family, **facts)
 
     @property
     def kind(self) -> Kind:
@@ -176,6 +202,12 @@ class Scenario:
         return tuple(sorted(seen))
 
     @property
+    def joint_test(self) -> bool:
+        """Whether one test set stands for the whole stream: every experience has the same object."""
+        first = self.experiences[0].test
+        return len(self.experiences) > 1 and all(part.test is first for part in self.experiences)
+
+    @property
     def open_vocabulary(self) -> bool:
         """Whether there are test sets of classes that are never trained."""
         return any(test.classes is not None for test in self.tests)
@@ -191,19 +223,27 @@ def _subsets(experiences: Sequence[Experience], tests: Sequence[TestSet]) -> Ite
         yield f"test {test.name}", test.images
 
 
+def _origins(experiences: Sequence[Experience], tests: Sequence[TestSet]) -> Iterator[Content]:
+    for _, images in _subsets(experiences, tests):
+        source, changes = origin_of(images.source)
+        yield source if changes else images.source
+
+
 def content_of(experiences: Sequence[Experience], tests: Sequence[TestSet] = ()) -> str:
     """SHA-256 over the digests of all sources that the samples are from, whole as they are.
 
-    A source without a digest is read once (`benchmark.samples.digest_of`).
+    A source without a digest is read once (`benchmark.samples.digest_of`). What was done to samples since they were
+    read (`benchmark.derived.Derived`) is no part of it.
     """
-    sources = {id(images.source): images.source for _, images in _subsets(experiences, tests)}
+    sources = {id(source): source for source in _origins(experiences, tests)}
     return joined(digest_of(source) for source in sources.values())
 
 
 def fingerprint(experiences: Sequence[Experience], tests: Sequence[TestSet] = (), content: str = "") -> str:
     """SHA-256 of the split and of what it splits; equal fingerprints mean the same samples in the same places.
 
-    The split is the sorted sample ids, their remapped labels, experience index and subset name.
+    The split is the sorted sample ids, their remapped labels and references, experience index and subset name, and what
+    is done to the samples as they are read (`benchmark.derived.Derived`).
 
     Args:
         experiences: Of the stream.
@@ -215,8 +255,13 @@ def fingerprint(experiences: Sequence[Experience], tests: Sequence[TestSet] = ()
         ids, labels = images.ids.numpy(), images.labels.numpy()
         by_id = np.lexsort((labels, ids))
         split.update(f"{where} {len(ids)}\n".encode())
+        if changes := origin_of(images.source)[1]:
+            split.update(f"{changes}\n".encode())
         split.update(ids[by_id].astype("<i8").tobytes())
         split.update(labels[by_id].astype("<i8").tobytes())
+        if images.references is not None:
+            told = [images.references[place] for place in by_id.tolist()]
+            split.update(json.dumps(told).encode())
     content = content or content_of(experiences, tests)
     return hashlib.sha256(f"adaptbench split 2\n{split.hexdigest()}\n{content}".encode()).hexdigest()
 
@@ -230,9 +275,14 @@ class ScenarioRequest:
         cache: Folder for derived files (decoded or rendered images).
         seed: Seed for class order and splits, where the options let them depend on it.
         download: ``auto`` (small sets are fetched), ``always`` (``--download``) or ``never``.
+        tag: What followed the ``:`` of the name, a path of the user's; empty where the spec has no ``tag``.
+        miniature: Whether the data root holds tiny copies of data sets (`ScenarioSpec.miniature`): numbers of images
+            and checksums are then not those that were published, and are not compared.
     """
 
     data_root: Path | None
     cache: Path
     seed: int = 0
     download: str = "auto"
+    tag: str = ""
+    miniature: bool = False

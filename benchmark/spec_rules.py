@@ -15,30 +15,37 @@ from collections.abc import Set as AnySet
 from typing import Any
 
 from benchmark import config as configs
+from benchmark.config import Range
+from benchmark.data import DataSet
 from benchmark.errors import UsageError
 from benchmark.families import Family
 from benchmark.inputs.presets import InputPreset
 from benchmark.samples import KINDS
 from benchmark.specs import (
     NEEDS,
+    SELECT,
     USES,
     BackboneSpec,
     ExecutorSpec,
     ExporterSpec,
+    ImporterSpec,
     MethodSpec,
     MetricSpec,
     PlotSpec,
+    ProtocolSpec,
     ScenarioSpec,
 )
 from benchmark.tracks import Track
+from benchmark.tuning.strategies import STRATEGIES
 
 # Names become parts of paths, of commands (`name/variant`, `name@recipe`, `a,b`, `name:tag`) and of option keys
 # (`name.option=value`).
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 LONGEST = 80
 STREAMS = ("sequential", "joint", "oracle")
-CROPS = ("none", "pad_crop", "resized_crop")
+CROPS = ("none", "pad_crop", "resized_crop", "random_crop")
 INTERPOLATIONS = ("bilinear", "bicubic")
+MODELS = ("masked", "causal", "encoder-decoder")
 # The engine reads these of every method's options.
 ENGINE_OPTIONS = {"epochs", "batch_size"}
 IMAGE_OPTIONS = {"normalize", "augment"}
@@ -88,6 +95,10 @@ def _method(spec: MethodSpec, known: Known) -> None:
     _callable(spec, "build", 2)
     if spec.supports is not None:
         _callable(spec, "supports", 1)
+    if callable(spec.tokens):
+        _callable(spec, "tokens", 1)
+    else:
+        _flag(spec, "tokens")
     if callable(spec.uses):
         _callable(spec, "uses", 1)
     elif not isinstance(spec.uses, AnySet) or not spec.uses <= USES.keys():
@@ -96,6 +107,8 @@ def _method(spec: MethodSpec, known: Known) -> None:
     for recipe, values in _mapping(spec, "recipes").items():
         name(recipe, "recipes")
         _values(spec.config, values, f"recipes: {recipe}")
+    for recipe in _mapping(spec, "engine"):
+        _known(recipe, "engine", [spec.default_recipe, *spec.recipes], "recipe")
     if spec.default_recipe in spec.recipes:
         raise Wrong(f"default_recipe: `{spec.default_recipe}` is a recipe too; give the class defaults another name")
     for track, values in _mapping(spec, "tracks").items():
@@ -110,13 +123,17 @@ def _method(spec: MethodSpec, known: Known) -> None:
             raise Wrong(f"sources: {field!r:.200}: {source!r:.200} is not text to text")
     if spec.stream not in STREAMS:
         raise Wrong(f"stream: {spec.stream!r:.200} is unknown; use one of {', '.join(STREAMS)}")
-    for field in ("control", "text", "pretrained"):
+    for field in ("control", "text", "cloze", "classifies", "generates", "pretrained"):
         _flag(spec, field)
+    if not spec.classifies and not spec.generates:
+        raise Wrong("generates: a method that does not classify must generate; else it answers nothing")
+    if not isinstance(spec.models, tuple) or not spec.models or not set(spec.models) <= set(MODELS):
+        raise Wrong(f"models: {spec.models!r:.200} is no tuple of {', '.join(MODELS)}")
     if spec.reads == "image" and not spec.pretrained:
         raise Wrong(
             "pretrained: images are sized and normalised as a pretrained model wants them; only texts do without"
         )
-    for field in ("rule", "paper", "reference", "published"):
+    for field in ("rule", "paper", "display", "reference", "published"):
         _line(spec, field)
 
 
@@ -141,8 +158,17 @@ def _scenario(spec: ScenarioSpec, known: Known) -> None:
         raise Wrong("variants: `variant` does not say which option they set")
     for alias in spec.aliases:
         name(alias, "aliases")
-    for field in ("source", "licence"):
+    for field in ("source", "licence", "tag"):
         _line(spec, field)
+    if spec.example is not None:
+        _callable(spec, "example", 1)
+    if bool(spec.tag) != (spec.example is not None):
+        raise Wrong("tag: a library has both `tag` and `example`, any other scenario has none of them")
+    if not isinstance(spec.data, tuple) or not all(isinstance(one, DataSet) for one in spec.data):
+        raise Wrong(f"data: {spec.data!r:.200} is no tuple of benchmark.data.DataSet")
+    if spec.miniature is not None:
+        _callable(spec, "miniature", 1)
+    _flag(spec, "data_by_variant")
     size = spec.size_mb
     if isinstance(size, bool) or not isinstance(size, (int, float)) or not 0 <= size < float("inf"):
         raise Wrong(f"size_mb: {size!r:.200} is no size in megabytes")
@@ -154,11 +180,23 @@ def _exporter(spec: ExporterSpec, known: Known) -> None:
         raise Wrong(f"suffix: {spec.suffix!r:.200} is no file suffix; for example `.txt`")
 
 
+def _importer(spec: ImporterSpec, known: Known) -> None:
+    _callable(spec, "read", 1)
+    for field in ("suite", "files"):
+        _line(spec, field)
+    if type(spec.version) is not int or spec.version < 1:
+        raise Wrong(f"version: {spec.version!r:.200} is no whole number that is 1 or more")
+
+
 def _backbone(spec: BackboneSpec, known: Known) -> None:
     _callable(spec, "load", 1, "weights", "offline", "image_size")
     if spec.describe is not None:
         _callable(spec, "describe", 1)
+    if spec.tokenless is not None:
+        _callable(spec, "tokenless", 1)
     _line(spec, "tag")
+    if spec.reads not in KINDS:
+        raise Wrong(f"reads: {spec.reads!r:.200} is unknown; use one of {', '.join(KINDS)}")
 
 
 def _track(track: Track, known: Known) -> None:
@@ -167,6 +205,9 @@ def _track(track: Track, known: Known) -> None:
         model = getattr(track, field)
         if model or field == "backbone":
             _known(model.partition(":")[0], field, known("backbones"), "backbone")
+    for kind, model in _mapping(track, "language").items():
+        _known(kind, "language", MODELS, "kind of language model")
+        _known(str(model).partition(":")[0], f"language: {kind}", known("backbones"), "backbone")
 
 
 def _preset(preset: InputPreset, known: Known) -> None:
@@ -211,7 +252,9 @@ def _family(family: Family, known: Known) -> None:
 
 
 def _executor(spec: ExecutorSpec, known: Known) -> None:
-    _callable(spec, "execute", 1)
+    _callable(spec, "execute", 2)
+    if spec.config is not None:
+        _options(spec.config)
 
 
 def _metric(spec: MetricSpec, known: Known) -> None:
@@ -224,13 +267,36 @@ def _metric(spec: MetricSpec, known: Known) -> None:
 
 
 def _plot(spec: PlotSpec, known: Known) -> None:
-    _callable(spec, "draw", 1)
+    _callable(spec, "draw", 1, *(["request"] if spec.asks else []))
+    if spec.config is not None:
+        _options(spec.config)
+        if not spec.asks:
+            raise Wrong("draw: it has no parameter `request`, which would hold the options of `config`")
+
+
+def _protocol(spec: ProtocolSpec, known: Known) -> None:
+    _line(spec, "source")
+    if spec.family not in known("families"):
+        raise Wrong(f"family: {spec.family!r:.200} is no family")
+    if spec.strategy not in STRATEGIES:
+        raise Wrong(f"strategy: {spec.strategy!r:.200} is unknown; use one of {', '.join(STRATEGIES)}")
+    for field in ("budget", "seeds"):
+        if type(value := getattr(spec, field)) is not int or value < 1:
+            raise Wrong(f"{field}: {value!r:.200} is not a whole number that is 1 or more")
+    if not isinstance(spec.select, tuple) or not spec.select or not set(spec.select) <= SELECT.keys():
+        raise Wrong(f"select: {spec.select!r:.200} is no tuple of words among {', '.join(SELECT)}")
+    if not isinstance(spec.axes, Mapping) or not spec.axes:
+        raise Wrong(f"axes: {spec.axes!r:.200} is no mapping of options to what is searched")
+    for name, axis in spec.axes.items():
+        if not (isinstance(axis, tuple) and axis) and not (isinstance(axis, Range) and axis.search):
+            raise Wrong(f"axes: {name}: {axis!r:.200} is neither a Range with search nor a tuple of values")
 
 
 CHECKS: dict[type, Callable[[Any, Known], None]] = {
     MethodSpec: _method,
     ScenarioSpec: _scenario,
     ExporterSpec: _exporter,
+    ImporterSpec: _importer,
     BackboneSpec: _backbone,
     Track: _track,
     InputPreset: _preset,
@@ -238,6 +304,7 @@ CHECKS: dict[type, Callable[[Any, Known], None]] = {
     MetricSpec: _metric,
     PlotSpec: _plot,
     ExecutorSpec: _executor,
+    ProtocolSpec: _protocol,
 }
 
 

@@ -126,7 +126,7 @@ def class_incremental(
 
     def cut(images: ImageSet) -> list[ImageSet]:
         labels = renamed[images.labels]
-        whole = ImageSet(images.source, images.rows, labels, images.ids)
+        whole = ImageSet(images.source, images.rows, labels, images.ids, references=images.references)
         parts = []
         for size, end in zip(split, ends, strict=True):
             inside = (labels >= end - size) & (labels < end)

@@ -27,11 +27,13 @@ class Column:
         key: Stable name for machines.
         title: Heading, with the unit in brackets.
         align: Side to which cells are flushed.
+        group: Columns of one group belong together where a wide table is split; empty: it stands for itself.
     """
 
     key: str
     title: str
     align: Literal["left", "right"] = "right"
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,14 @@ class Cell:
         value: The number behind it at full precision, or the text.
         bold: Whether it is better than the rest by more than the noise.
         marks: Marks of the footnotes that apply.
+        interval: Both ends of the value's 95 % interval over test samples, where that was asked for; the text has them.
     """
 
     text: str
     value: Scalar = None
     bold: bool = False
     marks: tuple[str, ...] = ()
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Table:
         rows: Rows from top to bottom.
         footnotes: Pairs of mark and text; an empty mark for notes on the whole table.
         runs: Raw values, one mapping per run, for formats that machines read.
+        short: What the numbers are in one sentence, for papers that explain the rest in the text.
     """
 
     title: str
@@ -83,6 +88,7 @@ class Table:
     rows: tuple[Row, ...]
     footnotes: tuple[tuple[str, str], ...] = ()
     runs: tuple[Mapping[str, Scalar], ...] = field(default=())
+    short: str = ""
 
 
 def render_text(tables: list[Table], *, width: int | None = None) -> str:

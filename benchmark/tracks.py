@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +15,12 @@ class Track:
         backbone: Used when ``--backbone`` is not given.
         summary: One line.
         dual: The same for methods that need a text tower; "" where there is none of that size.
+        language: The same for methods that read texts, by the kind of language model: ``masked``, ``causal``,
+            ``encoder-decoder``.
     """
 
     name: str
     backbone: str
     summary: str
     dual: str = ""
+    language: Mapping[str, str] = field(default_factory=dict)

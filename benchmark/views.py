@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmark import families
-from benchmark.backbones.backbone import Backbone, LanguageModel, Pretrained
+from benchmark.backbones.backbone import Backbone, Pretrained
+from benchmark.backbones.language import LanguageModel
 from benchmark.errors import PluginError, UndeclaredUse
 from benchmark.inputs.images import ImagePipeline
 from benchmark.samples import Samples
-from benchmark.scenario import Scenario
+from benchmark.scenario import Scenario, Wording
 
 if TYPE_CHECKING:
     from benchmark.inputs.pipeline import Pipeline
@@ -63,13 +64,15 @@ class ExperienceView:
         seen = scenario.seen_classes(index)
         train = experience.train.alone()
         if "domains" not in manifest.uses:
-            train = Samples(train.source, train.rows, train.labels, train.ids)
+            train = train.without_domains()
         self._index = index
         self._manifest = manifest
         self._open = True
         self._classes = experience.classes
         self._seen = len(seen)
         self._class_names = tuple(scenario.class_names[label] for label in seen)
+        known = {} if scenario.wording is None else scenario.wording.words
+        self._words = tuple(tuple(known.get(name, (name,))) for name in self._class_names)
         self._train = train
         self._validation = experience.validation if "validation" in manifest.uses else None
         self._unlabelled = None if experience.target is None else experience.target.alone()
@@ -105,8 +108,17 @@ class ExperienceView:
         return self._class_names
 
     @property
+    def words(self) -> tuple[tuple[str, ...], ...]:
+        """Words that stand for the classes seen so far, in label order (needs ``class_names``).
+
+        Those of the scenario's `Wording`; the name of a class for which it has none.
+        """
+        self._manifest.need("class_names", "the words of the classes")
+        return self._words
+
+    @property
     def train(self) -> Samples:
-        """The whole training set (needs ``boundaries``; after its end also ``memory``)."""
+        """The whole training set, with its references (needs ``boundaries``; after its end also ``memory``)."""
         self._manifest.need("boundaries", "the training set as a whole")
         if not self._open:
             self._manifest.need("memory", "training images of a past experience")
@@ -124,8 +136,7 @@ class ExperienceView:
             self._manifest.need("memory", "validation images of a past experience")
         if self._validation is None:
             return None
-        held = self._validation.alone()
-        return Samples(held.source, held.rows, held.labels, held.ids)
+        return self._validation.alone().without_domains()
 
     @property
     def unlabelled(self) -> Samples | None:
@@ -167,6 +178,8 @@ class Context:
         pipeline: Turns raw samples into model input (`benchmark.inputs.pipeline`); a `Batch` has been through it
             already.
         manifest: What the method declared.
+        patterns: Patterns of the scenario's `Wording`; empty where it has none.
+        segments: Fields that a classifier of texts reads without a pattern; empty where the scenario does not say.
     """
 
     def __init__(
@@ -183,6 +196,9 @@ class Context:
         self.family = families.get(scenario.family)
         self.pipeline = pipeline
         self.manifest = manifest
+        wording = scenario.wording or Wording()
+        self.patterns = tuple(wording.patterns)
+        self.segments = tuple(wording.segments)
         # Classes of test sets that are never trained do not count.
         self._num_classes = len(scenario.seen_classes(len(scenario.experiences) - 1))
         self._num_tasks = len(scenario.experiences)

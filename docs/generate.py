@@ -1,4 +1,4 @@
-"""Writes the generated pages: docs/hooks.md, cli.md, methods.md, scenarios.md and records.md.
+"""Writes the generated pages: hooks, cli, methods, scenarios, records, modules and reference, all .md.
 
 Run `python docs/generate.py` after changing a hook, an option or a plugin; a test fails while a page is
 stale. Only what adaptbench itself ships is described, whatever else is installed.
@@ -14,12 +14,17 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+import benchmark.results
 from benchmark import hookspecs, registry
-from benchmark.cli import COMMANDS, EPILOG
+from benchmark.cli import COMMANDS, EPILOG, module_of
 from benchmark.config import ranges
+from benchmark.records import imported
 from benchmark.records import schema as record_schema
 from benchmark.specs import USES
 
@@ -90,7 +95,7 @@ def cli() -> str:
 
 def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"bench {command}")
-    importlib.import_module(f"benchmark.cli.{command.replace('-', '_')}").add_arguments(parser)
+    module_of(command).add_arguments(parser)
     return parser
 
 
@@ -147,7 +152,17 @@ def records() -> str:
     document = record_schema.json_schema()
     about = f"This is schema {record_schema.SCHEMA}; `benchmark.records.schema.json_schema()` is its JSON Schema."
     parts = [f"{NOTE}# Records\n\n{_prose(record_schema.__doc__)}\n\n{about}"]
-    names, seen = ["Record"], {"Record"}
+    parts += _parts(document, "Record")
+    theirs = msgspec.json.schema(imported.Imported)
+    parts.append(f"\n# Imported runs\n\n{_prose(imported.__doc__)}\n\nThis is schema {imported.SCHEMA}.")
+    parts += _parts(theirs, "Imported")
+    return "\n".join(parts) + "\n"
+
+
+def _parts(document: dict[str, Any], first: str) -> list[str]:
+    """A table for a part of a record, and for each that it refers to."""
+    parts = []
+    names, seen = [first], {first}
     for name in names:
         part = document["$defs"][name]
         parts.append(f"\n## {name}\n\n{part.get('description', '')}\n\n| key | value | meaning |\n|---|---|---|")
@@ -156,7 +171,7 @@ def records() -> str:
             found = [other for other in document["$defs"] if f'#/$defs/{other}"' in json.dumps(value)]
             names += [other for other in found if other not in seen]
             seen.update(found)
-    return "\n".join(parts) + "\n"
+    return parts
 
 
 def _value(schema: dict[str, Any]) -> str:
@@ -222,6 +237,101 @@ def modules() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+_SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):\n", re.MULTILINE)
+REFERENCE = {
+    "benchmark": (
+        ["run", "load", "Records", "run_job", "run_jobs", "Job", "Outcome", "How"],
+        "For users, `import benchmark as bench`. Hooks and records of plugins are on their [own page](hooks.md).",
+    ),
+    "benchmark.results": (["Tables", "Comparison"], "What `Records` makes; printed, both are text."),
+    "benchmark.leaderboard": (["Table", "Column", "Row", "Cell", "frame", "command_of"], "Tables as data."),
+    "benchmark.records": (
+        ["read", "read_all", "find", "write"],
+        "Files of records; their keys: [records](records.md).",
+    ),
+    "benchmark.errors": (None, "Every expected failure."),
+    "benchmark.api": (None, "For authors of methods and scenarios."),
+}
+"""Public modules, their names in order (None: all), and what they are for."""
+
+
+def reference() -> str:
+    """Public functions and classes with their signatures and docstrings."""
+    parts = [
+        f"{NOTE}# Reference\n\nWhat may be imported, with types and shapes. Fractions are in [0, 1], times seconds."
+    ]
+    for place, (names, about) in REFERENCE.items():
+        module = importlib.import_module(place)
+        parts.append(f"## {place}\n\n{about}")
+        for name in names if names is not None else _public(module):
+            value = (
+                benchmark.results.run if name == "run" else getattr(module, name)
+            )  # the package of this name calls it
+            parts += _entry(name, value)
+    return "\n\n".join(parts) + "\n"
+
+
+def _public(module: Any) -> list[str]:
+    """Classes and functions that a module declares public: those that are its own where it does not say."""
+    names = getattr(module, "__all__", None) or [
+        name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
+    ]
+    return [name for name in names if (inspect.isclass(vars(module)[name]) or inspect.isfunction(vars(module)[name]))]
+
+
+def _entry(name: str, value: Any) -> list[str]:
+    """A function, or a class with its public methods."""
+    if not inspect.isclass(value):
+        return [f"### {name}\n\n```python\n{_declared(name, value)}\n```\n\n{_described(value.__doc__)}"]
+    parts = [f"### {name}\n\n{_described(value.__doc__)}"]
+    for own, member in vars(value).items():
+        made = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        if own.startswith("_") or not inspect.isfunction(made) or made.__name__ != own or not made.__doc__:
+            continue
+        shown = f"{name}.{own}" if isinstance(member, property) else _declared(f"{name}.{own}", made)
+        parts.append(f"#### {name}.{own}\n\n```python\n{shown}\n```\n\n{_described(made.__doc__)}")
+    return parts
+
+
+def _declared(name: str, function: Any) -> str:
+    """``name(argument: type) -> type`` as the file has it, long ones with a line for each argument."""
+    found = inspect.signature(function)
+    arguments, star = [], False
+    for one in found.parameters.values():
+        if one.kind is one.KEYWORD_ONLY and not star:
+            arguments.append("*")
+        star = star or one.kind in (one.KEYWORD_ONLY, one.VAR_POSITIONAL)
+        mark = "*" if one.kind is one.VAR_POSITIONAL else "**" if one.kind is one.VAR_KEYWORD else ""
+        kind = "" if one.annotation is one.empty else f": {_type(one.annotation)}"
+        default = "" if one.default is one.empty else f" = {one.default!r}" if kind else f"={one.default!r}"
+        arguments.append(f"{mark}{one.name}{kind}{default}")
+    behind = "" if found.return_annotation is found.empty else f" -> {_type(found.return_annotation)}"
+    line = f"{name}({', '.join(arguments)}){behind}"
+    return line if len(line) <= 110 else f"{name}(\n{''.join(f'    {one},{chr(10)}' for one in arguments)}){behind}"
+
+
+def _type(annotation: Any) -> str:
+    """As the file has it."""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+def _described(text: str | None) -> str:
+    """A docstring with its sections as lists, examples fenced."""
+    prose, *sections = _SECTION.split(inspect.cleandoc(text or ""))
+    parts = [_prose(prose).strip()]
+    for title, body in zip(sections[::2], sections[1::2], strict=True):
+        inside, behind = re.match(r"((?:[ ]+.*\n?|\n)*)(.*)", body, re.DOTALL).groups()  # type: ignore[union-attr]
+        plain = textwrap.dedent(inside).strip()
+        if title == "Example":
+            parts.append(f"{title}:\n\n```python\n{plain}\n```")
+        else:
+            joined = re.sub(r"\n +", " ", plain).replace("``", "`")
+            parts.append(f"{title}:\n\n" + "\n".join(f"- {line}" for line in joined.splitlines() if line))
+        if behind.strip():
+            parts.append(_prose(behind).strip())
+    return "\n\n".join(parts)
+
+
 PAGES = {
     "hooks.md": hooks,
     "cli.md": cli,
@@ -229,6 +339,7 @@ PAGES = {
     "scenarios.md": scenarios,
     "records.md": records,
     "modules.md": modules,
+    "reference.md": reference,
 }
 
 

@@ -20,28 +20,21 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import io
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import pluggy
 import torch
 
-from benchmark import data, hookspecs
-from benchmark.api import ImageSet, Method
-from benchmark.events import ExperienceStarted
+from benchmark import data
 from benchmark.files import replace_file
-from benchmark.hookspecs import hookimpl
 from benchmark.jobs import Job
-from benchmark.records.predictions import Predictions
-from benchmark.run import engine, evaluation, plan, preparation
+from benchmark.run import plan, preparation
 from benchmark.run.preparation import Prepared
+from benchmark.testing.leaks import Way, measure, predict, train
+
+__all__ = ["METHODS", "main", "measure", "predict", "prepare", "rows", "table", "train"]
 
 HERE = Path(__file__).parent
 METHODS = (
@@ -54,38 +47,7 @@ METHODS = (
     "dualprompt@port-bug",
     "dualprompt@dualprompt-pytorch",
 )
-BATCHES = (1, 128)
-ORDERS = ("shuffled", "sorted")
 COLUMNS = ("method", "leaks", "seed", "batch", "order", "final_avg_acc", "changed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Way:
-    """One evaluation of a trained method.
-
-    Attributes:
-        batch: Test images per forward pass.
-        order: ``shuffled`` or ``sorted`` by class.
-        accuracy: Mean over test sets, in [0, 1].
-        changed: Share of predictions that differ from those at batch 1 in the same order.
-    """
-
-    batch: int
-    order: str
-    accuracy: float
-    changed: float
-
-
-class Keeper:
-    """A life-cycle plugin that holds on to the method."""
-
-    def __init__(self) -> None:
-        self.method: Method | None = None
-
-    @hookimpl
-    def bench_experience_started(self, event: ExperienceStarted) -> None:
-        """Remembers the method."""
-        self.method = event.method
 
 
 def prepare(label: str, scenario: str, track: str, seed: int) -> Prepared:
@@ -96,57 +58,6 @@ def prepare(label: str, scenario: str, track: str, seed: int) -> Prepared:
     places = {"data_root": None, "cache": data.cache_root(), "download": "never"}
     built, _ = preparation.build_scenario(resolved, places)
     return preparation.prepare(resolved, built)
-
-
-def train(prepared: Prepared) -> Method:
-    """Runs the whole stream and returns the method in its final state; no record is kept."""
-    keeper, hooks = Keeper(), pluggy.PluginManager("bench")
-    hooks.add_hookspecs(hookspecs)
-    hooks.register(keeper)
-    with tempfile.TemporaryDirectory() as folder:
-        engine.execute(prepared, Path(folder), hooks=hooks, quiet=True)
-    if keeper.method is None:
-        raise SystemExit(f"{prepared.label}: the run ended without training")
-    return keeper.method
-
-
-def measure(prepared: Prepared, method: Method, batches: Sequence[int] = BATCHES) -> list[Way]:
-    """Evaluates a trained method in every way, on all test sets."""
-    ways = []
-    for order in ORDERS:
-        alone: npt.NDArray[np.int64] | None = None
-        for batch in batches:
-            found = predict(prepared, method, batch, order)
-            right = found.prediction == found.label
-            accuracy = np.mean([right[found.test_set == place].mean() for place in np.unique(found.test_set)])
-            alone = found.prediction if alone is None else alone
-            changed = (found.prediction != alone).mean()
-            ways.append(Way(batch=batch, order=order, accuracy=float(accuracy), changed=float(changed)))
-    return ways
-
-
-def predict(prepared: Prepared, method: Method, batch: int, order: str) -> Predictions:
-    """Predictions on all test sets; ``sorted`` takes one set after the other, each sorted by class."""
-    tests = list(enumerate(prepared.stream.tests))
-    if order == "sorted":
-        tests = [(place, by_class(test)) for place, test in tests]
-    rules = dataclasses.replace(
-        prepared.rules,
-        name=prepared.plan.method_label,
-        eval_seed=0,
-        eval_batch_size=batch,
-        eval_order="natural" if order == "sorted" else "shuffled",
-        keep_logits=False,
-    )
-    scenario = prepared.stream.scenario
-    return evaluation.evaluate(
-        method, tests, rules, experience=len(scenario.experiences) - 1, seen=scenario.num_classes
-    )
-
-
-def by_class(test: ImageSet) -> ImageSet:
-    """The same images sorted by class."""
-    return test.subset(test.labels.argsort(stable=True))
 
 
 def rows(label: str, prepared: Prepared, ways: Sequence[Way]) -> list[dict[str, str]]:

@@ -2,8 +2,9 @@
 
     python results/publish.py
 
-writes ``results/leaderboards/<track>.{md,csv,tex,html}`` and ``benchmark/published/measured.csv``. The same
-records give the same bytes; a test fails while a file is stale.
+writes ``results/leaderboards/<track>.{md,csv,tex,html}``, ``results/comparisons/*.txt`` (what ``bench compare`` says of
+the best rows) and ``benchmark/published/measured.csv``. The same records give the same bytes; a test fails while a file
+is stale.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ from pathlib import Path
 
 from benchmark import records, registry
 from benchmark.files import replace_file
-from benchmark.leaderboard import HEADLINE, Table, leaderboard
+from benchmark.leaderboard import HEADLINE, Table, compared, comparison, leaderboard, scores
+from benchmark.leaderboard.arrangement import View, arranged
 from benchmark.metrics.statistics import summarize
+from benchmark.scenario_names import base_of
 
 HERE = Path(__file__).parent
 MEASURED = HERE.parent / "benchmark" / "published" / "measured.csv"
+PAGE = View(split=12)  # what a page of LaTeX takes
 FORMATS = ("markdown", "csv", "latex", "html")
+BEST = 10
+STREAMS = ("split-mnist", "split-cifar10", "split-cifar100", "corrupted-cifar10", "rotated-mnist", "pacs")
+RANKED = ("joint", "nearest-mean", "l2p", "vpt-deep", "finetune")
 COLUMNS = ("key", "row", "table", "metric", "value", "std", "seeds")
 
 
@@ -35,8 +42,33 @@ def files() -> Iterator[tuple[Path, str]]:
         everything += tables
         for name in FORMATS:
             exporter = registry.load_exporter(name)
-            yield HERE / "leaderboards" / f"{track}{exporter.suffix}", exporter.export(tables)
+            shown = arranged(tables, PAGE) if name == "latex" else tables
+            yield HERE / "leaderboards" / f"{track}{exporter.suffix}", exporter.export(shown)
     yield MEASURED, measured(everything)
+    for scenario in ("split-glyphs", "glyph-domains"):
+        yield HERE / "comparisons" / f"{scenario}.txt", best_rows(found, scenario)
+    yield HERE / "comparisons" / "mini.txt", over_scenarios(found)
+
+
+def best_rows(found: Sequence[records.Record], scenario: str) -> str:
+    """The `BEST` best rows of a stream on nano that are no upper bounds, every one against every other."""
+    runs = [run for run in found if base_of(run.scenario.name) == scenario and run.track == "nano"]
+    (board,) = scores.boards_of(runs)
+    rows = [row for row in board.rows if row.group != "upper bound"]
+    rows = sorted(rows, key=lambda row: -sum(row.values.values()) / len(row.values))[:BEST]
+    # Predictions are not in the repository: nothing is said over test samples.
+    pairs = comparison.compare(rows, lambda run: None)
+    return "\n".join(compared.of_board(board, rows, pairs)) + "\n"
+
+
+def over_scenarios(found: Sequence[records.Record]) -> str:
+    """Ranks over six streams of real images on mini."""
+    runs = [run for run in found if base_of(run.scenario.name) in STREAMS and run.track == "mini"]
+    chosen = [(board, comparison.choose(board, RANKED)) for board in scores.boards_of(runs)]
+    ranks = comparison.rank(chosen, RANKED)
+    if ranks is None:
+        raise SystemExit("no two streams have all methods that are ranked")
+    return "\n".join(compared.of_ranks(ranks)) + "\n"
 
 
 def measured(tables: Sequence[Table]) -> str:

@@ -1,83 +1,87 @@
-"""Chooses the hyper-parameters of the nano and mini tracks on held-out training images.
+"""Chooses the hyper-parameters of the nano and mini tracks on held-out training images: a use of ``bench tune``.
 
-The rule, for every method that trains: all points of a small grid are run with ``--validate`` on the
-first experiences of one stream of the track (a fifth of their training images, per class, is the
-test set; test images are never read), seed 0; the point with the highest final average accuracy
-wins, ties go to the first listed. The winners stand in the ``tracks`` of each method's spec and are
-used for all scenarios of the track. Methods that adapt to an unlabelled target are searched on a
-stream of their own, where held-out *source* images decide: target labels are never read.
+The rule, for every method that trains: all points of a small grid are run on the first experiences of one stream of
+the track (a fifth of their training images, per class, is the test set; test images are never read), seed 0; then
+every list of numbers grows until the best point has worse neighbours on both sides. The point with the highest final
+average accuracy wins, ties go to the first. The winners stand in the ``tracks`` of each method's spec and are used for
+all scenarios of the track. Methods that adapt to an unlabelled target are searched on a stream of their own, where
+held-out *source* images decide: target labels are never read.
 
     python results/search.py nano
     BENCH_DATA=... python results/search.py mini
     BENCH_DATA=... python results/search.py mini --jobs 2 l2p dualprompt
 
-The table of all points goes to ``results/search/<track>.csv``, where methods that were not asked for keep their
-rows; the records beside it are not committed. A point that was run before is not run again.
+The table of all points is ``results/search/<track>.csv``, the winners are ``results/search/presets/<track>/*.toml``;
+the records beside them are not committed. A point of the table is not run again, unless the method's code, the track's
+model or the input preset changed: then all points are, and take the place of those that were there.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import itertools
 import json
-import os
-import subprocess
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-GRIDS: dict[str, Any] = json.loads((HERE / "search" / "grids.json").read_text(encoding="utf-8"))
+from benchmark.cli import main as bench
+from benchmark.config import as_text
+from benchmark.files import replace_file
+from benchmark.tuning import trials
+
+SEARCH = Path(__file__).parent / "search"
+GRIDS: dict[str, Any] = json.loads((SEARCH / "grids.json").read_text(encoding="utf-8"))
 """Per track a list of ``{"stream": ..., "grids": {method: {option: values}}}``."""
+MOST = 12  # points of a search beyond its grid
 
 
-def points(grid: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    """All combinations of a grid, the first listed first."""
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+def streams(track: str) -> dict[str, tuple[dict[str, Any], dict[str, list[Any]]]]:
+    """The stream and the grid of every method of a track."""
+    return {method: (part["stream"], grid) for part in GRIDS[track] for method, grid in part["grids"].items()}
 
 
-def run(track: str, stream: Mapping[str, Any], method: str, point: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs one point on one thread and returns its row."""
-    settings = [
-        part for name, value in {**stream["settings"], **point}.items() for part in ("--set", f"{name}={value}")
+def command(track: str, method: str, *, jobs: int = 1, most: int = MOST) -> list[str]:
+    """The words behind ``bench`` that search a method."""
+    stream, grid = streams(track)[method]
+    points = 1
+    for values in grid.values():
+        points *= len(values)
+    lists = [f"{key}={';'.join(map(as_text, values))}" for key, values in grid.items()]
+    return [
+        *("tune", method, "--scenario", stream["scenario"], "--track", track),
+        *("--experiences", str(stream["experiences"]), "--strategy", "grid", "--budget", str(points + most)),
+        *(word for key, value in stream["settings"].items() for word in ("--set", f"{key}={value}")),
+        *(word for text in lists for word in ("--grid", text)),
+        *("--log", str(SEARCH / f"{track}.csv"), "--save", str(SEARCH / "presets" / track / f"{method}.toml")),
+        *("--out", str(SEARCH / track), "--jobs", str(jobs)),
     ]
-    command = [
-        "bench", "run", "--scenario", stream["scenario"], "--track", track, "--method", method,
-        "--validate", str(stream["experiences"]), "--out", str(HERE / "search" / track), "--json", "-q", *settings,
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    accuracy = json.loads(done.stdout)[0]["metrics"]["final_avg_acc"]
-    print(f"{method:<20} {json.dumps(point):<90} {100 * accuracy:6.2f} %", flush=True)
-    return {"method": method, "point": json.dumps(point), "final_avg_acc": accuracy}
 
 
-def main(track: str, only: list[str], jobs: int) -> None:
-    """Runs the grids of one track, prints the points and writes the table."""
-    grids = {method: (part["stream"], grid) for part in GRIDS[track] for method, grid in part["grids"].items()}
-    wanted = [(grids[method][0], method, point) for method in only or grids for point in points(grids[method][1])]
-    with ThreadPoolExecutor(jobs) as pool:
-        found = list(pool.map(lambda point: run(track, *point), wanted))
-    searched = list(dict.fromkeys(method for _, method, _ in wanted))
-    target = HERE / "search" / f"{track}.csv"
-    with target.open(newline="", encoding="utf-8") as file:
-        kept = [row for row in csv.DictReader(file) if row["method"] in grids and row["method"] not in searched]
-    order = list(grids)
-    with target.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["method", "point", "final_avg_acc"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted([*kept, *found], key=lambda row: order.index(row["method"])))
-    for method in searched:
-        best = max((row for row in found if row["method"] == method), key=lambda row: row["final_avg_acc"])
-        print(f"best {method}: {best['point']}")
+def replace_old(path: Path, method: str) -> None:
+    """Leaves the rows of a method that were computed with its last code, where its first ones stood."""
+    rows = trials.read(path)
+    own = [(target, trial) for target, trial in rows if target.method == method]
+    last = [(target, trial) for target, trial in own if trial.code == own[-1][1].code]
+    place = rows.index(own[0])
+    others = [row for row in rows if row[0].method != method]
+    replace_file(path, trials.render([*others[:place], *last, *others[place:]]).encode())
+
+
+def main() -> int:
+    """Searches what was asked for; the exit code is the largest of the searches."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("track", choices=GRIDS)
+    parser.add_argument("methods", nargs="*")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+    parser.add_argument("--most", type=int, default=MOST, help="points beyond the grid")
+    args = parser.parse_intermixed_args()
+    codes = []
+    for method in args.methods or streams(args.track):
+        codes.append(bench(command(args.track, method, jobs=args.jobs, most=args.most)))
+        if codes[-1] == 0:
+            replace_old(SEARCH / f"{args.track}.csv", method)
+    return max(codes)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("track", choices=GRIDS)
-    parser.add_argument("methods", nargs="*")
-    parser.add_argument("--jobs", type=int, default=1, help="points at a time, one thread each")
-    arguments = parser.parse_intermixed_args()
-    main(arguments.track, arguments.methods, arguments.jobs)
+    sys.exit(main())

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -18,6 +18,44 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files; review them like code")
+    parser.addoption("--parity", type=Path, metavar="FILE", help="write the table of deviations from official code")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("parity"):
+        from benchmark.testing import recorded
+
+        config.pluginmanager.register(Parity(config.getoption("parity"), recorded))
+
+
+class Parity:
+    """Largest deviations of everything that tests compare with recorded numbers, as a Markdown table."""
+
+    def __init__(self, file: Path, recorded: Any) -> None:
+        self.file, self.kinds, self.cases = file, get_args(recorded.Kind), list[Any]()
+        start = recorded.Recorded.__init__
+
+        def noting(case: Any, *args: Any) -> None:
+            start(case, *args)
+            self.cases.append(case)
+
+        recorded.Recorded.__init__ = noting
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for case in self.cases:
+            if exitstatus == 0 and case.worst:
+                codes = case.meta["reference"] if isinstance(case.meta["reference"], list) else [case.meta["reference"]]
+                code = ", ".join(sorted(f"{at['repository'].split(' @ ')[0]}@{at['commit'][:8]}" for at in codes))
+                row = rows.setdefault((case.meta["method"], code, str(case.dtype).removeprefix("torch.")), {})
+                row["cases"] = row.get("cases", set()) | {case.name}
+                for kind, (error, _) in case.deviations().items():
+                    row[kind] = max(row.get(kind, 0.0), error)
+        lines = [f"| recorded from | official code | precision | cases | {' | '.join(self.kinds)} |", "|---" * 8 + "|"]
+        for key, row in sorted(rows.items()):
+            numbers = [f"{row[kind]:.0e}" if kind in row else "" for kind in self.kinds]
+            lines.append(f"| {' | '.join([*key, str(len(row['cases'])), *numbers])} |")
+        self.file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -85,7 +123,12 @@ def _no_plugin_files_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    """One for all workers: pictures are rendered and data sets decoded once."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    (folder / "cache").mkdir(exist_ok=True)
+    return folder / "cache"
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +138,31 @@ def _private_folders(monkeypatch: pytest.MonkeyPatch, session_cache: Path) -> No
     monkeypatch.setenv("NO_COLOR", "1")
     for name in ("BENCH_DISABLE_PLUGINS", "BENCH_TRACE_PLUGINS", "BENCH_DEBUG", "BENCH_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+
+
+TOYS = """
+from benchmark import hookimpl
+from benchmark.testing.toys import TOY_METHOD, TOY_SCENARIO
+
+@hookimpl
+def bench_register_methods():
+    return [TOY_METHOD]
+
+@hookimpl
+def bench_register_scenarios():
+    return [TOY_SCENARIO]
+"""
+
+
+@pytest.fixture(scope="module")
+def plugin_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The plugin whose text a test module calls `PLUGIN`, or the toys, while the tests of the module run."""
+    name = request.module.__name__.rpartition(".")[2].replace("test_", "plugin_of_")
+    path, before = tmp_path_factory.mktemp("plugins") / f"{name}.py", list(registry._files)
+    path.write_text(getattr(request.module, "PLUGIN", TOYS), encoding="utf-8")
+    registry.add_file(path)
+    yield registry._files[-1]
+    registry._files[:] = before
 
 
 @pytest.fixture

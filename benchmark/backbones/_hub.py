@@ -63,6 +63,33 @@ def fetch(name: str, repository: str, files: Sequence[str], *, offline: bool) ->
     raise DataMissing(f"weights of {name}: {repository} holds none of {', '.join(files)}", hint=where)
 
 
+def snapshot(name: str, repository: str, patterns: Sequence[str], *, offline: bool) -> Path:
+    """Returns the folder of a repository with the files that fit the patterns: from the cache, else from the hub.
+
+    Args:
+        name: Of the backbone, for messages.
+        repository: On the hub, ``FacebookAI/roberta-large``.
+        patterns: Of files, as `fnmatch` reads them.
+        offline: Never asks the network.
+
+    Raises:
+        DataMissing: As `fetch`; also where the repository has no ``*.safetensors``.
+    """
+    from huggingface_hub import snapshot_download
+
+    first = fetch(name, repository, ["config.json"], offline=offline)
+    if not any(first.parent.glob("*.safetensors")):
+        fetch(name, repository, ["model.safetensors", "model.safetensors.index.json"], offline=offline)
+    forbidden = offline or switched_on("BENCH_OFFLINE", "HF_HUB_OFFLINE")
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(patterns), local_files_only=forbidden))
+    except Exception as error:  # see `fetch`
+        raise DataMissing(
+            f"{name}: its files could not be fetched: {error}",
+            hint="run once with network, or give a folder: hf:FOLDER",
+        ) from error
+
+
 def _size(url: str) -> int:
     """Asks for a file's size in bytes; 0 when the server does not say.
 

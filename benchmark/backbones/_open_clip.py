@@ -9,58 +9,23 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
-from benchmark.backbones import _hub, _weights
+from benchmark.backbones import _hub
+from benchmark.backbones._timm import check_size
 from benchmark.backbones.dual import DualEncoder, ViTTower
+from benchmark.backbones.features import FeatureModel
+from benchmark.backbones.prompted_vit import oddity
 from benchmark.backbones.text import TextTower, Tokenizer, WholeText
 from benchmark.errors import DataMissing, UsageError, did_you_mean
 
 # In the order in which open_clip looks for them.
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-# In checkpoints, but in no model: facts of OpenAI's archives, an offset without effect on the order of
-# classes, a buffer of old text models, the caption decoder of CoCa.
-DROPPED = ("input_resolution", "context_length", "vocab_size", "logit_bias", "text.transformer.embeddings.position_ids")
-DECODER = "text_decoder."
-# Where the top level of a checkpoint holds the text tower itself (OpenAI's layout).
-TEXT_PARTS = ("text_projection", "positional_embedding", "token_embedding.", "transformer.", "ln_final.")
-
-# Our names and open_clip's, in the order in which they are replaced.
-BLOCK_NAMES = (
-    ("norm1", "ln_1"),
-    ("norm2", "ln_2"),
-    ("ls1.", "ls_1."),
-    ("ls2.", "ls_2."),
-    ("attn.qkv.", "attn.in_proj_"),
-    ("attn.proj.", "attn.out_proj."),
-    ("mlp.fc1", "mlp.c_fc"),
-    ("mlp.fc2", "mlp.c_proj"),
-)
-VIT_NAMES = (
-    *BLOCK_NAMES,
-    ("image.projection.weight", "visual.proj"),
-    ("image.vit.blocks.", "visual.transformer.resblocks."),
-    ("image.vit.cls_token", "visual.class_embedding"),
-    ("image.vit.pos_embed", "visual.positional_embedding"),
-    ("image.vit.patch_embed.proj.", "visual.conv1."),
-    ("image.vit.norm_pre.", "visual.ln_pre."),
-    ("image.vit.norm.", "visual.ln_post."),
-)
-TEXT_NAMES = (
-    *BLOCK_NAMES,
-    ("text.blocks.", "text.transformer.resblocks."),
-    ("text.projection.weight", "text.text_projection"),
-    ("text.positions", "text.positional_embedding"),
-    ("text.norm.", "text.ln_final."),
-)
-TRANSPOSED = ("image.projection.weight", "text.projection.weight")
-POSITIONS = "image.vit.pos_embed"
-
 # Options of configurations, and the values that a plain tower may have (None: any).
 PLAIN_TEXT: Mapping[str, tuple[Any, ...] | None] = {
     "context_length": None,
@@ -152,6 +117,8 @@ def create(
         "std": known.get("std") or open_clip.OPENAI_DATASET_STD,
         "description": f"open_clip {name}" + (f", weights {variant}" if variant else ""),
         "licence": "",
+        "width": int(architecture["embed_dim"]),
+        "name": name,
     }
 
 
@@ -219,7 +186,11 @@ def build(
     plain_image = _odd(vision, PLAIN_IMAGE) is None and isinstance(vision.get("layers", 12), int)
     if image_size is not None:
         if not plain_image:
-            raise UsageError(f"open_clip:{name}: its image tower cannot be resized", hint="leave the image size alone")
+            raise UsageError(
+                f"engine.image_size={image_size}: the image tower of open_clip:{name} cannot be resized",
+                hint="leave the image size alone",
+            )
+        check_size(f"open_clip:{name}", image_size, int(vision.get("patch_size", 16)))
         vision["image_size"] = image_size
     whole: Any = None if plain_image and odd_text is None else _whole(features, vision, words, quick_gelu, name)
     image: nn.Module = _vit(vision, features, quick_gelu) if plain_image else whole.visual
@@ -325,64 +296,34 @@ def fetch(tag: str, *, offline: bool) -> Path:
     return _hub.fetch(label, repository, tuple(dict.fromkeys(files)), offline=offline)
 
 
-def fill(dual: DualEncoder, path: Path, *, resample: bool) -> None:
-    """Loads a weight file in open_clip's or OpenAI's layout, every tensor of it.
+def image_tower(dual: DualEncoder, name: str, features: int) -> Any:
+    """What image-only methods are given: timm's ViT if there is a plain one, else the tower with all that pools.
 
     Args:
-        dual: As `build` made it.
-        path: ``.safetensors``, ``.pt``, ``.pth`` or ``.bin``.
-        resample: Whether the position table may be resampled to the image tower's grid.
-
-    Raises:
-        UsageError: The kind of file is refused.
-        DataMissing: The file is damaged, or a tensor is missing, unknown or of another shape.
+        dual: The encoder.
+        name: Of the model, for messages.
+        features: d, the width of its feature space.
     """
-    put(dual, _weights.read(path), path, resample=resample)
-
-
-def put(dual: DualEncoder, found: Mapping[str, Tensor], path: Path | str, *, resample: bool = False) -> None:
-    """Loads a state dict in open_clip's or OpenAI's layout; arguments and errors as of `fill`."""
-    joined = any(name.startswith(TEXT_PARTS) for name in found)
-
-    def named(name: str) -> str:
-        theirs = _their_name(name, dual)
-        return theirs.removeprefix("text.") if joined else theirs
-
-    state = {name: v for name, v in found.items() if name not in DROPPED and not name.startswith(DECODER)}
-    ours: dict[str, Tensor] = {}
-    for name, wanted in dual.state_dict().items():
-        value = state.pop(named(name), None)
-        if value is None:
-            continue  # named as missing below
-        if name in TRANSPOSED and value.ndim == 2:
-            value = value.T
-        if value.numel() == 1 or value.shape == wanted.shape[wanted.ndim - value.ndim :]:
-            value = value.reshape((1,) * (wanted.ndim - value.ndim) + value.shape) if wanted.ndim else value.reshape(())
-        ours[name] = value
-    if resample and isinstance(dual.image, ViTTower) and POSITIONS in ours:
-        # A table of another grid had no leading axis added above.
-        table = ours[POSITIONS] if ours[POSITIONS].ndim == 3 else ours[POSITIONS].unsqueeze(0)
-        ours[POSITIONS] = _weights.resampled(table, dual.image.vit)
-    _weights.put(dual, {**ours, **state}, path, named=named)
-
-
-def _their_name(name: str, dual: DualEncoder) -> str:
-    """What open_clip calls a tensor of ours, with ``text.`` in front of everything of the text tower."""
-    rules: Sequence[tuple[str, str]]
-    if name.startswith("image."):
-        rules = VIT_NAMES if isinstance(dual.image, ViTTower) else (("image.", "visual."),)
-    else:
-        rules = TEXT_NAMES if isinstance(dual.text, TextTower) else (("text.model.", "text."),)
-    for old, new in rules:
-        if old in name:
-            name = name.replace(old, new)
-    return name
-
-
-def image_tower(dual: DualEncoder) -> Any:
-    """What image-only methods are given: timm's ViT if there is one."""
-    for name in ("vit", "trunk"):  # ours, open_clip's
-        inner = getattr(dual.image, name, None)
-        if isinstance(inner, VisionTransformer):
+    for part in ("vit", "trunk"):  # ours, open_clip's
+        inner = getattr(dual.image, part, None)
+        if isinstance(inner, VisionTransformer) and oddity(inner) is None:
             return inner
-    return dual.image
+    side: Any = dual.image.image_size
+    size = int(side[0] if isinstance(side, tuple) else side)
+    return FeatureModel(dual.image, name=name, width=features, image_size=size)
+
+
+def tokenless(tag: str, *, own: bool = False) -> str | None:
+    """Why models of a name have no tokens of a plain vision transformer, as the end of a sentence; None: may be.
+
+    Towers of timm inside open_clip are looked at when they are loaded.
+    """
+    import open_clip
+
+    name, _, _ = config(tag, own=own)
+    vision = open_clip.get_model_config(name)["vision_cfg"]
+    return "has none" if _is_resnet(vision) else None
+
+
+def _is_resnet(vision: Mapping[str, Any]) -> bool:
+    return not isinstance(vision.get("layers", 12), int) and "timm_model_name" not in vision

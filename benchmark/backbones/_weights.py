@@ -1,61 +1,63 @@
-"""Weight files into models: safetensors, the original JAX ``.npz``, and pickles that hold tensors only."""
+"""Weight files into models: every tensor in its shape, or an error that names the first that is not."""
 
 from __future__ import annotations
 
-import math
-import pickle
-import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from benchmark.errors import DataMissing, UsageError, shorten
+from benchmark.backbones._weight_files import OTHER_FILE, read
+from benchmark.errors import DataMissing, plain, shorten
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
 # Never part of a backbone here: classifiers, and the pre-logits layer that every code base drops.
 DROPPED = ("head.", "head_dist.", "pre_logits.", "attn_pool.")
-# Keys under which training programs keep the weights; averaged ones only where there are no others.
-WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
-# What wrappers of models put before every name: DataParallel, torch.compile, and modules of training programs.
-PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.")
-DAMAGED = "fetch the file again and compare its size and SHA-256 with the source"
-SAVE = (
-    "safetensors.torch.save_file({k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}, "
-    "'weights.safetensors')"
-)
-OTHER_FILE = "give the file of the named checkpoint, or the backbone that belongs to this file"
+MOST_NAMES = 3  # of the file and of the backbone, where they differ
 
 
-def fill(model: VisionTransformer, path: Path, *, resample: bool) -> nn.Linear | None:
-    """Loads a weight file into a model, every tensor of it.
+def fill(model: nn.Module, path: Path, *, resample: bool, heads: Sequence[str] = ()) -> nn.Linear | None:
+    """Loads a weight file into a network of timm, every tensor of it.
 
     Args:
         model: Built without a head.
         path: ``.safetensors``, ``.npz``, ``.pt``, ``.pth`` or ``.bin``.
-        resample: Whether the position table may be resampled to the model's grid.
+        resample: Whether position tables may be resampled to the model's grid.
+        heads: What classifiers of the architecture are called, where it is no `VisionTransformer`.
 
     Returns:
-        The classifier that the file has for the model's class token, frozen; None if it has none.
+        The classifier that the file has for the model's feature, frozen; None if it has none.
 
     Raises:
         UsageError: The kind of file is refused.
         DataMissing: The file is damaged, or a tensor is missing, unknown or of another shape.
     """
+    from timm.models.vision_transformer import VisionTransformer
+
     state = read(path)
     if any("/" in name for name in state):
         state = from_jax(state, path)
-    put(model, _native(state, model, path, resample=resample), path)
-    return _classifier(state, model, path)
+    put(model, _native(state, model, path, resample=resample, heads=heads), path)
+    if len(heads) > 1:  # none of them reads the feature alone
+        return None
+    if isinstance(model, VisionTransformer):
+        return _classifier(state, model, path)
+    return _head(state, heads[0], path) if heads else None
+
+
+def _head(state: Mapping[str, Tensor], name: str, path: Path) -> nn.Linear | None:
+    """The head of a checkpoint of another architecture: timm's models without a head give what it reads."""
+    weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
+    if weight is None or bias is None or weight.ndim != 2:
+        return None
+    head = nn.Linear(weight.shape[1], len(weight))
+    put(head, {"weight": weight, "bias": bias}, path, named=lambda part: f"{name}.{part}")
+    return head.requires_grad_(False).eval()
 
 
 def _classifier(state: Mapping[str, Tensor], model: VisionTransformer, path: Path) -> nn.Linear | None:
@@ -87,9 +89,10 @@ def put(
         DataMissing: A tensor is missing, unknown, of another shape, not finite, or of another kind of number.
     """
     wanted = model.state_dict()
+    told = f"the file begins with {_first(state)}; the backbone with {_first([named(name) for name in wanted])}"
     for name, tensor in wanted.items():
         if name not in state:
-            raise DataMissing(f"weights {path}: tensor `{named(name)}` is missing", hint=OTHER_FILE)
+            raise DataMissing(f"weights {path}: tensor `{named(name)}` is missing", hint=f"{OTHER_FILE}; {told}")
         if state[name].shape != tensor.shape:
             raise DataMissing(
                 f"weights {path}: tensor `{named(name)}` has shape {tuple(state[name].shape)}, "
@@ -108,172 +111,76 @@ def put(
             )
     extra = sorted(set(state) - set(wanted))
     if extra:
-        raise DataMissing(f"weights {path}: tensor `{extra[0]}` is not part of the backbone", hint=OTHER_FILE)
+        raise DataMissing(
+            f"weights {path}: tensor `{extra[0]}` is not part of the backbone", hint=f"{OTHER_FILE}; {told}"
+        )
     model.load_state_dict(dict(state), strict=True)
+
+
+def _first(names: Iterable[str]) -> str:
+    """The first names and how many there are."""
+    every = [plain(name) for name in names]
+    return ", ".join(f"`{shorten(name, 60)}`" for name in every[:MOST_NAMES]) + f" ({len(every)} in all)"
 
 
 def _kind(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def words(path: Path) -> list[str]:
-    """The vocabulary that a dual encoder's file keeps beside its tensors.
+def _native(
+    state: dict[str, Tensor], model: Any, path: Path, *, resample: bool, heads: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """Renames to timm's names, drops heads, resamples position tables where that was asked for."""
+    from timm.models.vision_transformer import VisionTransformer
 
-    Raises:
-        UsageError: The file is of a kind that keeps none.
-        DataMissing: It is damaged or keeps none.
-    """
-    if path.suffix != ".safetensors":
-        raise UsageError(f"weights {path}: no vocabulary", hint="give the .safetensors file, which keeps one")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            found = str((file.metadata() or {})["words"])
-    except (OSError, KeyError, safetensors.SafetensorError) as error:
-        raise DataMissing(f"weights {path}: damaged, or without a vocabulary: {error}", hint=OTHER_FILE) from error
-    return found.split()
+    plain_vit = isinstance(model, VisionTransformer)
+    dropped = DROPPED if plain_vit else tuple(f"{head.partition('.')[0]}." for head in heads)
+    wanted = model.state_dict()
 
+    def kept(some: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value for name, value in some.items() if name in wanted or not name.startswith(dropped)}
 
-def read(path: Path) -> dict[str, Tensor]:
-    """Reads all tensors of a file, without running code from it.
-
-    Entries that are no tensors are left out, and what programs wrap around a state dict is taken off: the mapping of
-    a checkpoint (`WRAPPERS`) and prefixes that all names have in common (`PREFIXES`).
-
-    Raises:
-        UsageError: Unknown suffix, or a pickle that needs more than tensors.
-        DataMissing: Damaged, or a tensor is of a kind that no model here has: sparse, quantised, complex, without data.
-    """
-    if not path.is_file():  # a pipe would wait for ever
-        raise DataMissing(f"weights {path}: not a file", hint="give the path of a .safetensors or .npz file")
-    suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        content: Any = _of_safetensors(path)
-    elif suffix == ".npz":
-        content = _of_numpy(path)
-    elif suffix in (".pt", ".pth", ".bin"):
-        content = _of_pickle(path)
-    else:
-        raise UsageError(
-            f"weights {path}: files of kind `{path.suffix or path.name}` are not read",
-            hint="use .safetensors, .npz, or .pt/.pth/.bin with tensors only",
-        )
-    state = _unwrap(content, path)
-    for name, tensor in state.items():
-        if odd := _odd(tensor):
-            raise DataMissing(f"weights {path}: tensor `{name}` is {odd}", hint=OTHER_FILE)
-    return state
-
-
-def _of_safetensors(path: Path) -> Mapping[str, Tensor]:
-    try:
-        return dict(safetensors.torch.load_file(path))
-    except (OSError, ValueError, KeyError, MemoryError, safetensors.SafetensorError) as error:
-        raise DataMissing(f"weights {path}: damaged or not a .safetensors file: {error}", hint=DAMAGED) from error
-
-
-def _of_numpy(path: Path) -> Mapping[str, Tensor]:
-    """The arrays of numbers, where each holds as many as its header says."""
-    found = {}
-    try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            for member in archive.infolist():
-                name = member.filename.removesuffix(".npy")
-                with archive.open(member) as stream:
-                    shape, kind = _header(stream)
-                    size = math.prod(shape) * kind.itemsize
-                    if not kind.hasobject and stream.tell() + size != member.file_size:
-                        raise ValueError(f"`{name}` declares {size} bytes and does not hold them")
-                if kind.kind in "fiubc":
-                    array = np.asarray(arrays[name])
-                    found[name] = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
-    except (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataMissing(f"weights {path}: damaged or not a .npz file: {error}", hint=DAMAGED) from error
-    return found
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of a ``.npy`` file."""
-    version = np.lib.format.read_magic(stream)
-    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, kind = reader(stream)
-    return shape, kind
-
-
-def _of_pickle(path: Path) -> Any:
-    if _is_script(path):
-        raise UsageError(
-            f"weights {path}: refused, because it is a TorchScript archive, which is a program",
-            hint=f"where you trust it, convert it in Python: import torch, safetensors.torch; "
-            f"d = torch.jit.load({str(path)!r}, map_location='cpu').state_dict(); {SAVE}",
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on pickles of unusual protocols: they are refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"weights {path}: refused, because it is a pickle that would run code when opened, or is damaged",
-            hint=f"where you trust it, convert it in Python: import torch, safetensors.torch; "
-            f"d = torch.load({str(path)!r}, map_location='cpu', weights_only=False); "
-            f"d = d.state_dict() if hasattr(d, 'state_dict') else d.get('state_dict', d.get('model', d)); {SAVE}",
-        ) from error
-    except Exception as error:  # a damaged archive makes torch raise what it likes
-        raise DataMissing(f"weights {path}: damaged: {shorten(str(error))}", hint=DAMAGED) from error
-
-
-def _is_script(path: Path) -> bool:
-    """Whether a file is what ``torch.jit.save`` writes; OpenAI's CLIP files are."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False  # damaged files are named by what reads them
-
-
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    """Finds the state dict in what training programs save: ``{"model": {...}, "epoch": 3}``."""
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    state = (
-        {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
-    if not state:
-        raise DataMissing(f"weights {path}: holds no state dict of tensors", hint="save `model.state_dict()`")
-    while (prefix := next((one for one in PREFIXES if all(name.startswith(one) for name in state)), None)) is not None:
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
-
-
-def _odd(tensor: Tensor) -> str | None:
-    """What keeps a tensor from being a weight, or None."""
-    if tensor.is_quantized:
-        return "quantised"
-    if tensor.is_nested or tensor.layout is not torch.strided:
-        return "sparse or nested"
-    if tensor.is_complex():
-        return "complex"
-    return "without data" if tensor.device.type != "cpu" else None
-
-
-def _native(state: dict[str, Tensor], model: VisionTransformer, path: Path, *, resample: bool) -> dict[str, Tensor]:
-    """Renames to timm's names, drops heads, resamples the position table where that was asked for."""
-    from timm.models.vision_transformer import checkpoint_filter_fn
-
-    if "blocks.0.attn.qkv.weight" not in state:  # OpenCLIP, DINOv2, ...: timm knows their names
-        try:
-            state = dict(checkpoint_filter_fn(state, model))
-        except Exception as error:  # its converters index names that the file need not have
-            raise DataMissing(f"weights {path}: not a known ViT checkpoint: {error!r}", hint=OTHER_FILE) from error
-    state = {name: value for name, value in state.items() if not name.startswith(DROPPED)}
+    # Old files have no count of batches, which nothing reads.
+    counts = {name: tensor for name, tensor in wanted.items() if name.endswith("num_batches_tracked")}
+    names = wanted.keys() - counts.keys()
+    fits = kept(state).keys() - counts.keys() == names
+    moved = resample and not plain_vit and any(state[name].shape != wanted[name].shape for name in names & state.keys())
+    if not fits or moved:
+        state = _converted(state, model, path, known=len(names & state.keys()) > len(names) // 2, resample=resample)
+    state = {**(counts if counts.keys().isdisjoint(state) else {}), **kept(state)}
     table = state.get("pos_embed")
-    if resample and table is not None and model.pos_embed is not None:
+    if plain_vit and resample and table is not None and model.pos_embed is not None:
         state["pos_embed"] = resampled(table, model)
     return state
+
+
+def _converted(
+    state: dict[str, Tensor], model: nn.Module, path: Path, *, known: bool, resample: bool
+) -> dict[str, Tensor]:
+    """The state by timm's names; it knows those of OpenCLIP, DINOv2, torchvision and the official code of each model.
+
+    Args:
+        state: As the file has it.
+        model: The network.
+        path: For messages.
+        known: Whether most names are timm's already; then what its converter cannot read is left as it is.
+        resample: Whether tables may get another shape on the way.
+
+    Raises:
+        DataMissing: The names are of a kind that timm does not know.
+    """
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return state
+    try:
+        found = dict(convert(dict(state), model))
+    except Exception as error:  # its converters index names that the file need not have
+        if known:
+            return state
+        raise DataMissing(f"weights {path}: no checkpoint of this model: {error!r}", hint=OTHER_FILE) from error
+    if resample:
+        return found
+    return {**found, **{name: state[name] for name in found if name in state}} if known else found
 
 
 def resampled(table: Tensor, vit: VisionTransformer) -> Tensor:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
     from torch import Tensor, nn
 
     from benchmark.backbones.dual import DualEncoder
-
-Architecture = Literal["masked", "causal", "encoder-decoder"]
+    from benchmark.backbones.features import FeatureModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +53,12 @@ class Pretrained(abc.ABC):
         """All that comes from the weight file, and need not be stored again unless it trains."""
         return [*self.module.parameters(), *self.module.buffers()]
 
+    def statistics(self) -> dict[str, Tensor]:
+        """What training moves without a gradient, by its name in `module`: its stored buffers, e.g. of BatchNorm."""
+        stored = self.module.state_dict(keep_vars=True)
+        weights = {id(parameter) for parameter in self.module.parameters()}
+        return {name: tensor for name, tensor in stored.items() if id(tensor) not in weights}
+
     @cached_property
     def parameters(self) -> int:
         """Number of weights of `tower`."""
@@ -62,22 +67,22 @@ class Pretrained(abc.ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone(Pretrained):
-    """A pretrained vision transformer and the input it was trained on.
+    """A pretrained vision model and the input it was trained on.
 
     Attributes:
-        model: timm `VisionTransformer` without a head, in eval mode. Of some dual encoders it is another
-            image tower; `benchmark.backbones.prompted_vit.check_promptable` says so.
+        model: Without a head, in eval mode: timm's `VisionTransformer` where it is a plain one, with tokens that
+            prompts and adapters can join; any other network as a `FeatureModel`, which gives features alone.
         mean: Per channel, the checkpoint's own, for values in [0, 1].
         std: Per channel, likewise.
         dual: The dual encoder that ``model`` is a part of; None where there is no text tower.
-        classifier: The checkpoint's own classifier on the class token, frozen; None where its file has none.
+        classifier: The checkpoint's own classifier on the feature, frozen; None where its file has none.
             A method that takes it as a part does not store it again.
     """
 
     what: ClassVar[str] = "a vision backbone"
     reads: ClassVar[Literal["image", "text"]] = "image"
 
-    model: VisionTransformer
+    model: VisionTransformer | FeatureModel
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dual: DualEncoder | None = None
@@ -98,6 +103,19 @@ class Backbone(Pretrained):
         """Those of the module, and the checkpoint's classifier."""
         return [*super().tensors(), *(() if self.classifier is None else self.classifier.parameters())]
 
+    def features(self, images: Tensor) -> Tensor:
+        """One feature vector per image, ``(B, D)``, whatever the model is.
+
+        The class token after the final LayerNorm of a plain vision transformer, else what the model pools: its
+        checkpoint's classifier reads the same.
+
+        Args:
+            images: Normalised, ``(B, 3, S, S)``.
+        """
+        from benchmark.backbones.prompted_vit import cls_feature
+
+        return cls_feature(self.model, images)
+
     @property
     def image_size(self) -> int:
         """Side S of the input in pixels."""
@@ -107,43 +125,26 @@ class Backbone(Pretrained):
 
     @property
     def patch_size(self) -> int:
-        """Side of a patch in pixels."""
+        """Side of a patch in pixels.
+
+        Raises:
+            NoTokens: The model has none (`benchmark.backbones.features`).
+        """
         return int(self.model.patch_embed.patch_size[0])
 
     @property
     def width(self) -> int:
-        """Token width D."""
+        """Width D of tokens and features."""
         return int(self.model.embed_dim)
 
     @property
     def depth(self) -> int:
-        """Number of blocks."""
+        """Number of blocks.
+
+        Raises:
+            NoTokens: The model has none (`benchmark.backbones.features`).
+        """
         return len(self.model.blocks)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LanguageModel(Pretrained):
-    """A pretrained transformer over tokens, and the tokenizer that belongs to it.
-
-    Methods build their own token sequences from the fields of an example: nobody tokenizes for them.
-
-    Attributes:
-        model: In eval mode.
-        tokenizer: As its library has it.
-        architecture: ``masked`` (fills gaps), ``causal`` (goes on), ``encoder-decoder``.
-    """
-
-    what: ClassVar[str] = "a language model"
-    reads: ClassVar[Literal["image", "text"]] = "text"
-
-    model: nn.Module
-    tokenizer: Any
-    architecture: Architecture
-
-    @property
-    def module(self) -> nn.Module:
-        """The model."""
-        return self.model
 
 
 @dataclass(frozen=True, kw_only=True)

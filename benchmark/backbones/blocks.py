@@ -13,12 +13,15 @@ Shapes: B batch, N tokens, D width, H heads, d = D / H, m prefix length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from benchmark.errors import UsageError
 
@@ -35,17 +38,62 @@ Read = slice | Tensor
 """Tokens that are wanted: a slice for all rows alike, or one position per row, int64 ``(B,)``."""
 
 
+class _Way(NamedTuple):
+    """How blocks are computed: the same numbers, in less memory or less time."""
+
+    again: bool = False
+    compiled: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None
+
+
+_USUAL = _Way()
+_WAY: ContextVar[_Way] = ContextVar("way", default=_USUAL)
+
+
+@contextlib.contextmanager
+def computed(
+    *, again: bool = False, compiled: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None
+) -> Iterator[None]:
+    """How blocks are computed inside, in this thread; without arguments as usual.
+
+    Args:
+        again: What a block computes is not kept for its gradients but computed again (`torch.utils.checkpoint`).
+        compiled: Makes a faster function of one, e.g. `torch.compile`; asked for a block in parts and one as a whole.
+    """
+    token = _WAY.set(_Way(again, compiled))
+    try:
+        yield
+    finally:
+        _WAY.reset(token)
+
+
+def compiled() -> bool:
+    """Whether blocks are compiled, here and now; their last bits differ."""
+    return _WAY.get().compiled is not None
+
+
+def _computed(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    way = _WAY.get()
+    if way.compiled is not None:
+        function = way.compiled(function)
+    if way.again and torch.is_grad_enabled():
+        again: Tensor = checkpoint(function, *args, use_reentrant=False, **kwargs)
+        return again
+    return function(*args, **kwargs)
+
+
 class Ragged:
     """Rows of different lengths one behind the other, so that what works token by token skips the padding.
 
     Args:
         lengths: Tokens of each of B rows, int64 ``(B,)``.
         longest: N, at least the largest of them.
+        device: Where the rows are; default: where the lengths are. Lengths of the CPU are asked without waiting for it.
     """
 
-    def __init__(self, lengths: Tensor, longest: int) -> None:
+    def __init__(self, lengths: Tensor, longest: int, device: torch.device | None = None) -> None:
         inside = torch.arange(longest, device=lengths.device) < lengths.unsqueeze(1)
-        self._places = inside.flatten().nonzero().squeeze(1)  # (T,) among B * N
+        places = inside.flatten().nonzero().squeeze(1)  # (T,) among B * N
+        self._places = places if device is None else places.to(device, non_blocking=True)
         self._shape = tuple(inside.shape)
 
     def pack(self, padded: Tensor) -> Tensor:
@@ -150,7 +198,7 @@ def run_blocks(
         if (index in prefixes or adapter is not None or wanted is not None) and is_plain(block):
             tokens = run_block(block, tokens, read=wanted, prefix=prefixes.get(index), adapter=adapter)
         else:
-            tokens = block(tokens)
+            tokens = _computed(_whole, block, tokens)
             tokens = tokens if wanted is None else tokens[:, wanted]
     result: Tensor = vit.norm(tokens)
     return result
@@ -167,6 +215,24 @@ def run_block(
     ragged: Ragged | None = None,
 ) -> Tensor:
     """One plain block; arguments as of `run_blocks` and `attend`."""
+    return _computed(_in_parts, block, tokens, read=read, prefix=prefix, adapter=adapter, causal=causal, ragged=ragged)
+
+
+def _whole(block: Any, tokens: Tensor) -> Tensor:
+    result: Tensor = block(tokens)
+    return result
+
+
+def _in_parts(
+    block: Any,
+    tokens: Tensor,
+    *,
+    read: Read | None,
+    prefix: Prefix | None,
+    adapter: BlockAdapter | None,
+    causal: bool,
+    ragged: Ragged | None,
+) -> Tensor:
     normed = block.norm1(tokens)
     branch = attend(block.attn, normed, read=read, prefix=prefix, adapter=adapter, causal=causal, ragged=ragged)
     if adapter is not None:

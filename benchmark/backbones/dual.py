@@ -38,6 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.backbones.frozen import frozen
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.backbones.text import TextTower, Tokenizer, WholeText
 from benchmark.errors import UsageError, shown
@@ -54,7 +55,7 @@ class Tokens:
 
     Attributes:
         ids: int64 ``(R, n)``: start, text, end, zeros; n is the longest row.
-        ends: Position of the end-of-text token, int64 ``(R,)``.
+        ends: Position of the end-of-text token, int64 ``(R,)``; on the CPU.
     """
 
     ids: Tensor
@@ -131,12 +132,11 @@ class DualEncoder(nn.Module):
 
     def image_features(self, images: Tensor) -> Tensor:
         """Features ``(B, d)``, not normalised, of normalised images ``(B, 3, S, S)``."""
-        found = self.image(images)
-        features: Tensor = found[0] if isinstance(found, tuple) else found
-        return features
+        # The same, unless the run computes in half precision.
+        return tower_features(self.image, images).to(self.logit_scale.dtype)
 
     def tokenize(self, texts: Sequence[str], *, truncate: bool = False) -> Tokens:
-        """Token ids of texts, on the encoder's device.
+        """Token ids of texts, on the encoder's device; where they end, on the CPU.
 
         Args:
             texts: R texts.
@@ -162,7 +162,7 @@ class DualEncoder(nn.Module):
         # CLIP reads where the largest id first stands: an end within a text is its end.
         ends = torch.tensor([row.index(words.end) for row in rows])
         device = self.logit_scale.device
-        return Tokens(ids.to(device), ends.to(device))
+        return Tokens(ids.to(device, non_blocking=True), ends)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Rows of the token table, ``(..., d_t)``, for ids of any shape; positions are added later."""
@@ -194,7 +194,7 @@ class DualEncoder(nn.Module):
             else:
                 tokens = self.tokenize(some, truncate=truncate)
                 parts.append(self.encode_text(self.embed(tokens.ids), tokens.ends))
-        return torch.cat(parts)
+        return torch.cat(parts).to(self.logit_scale.dtype)
 
     def class_features(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Zero-shot weights of classes: per template encoded and normalised, averaged, normalised again.
@@ -219,9 +219,42 @@ class DualEncoder(nn.Module):
         return self.logit_scale.exp() * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).T
 
 
+@frozen
+def tower_features(tower: nn.Module, images: Tensor) -> Tensor:
+    """Features ``(B, d)`` of an image tower, some of which give tokens beside them."""
+    found = tower(images)
+    features: Tensor = found[0] if isinstance(found, tuple) else found
+    return features
+
+
 def spoken(name: str) -> str:
     """A class name as it is put into a text: underscores become blanks."""
     return name.replace("_", " ")
+
+
+def unclear_names(dual: DualEncoder, names: Sequence[str]) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
+    """Class names whose texts do not tell the classes apart, whatever stands around the name.
+
+    Args:
+        dual: The encoder.
+        names: Of classes that are told from one another.
+
+    Returns:
+        Groups of names that are the same tokens; and names without a single token that is known.
+    """
+    texts = [spoken(name) for name in names]
+    if isinstance(dual.text, WholeText):
+        rows = [tuple(row) for row in dual.text.tokenizer([*texts, ""]).tolist()]
+        empty, nothing = rows.pop(), set[int]()
+    else:
+        rows = [tuple(dual.tokenizer.encode(text)) for text in texts]
+        empty, nothing = (), {getattr(dual.tokenizer, "unknown", -1)}
+    blank = tuple(name for name, row in zip(names, rows, strict=True) if row == empty or set(row) <= nothing)
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for name, row in zip(names, rows, strict=True):
+        if name not in blank:
+            alike.setdefault(row, []).append(name)
+    return tuple(tuple(group) for group in alike.values() if len(group) > 1), blank
 
 
 class HasDual(Protocol):

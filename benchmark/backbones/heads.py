@@ -226,5 +226,6 @@ def mask_logits(logits: Tensor, allowed: Sequence[int] | Tensor | None) -> Tenso
     if allowed is None:
         return logits
     blocked = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
-    blocked[torch.as_tensor(allowed, dtype=torch.int64, device=logits.device)] = False
+    stay = torch.as_tensor(allowed, dtype=torch.int64).to(logits.device, non_blocking=True)
+    blocked.index_fill_(0, stay, False)
     return logits.masked_fill(blocked, -math.inf)

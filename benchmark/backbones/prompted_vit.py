@@ -1,5 +1,8 @@
 """Forward passes through any plain timm `VisionTransformer`, with or without prompt tokens.
 
+`cls_feature` alone also takes models of another kind (`benchmark.backbones.features.FeatureModel`): it gives the
+feature that they have.
+
 Only public modules of timm are used (``patch_embed``, ``cls_token``, ``pos_embed``, ``pos_drop``,
 ``norm_pre``), so there is no second transformer here. Shapes: B batch, N
 patches, D width, m prompt tokens.
@@ -23,6 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.backbones.blocks import run_blocks
+from benchmark.backbones.features import FeatureModel
+from benchmark.backbones.frozen import frozen
 from benchmark.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,35 +40,46 @@ Gelu = Literal["erf", "tanh"]
 CLS = slice(0, 1)  # where the class token is, but in layout v2 with prompts
 
 
-def check_promptable(vit: VisionTransformer) -> None:
+def check_promptable(vit: VisionTransformer | FeatureModel) -> None:
     """Makes sure that the passes of this module mean something on a model; methods call it first.
 
-    Raises:
-        UsageError: Not timm's `VisionTransformer`, no class token, register or distillation tokens, no
-            learned position table, attention pooling, or no LayerNorm before pooling.
-    """
-    from timm.models.vision_transformer import VisionTransformer
+    A `FeatureModel` passes: it has features, and says itself, in `NoTokens`, that it has nothing else.
 
-    problem = None
-    if not isinstance(vit, VisionTransformer):  # of some dual encoders
-        problem = f"is a {type(vit).__name__}"
-    elif vit.cls_token is None:
-        problem = "has no class token"
-    elif vit.num_prefix_tokens != 1:
-        problem = f"has {vit.num_prefix_tokens - 1} register or distillation tokens"
-    elif vit.pos_embed is None:
-        problem = "has no learned position table"
-    elif vit.attn_pool is not None:
-        problem = "pools by attention"
-    elif isinstance(vit.norm, nn.Identity):
-        problem = "normalises after pooling only"
-    elif vit.dynamic_img_size:
-        problem = "is built for changing image sizes"
-    if problem is not None:
+    Raises:
+        UsageError: `oddity` of a model that is no `FeatureModel`.
+    """
+    if isinstance(vit, FeatureModel):
+        return
+    if (problem := oddity(vit)) is not None:
         raise UsageError(
             f"this backbone {problem}, which methods on the class token do not support",
             hint="use a ViT with one class token and learned positions, e.g. timm:vit_base_patch16_224.orig_in21k",
         )
+
+
+def oddity(vit: nn.Module) -> str | None:
+    """Why the passes of this module mean nothing on a model, as the end of a sentence; None where they do.
+
+    Not timm's `VisionTransformer`, no class token, register or distillation tokens, no learned position table,
+    attention pooling, or no LayerNorm before pooling. Features of such a model are its own affair: `FeatureModel`.
+    """
+    from timm.models.vision_transformer import VisionTransformer
+
+    if not isinstance(vit, VisionTransformer):  # of some dual encoders
+        return f"is a {type(vit).__name__}"
+    if vit.cls_token is None:
+        return "has no class token"
+    if vit.num_prefix_tokens != 1:
+        return f"has {vit.num_prefix_tokens - 1} register or distillation tokens"
+    for strange, problem in (
+        (vit.pos_embed is None, "has no learned position table"),
+        (vit.attn_pool is not None, "pools by attention"),
+        (isinstance(vit.norm, nn.Identity), "normalises after pooling only"),
+        (vit.dynamic_img_size, "is built for changing image sizes"),
+    ):
+        if strange:
+            return problem
+    return None
 
 
 def freeze(vit: VisionTransformer) -> VisionTransformer:
@@ -129,8 +145,12 @@ def embed(vit: VisionTransformer, images: Tensor) -> Tensor:
     return assemble(vit, patch_tokens(vit, images))
 
 
-def cls_feature(vit: VisionTransformer, images: Tensor) -> Tensor:
-    """Class token after the final LayerNorm, ``(B, D)``."""
+@frozen
+def cls_feature(vit: VisionTransformer | FeatureModel, images: Tensor) -> Tensor:
+    """The feature of each image, ``(B, D)``: class token after the final LayerNorm; of a `FeatureModel` its own."""
+    if isinstance(vit, FeatureModel):
+        features: Tensor = vit(images)
+        return features
     return run_blocks(vit, embed(vit, images), read=CLS)[:, 0]
 
 

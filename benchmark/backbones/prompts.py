@@ -86,7 +86,8 @@ def vote(index: Tensor, size: int, k: int, *, group: int = 0) -> Tensor:
 
 def count(index: Tensor, size: int) -> Tensor:
     """How often each prompt occurs in ``index``, int64 ``(M,)``."""
-    return torch.bincount(index.flatten(), minlength=size)
+    # `bincount` would make the host wait for a device: it asks for the largest index.
+    return (index.reshape(-1, 1) == torch.arange(size, device=index.device)).sum(dim=0)
 
 
 def pull(similarity: Tensor, index: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class ClassMeans(nn.Module):
             self.counts = torch.cat([self.counts, self.counts.new_zeros(new)])
         features = F.normalize(features, dim=1) if self.normalise else features
         self.sums.index_add_(0, labels, features.to(self.sums.dtype))
-        self.counts += torch.bincount(labels, minlength=self.classes)
+        self.counts.index_add_(0, labels, torch.ones_like(labels))
 
     def forget(self, labels: Iterable[int]) -> None:
         """Starts classes anew; labels that were never met do not matter."""

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from benchmark.backbones.features import check_tokens
+
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
@@ -37,6 +39,7 @@ class ScaleShift(nn.Module):
 
     def __init__(self, vit: VisionTransformer, *, std: float = 0.02) -> None:
         super().__init__()
+        check_tokens(vit)
         found = dict(places(vit))
         self.places = tuple(found)
         self.scales = nn.ParameterList(torch.empty(width).normal_(1.0, std) for width in found.values())

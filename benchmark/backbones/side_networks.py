@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark import files
-from benchmark.backbones import _weights
+from benchmark.backbones import _weight_files
 from benchmark.errors import DataMissing
 
 Side = Literal["alexnet", "small"]
@@ -82,7 +82,7 @@ def load_alexnet(side: SideNetwork, file: Path | None = None, *, sha256: str = A
         raise DataMissing(f"AlexNet weights {path}: SHA-256 is {digest[:12]}..., not {sha256}...", hint=hint)
     state = {
         name.removeprefix("features."): value
-        for name, value in _weights.read(path).items()
+        for name, value in _weight_files.read(path).items()
         if name.startswith("features.")
     }
     wanted = side.features.state_dict()

@@ -53,6 +53,9 @@ class WordTokenizer:
         words: The vocabulary, lower case.
     """
 
+    unknown = 1
+    """Id of every word that is not in the vocabulary."""
+
     _PATTERN = re.compile(r"[^\W_]+|[^\w\s]+|_+")
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -71,7 +74,7 @@ class WordTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text without start and end."""
-        return [self._ids.get(word, 1) for word in self.split(text)]
+        return [self._ids.get(word, self.unknown) for word in self.split(text)]
 
 
 class TextTower(nn.Module):
@@ -120,7 +123,7 @@ class TextTower(nn.Module):
             embeddings: Token embeddings without positions, start token first, ``(R, n, d_t)``; what is
                 behind a row's end does not matter. n may be smaller than L.
             ends: Position of each row's end-of-text token, counted from the start token, int64 ``(R,)``; not
-                among the shared tokens.
+                among the shared tokens. Best on the CPU, where it is read.
             shared: First tokens that texts have in common, ``(G, m, d_t)``: each row of it for R / G consecutive
                 texts, whose ``embeddings`` begin behind it. They see nothing of what follows, so they are
                 computed once.
@@ -131,6 +134,7 @@ class TextTower(nn.Module):
         Raises:
             UsageError: A text is longer than L.
         """
+        ends = ends.cpu()
         length = int(ends.max()) + 1
         if length > len(self.positions):
             raise UsageError(
@@ -142,7 +146,7 @@ class TextTower(nn.Module):
         common = None if shared is None else shared + self.positions[:first]
         ragged: Ragged | None = None
         if int((ends + 1 - first).sum()) < WORTH_PACKING * tokens.shape[:2].numel():
-            ragged = Ragged(ends + 1 - first, length - first)
+            ragged = Ragged(ends + 1 - first, length - first, tokens.device)
             tokens = ragged.pack(tokens)
         for block in self.blocks[:-1]:
             prefix = _prefix_of(block, common, len(ends))
@@ -150,7 +154,8 @@ class TextTower(nn.Module):
             tokens = run_block(block, tokens, prefix=prefix, causal=True, ragged=ragged)
         tokens = tokens if ragged is None else ragged.pad(tokens)
         prefix = _prefix_of(self.blocks[-1], common, len(ends))
-        last = run_block(self.blocks[-1], tokens, read=ends - first, prefix=prefix, causal=True)[:, 0]
+        where = (ends - first).to(tokens.device, non_blocking=True)
+        last = run_block(self.blocks[-1], tokens, read=where, prefix=prefix, causal=True)[:, 0]
         features: Tensor = self.projection(self.norm(last))
         return features
 

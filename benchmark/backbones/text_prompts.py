@@ -141,7 +141,7 @@ class TextPrompts:
 
     Attributes:
         ids: The placeholder texts as tokens, int64 ``(R, n)``; n is the longest of them.
-        ends: Position of each text's end-of-text token, int64 ``(R,)``; the same in all layouts.
+        ends: Position of each text's end-of-text token, int64 ``(R,)``, on the CPU; the same in all layouts.
         lengths: Tokens of the class name alone, int64 ``(R,)``; 0 without ``names``.
         frozen: Embeddings of all tokens in their places, ``(R, n, d_t)``; those at ``places`` do not count.
         places: Positions of the vectors, int64 ``(R, M)``.
@@ -195,7 +195,7 @@ class TextPrompts:
         ctx = self._checked(ctx)
         ctx = ctx.repeat_interleave(len(self) // ctx.shape[-3], dim=-3)
         index = self.places.unsqueeze(-1).expand_as(ctx)
-        return self.frozen.expand(*ctx.shape[:-3], -1, -1, -1).scatter(-2, index, ctx)
+        return self.frozen.expand(*ctx.shape[:-3], -1, -1, -1).scatter(-2, index, ctx.to(self.frozen.dtype))
 
     def _checked(self, ctx: Tensor) -> Tensor:
         """The context with an axis for texts, ``(..., K, M, d_t)``."""

@@ -33,15 +33,30 @@ from benchmark.guard import said
 
 COMMANDS: dict[str, str] = {
     "run": "train methods on scenarios and write records",
+    "sweep": "many runs at once: scenarios, methods, seeds and grids of options, with a plan first",
+    "tune": "choose options of a method on held-out training data, and write them down as a preset",
     "list": "names of methods, scenarios, backbones and all other plugins",
     "info": "what a plugin is, and where it comes from",
+    "data": "data sets: list, get, verify, add, statistics; what a folder of your own images holds",
+    "lock": "which data a scenario has here and how they are cut, as a small file to cite and to compare with",
     "leaderboard": "turn records into tables",
+    "bundle": "pack records, predictions, locks and tables into one file that others can check",
+    "verify": "recompute every number of a bundle from the predictions in it",
+    "compare": "hold rows of tables against each other: over seeds, test samples and scenarios",
+    "variance": "how much of a method's spread comes from class order, initialisation and data order",
+    "audit": "is the number of a method what it seems to be? One page with a verdict for every question",
     "plot": "draw a figure of records",
+    "import": "read results of other suites, for rows of their own in tables",
+    "cache": "list or remove what was derived from data and is made again when it is needed",
     "metrics": "recompute the metrics of one run from its predictions",
+    "rerun": "repeat one record from the record alone, and say what is equal",
+    "reproduce": "published figures: which are ours, what is off, what each would cost; tries one",
     "check": "run the contract that every plugin must pass",
     "new-plugin": "write the skeleton of a plugin package",
     "doctor": "what is installed, found and missing, and what to do next",
 }
+
+_MODULES = {"import": "importing"}
 
 MOST_OF_A_MESSAGE = 1500  # characters; hints hold commands to copy and are never cut
 
@@ -135,7 +150,7 @@ def _main(arguments: list[str]) -> int:
         parsers[name] = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
         _add_common(parsers[name], top=False)
         if name == wanted or os.environ.get("_ARGCOMPLETE"):
-            _module(name).add_arguments(parsers[name])
+            module_of(name).add_arguments(parsers[name])
     _complete(parser)
     args, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -154,7 +169,7 @@ def _main(arguments: list[str]) -> int:
 
             for file in args.plugin:
                 registry.add_file(file)
-        return int(_module(args.command).run(args))
+        return int(module_of(args.command).run(args))
 
 
 def _check_unicode(arguments: Sequence[str]) -> None:
@@ -213,8 +228,9 @@ def _unknown(word: str, parser: argparse.ArgumentParser) -> UsageError:
     return did_you_mean(f"option of {parser.prog}", word.partition("=")[0], options, more=f"{parser.prog} --help")
 
 
-def _module(name: str) -> Any:
-    return importlib.import_module(f"benchmark.cli.{name.replace('-', '_')}")
+def module_of(name: str) -> Any:
+    """The module of a verb; one that Python has for itself is that of what it does."""
+    return importlib.import_module(f"benchmark.cli.{_MODULES.get(name, name.replace('-', '_'))}")
 
 
 def _add_common(parser: argparse.ArgumentParser, *, top: bool) -> None:

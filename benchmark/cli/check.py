@@ -20,7 +20,9 @@ CHECKED: tuple[Kind, ...] = ("methods", "scenarios", "exporters", "backbones")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("name", nargs="+", help="method (with @RECIPE), scenario (with /VARIANT), exporter or backbone")
+    parser.add_argument(
+        "name", nargs="+", help="method (with @RECIPE), scenario (with /VARIANT or :PATH), exporter or backbone"
+    )
     parser.add_argument("--only", metavar="CHECK[,...]", help="run these checks only")
     parser.add_argument(
         "--data-root", type=user_path, metavar="DIR", help="data sets; nothing is downloaded by a check"

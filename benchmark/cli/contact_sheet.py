@@ -20,17 +20,15 @@ def draw(scenario: Scenario, path: Path) -> None:
     """Writes a PNG: one row an experience, training images left, test images right of the line.
 
     Args:
-        scenario: Any scenario.
+        scenario: One of images.
         path: Where to write it; must end in ``.png``.
 
     Raises:
-        UsageError: Another suffix, or samples that are no images.
+        UsageError: Another suffix.
         RunFailed: The file cannot be written.
     """
     if path.suffix.lower() != ".png":
-        raise UsageError(f"--show-images {path}: only PNG files are drawn", hint="end the name in .png")
-    if scenario.kind != "image":
-        raise UsageError(f"--show-images: `{scenario.name}` holds {scenario.kind}s, no images", hint="leave it out")
+        raise UsageError(f"--show {path}: only PNG files are drawn", hint="end the name in .png")
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg

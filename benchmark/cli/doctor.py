@@ -8,11 +8,14 @@ import os
 import platform
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from benchmark.cli import terminal
 from benchmark.errors import EXIT_OK, EXIT_PLUGIN, BenchError, DataMissing, PluginError
 from benchmark.files import user_path
+
+if TYPE_CHECKING:
+    from benchmark.specs import ScenarioSpec
 
 PACKAGES = (
     "adaptbench",
@@ -21,6 +24,7 @@ PACKAGES = (
     "timm",
     "avalanche-lib",
     "open_clip_torch",
+    "transformers",
     "numpy",
     "pandas",
     "pyarrow",
@@ -109,38 +113,48 @@ def _plugins() -> tuple[dict[str, Any], list[dict[str, str]]]:
 
 
 def _data(given: Path | None) -> dict[str, Any]:
-    """Data root, and for every scenario whether it can be built without a download."""
+    """Data root, and for every scenario whether its data sets are there; they are not read (``bench data verify``)."""
     from benchmark import data, registry
-    from benchmark.testing.laboratory import scenario_subject
 
     try:
-        root = str(data.data_root(given))
+        root, problem = str(data.data_root(given)), None
     except DataMissing as error:
-        root = f"missing: {error.message}"
+        root = problem = f"missing: {error.message}"
     scenarios: dict[str, str] = {}
     for name in registry.names("scenarios"):
         try:
-            subject = scenario_subject(name, given)
-            if subject.spec.name != name:
-                scenarios[name] = f"alias of {subject.spec.name}"
-                continue
-            scenario = subject.scenario
-            images = sum(len(part.train) + len(part.test) for part in scenario.experiences)
-            scenarios[name] = f"found: {len(scenario.experiences)} experiences, {images} images"
+            spec = cast("ScenarioSpec", registry.load_scenario(name).spec)
         except BenchError as error:
-            # That doctor itself downloads nothing is no news.
-            what = error.message.partition(", and downloads are switched off")[0]
-            scenarios[name] = f"missing: {what}" if isinstance(error, DataMissing) else f"broken: {what}"
+            scenarios[name] = f"broken: {error.message}"
+            continue
+        if spec.name != name:
+            scenarios[name] = f"alias of {spec.name}"
+        elif spec.tag:
+            scenarios[name] = f"found: reads {name}:{spec.tag}"
+        elif not spec.data:
+            scenarios[name] = "found: made by the suite"
+        elif problem is not None:
+            scenarios[name] = problem
+        elif gone := data.absent(spec.data, given):
+            more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
+            titles = ", ".join(dataset.title for dataset in gone[:3])
+            scenarios[name] = f"missing: {titles}{more} not found below {root}"
+        else:
+            scenarios[name] = f"found: {', '.join(dataset.title for dataset in spec.data)}"
     return {"root": root, "scenarios": scenarios}
 
 
 def _weights() -> dict[str, str]:
-    """Weights that come with plugins against their SHA-256, and what the Hugging Face cache holds of timm."""
+    """Weights that come with plugins against their SHA-256, those of packages, and the Hugging Face cache."""
     from benchmark import loading
 
     found: dict[str, str] = {}
     for name in loading.single():
         try:
+            about = loading.describe(name)
+            if "installed" in about:  # large, and of somebody else's package: not loaded here
+                found[name] = "installed" if about["installed"] else f"not installed: {about['command']}"
+                continue
             loading.load(name, offline=True)
             found[name] = "found, SHA-256 as stated"
         except BenchError as error:
@@ -150,8 +164,8 @@ def _weights() -> dict[str, str]:
     hub = Path(
         os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface")) / "hub"
     )
-    models = sorted(path.name.removeprefix("models--").replace("--", "/") for path in hub.glob("models--timm--*"))
-    found["hub cache"] = f"{hub}: {', '.join(models)}" if models else f"{hub}: no timm weights"
+    models = sorted(path.name.removeprefix("models--").replace("--", "/") for path in hub.glob("models--*"))
+    found["hub cache"] = f"{hub}: {', '.join(models)}" if models else f"{hub}: no models"
     return found
 
 

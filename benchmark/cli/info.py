@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from benchmark.cli import terminal
-from benchmark.cli.run import download_of
-from benchmark.errors import UsageError, did_you_mean
+from benchmark.cli.asking import download_of
+from benchmark.errors import DataMissing, UsageError, did_you_mean
 from benchmark.files import check_folder, user_path
 
 if TYPE_CHECKING:
@@ -22,14 +22,20 @@ SHOWN_FIGURES = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("name", help="of any plugin: method, scenario (with /VARIANT), backbone, track, ...")
+    parser.add_argument("name", help="of any plugin: method, scenario (with /VARIANT or :PATH), backbone, track, ...")
     parser.add_argument("--kind", metavar="KIND", help="of the plugin, where several kinds have the name")
     parser.add_argument("--diff", metavar="A,B", help="the fields in which two recipes of a method differ")
-    parser.add_argument("--show-images", type=user_path, metavar="FILE.png", help="draw a contact sheet of a scenario")
+    parser.add_argument(
+        "--show",
+        "--show-images",
+        type=user_path,
+        metavar="FILE",
+        help="samples of a scenario: images as .png; texts as .md or .html, or - to print them",
+    )
     parser.add_argument("--track", metavar="TRACK", help="apply this track's values")
-    parser.add_argument("--data-root", type=user_path, metavar="DIR", help="data sets, for --show-images")
-    parser.add_argument("--download", action="store_true", help="fetch data sets of any size, for --show-images")
-    parser.add_argument("--no-download", action="store_true", help="never fetch anything, for --show-images")
+    parser.add_argument("--data-root", type=user_path, metavar="DIR", help="data sets, for --show")
+    parser.add_argument("--download", action="store_true", help="fetch data sets of any size, for --show")
+    parser.add_argument("--no-download", action="store_true", help="never fetch anything, for --show")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="scenario option")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
@@ -42,10 +48,10 @@ def run(args: argparse.Namespace) -> int:
     kind, name = _find(args)
     if args.diff and kind != "methods":
         raise UsageError(f"--diff compares recipes, but `{name}` is one of the {kind}", hint="give a method")
-    if args.show_images:
-        check_folder(args.show_images.parent, "--show-images")
-    if args.show_images and kind != "scenarios":
-        raise UsageError(f"--show-images draws scenarios, but `{name}` is one of the {kind}", hint="give a scenario")
+    if args.show:
+        check_folder(args.show.parent, "--show")
+    if args.show and kind != "scenarios":
+        raise UsageError(f"--show shows scenarios, but `{name}` is one of the {kind}", hint="give a scenario")
     if kind == "backbones":
         return _backbone(args)
     loaded = registry.load(kind, name)
@@ -58,8 +64,34 @@ def run(args: argparse.Namespace) -> int:
         for field in dataclasses.fields(loaded.spec)
         if field.name != "name" and not callable(value := getattr(loaded.spec, field.name))
     }
+    if (config := getattr(loaded.spec, "config", None)) is not None:
+        shown["options"] = _options_of(config)
     _print(args, {registry.singular(kind): name, **_where(loaded), **shown})
     return 0
+
+
+def _options_of(config: Any) -> list[dict[str, Any]]:
+    """Options of a part that has neither tracks nor recipes."""
+    import typing
+
+    from benchmark.config import ranges
+
+    declared, hints = ranges(config), typing.get_type_hints(config)
+    words = {name: ", ".join(map(str, typing.get_args(hint))) for name, hint in hints.items() if _is_choice(hint)}
+    return [
+        {
+            "option": field.name,
+            "default": field.default,
+            "range": str(declared.get(field.name, words.get(field.name, ""))),
+        }
+        for field in dataclasses.fields(config)
+    ]
+
+
+def _is_choice(hint: object) -> bool:
+    import typing
+
+    return typing.get_origin(hint) is typing.Literal
 
 
 def _find(args: argparse.Namespace) -> tuple[Kind, str]:
@@ -143,6 +175,8 @@ def _method(args: argparse.Namespace, loaded: Loaded) -> int:
         shown = figures if args.json else figures[:SHOWN_FIGURES]
         more = f" (first {len(shown)} of {len(figures)}; all with --json)" if len(shown) < len(figures) else ""
         facts[f"published figures{more}"] = shown
+        named = {row["backbone"]: published.checkpoint(row["backbone"]) for row in figures}
+        facts["their backbones here"] = {name: f"--backbone {model}" for name, model in named.items() if model}
     if ours := published.measured(spec.name):
         facts["our own runs"] = ours
     _print(args, facts)
@@ -179,7 +213,8 @@ def _diff(args: argparse.Namespace, loaded: Loaded) -> int:
 def _scenario(args: argparse.Namespace, loaded: Loaded) -> int:
     from typing import cast
 
-    from benchmark import data
+    from benchmark import families
+    from benchmark.scenario_names import ScenarioName, check_tag
     from benchmark.specs import ScenarioSpec
 
     spec = cast("ScenarioSpec", loaded.spec)
@@ -190,26 +225,48 @@ def _scenario(args: argparse.Namespace, loaded: Loaded) -> int:
         "family": spec.family,
         "aliases": list(spec.aliases),
         "tracks": [f"{track} ({preset})" if preset else track for track, preset in spec.tracks.items()],
+        "its data sets": f"{spec.name}:{spec.tag}" if spec.tag else "",
         "variant": f"{spec.name}/{spec.variant.upper()}" if spec.variant else "",
         "variants of a full run": list(spec.variants),
+        "streams": "--set stream=sequential, online or blurry; --set engine.task_known=true"
+        if families.get(spec.family).waits
+        else "",
         "source": spec.source,
         "licence": spec.licence,
-        "download": f"{spec.size_mb:g} MB" if spec.size_mb else "none: bundled",
+        "download": f"{spec.size_mb:g} MB" if spec.size_mb else "none: your own" if spec.tag else "none: bundled",
         "options": [{"option": field.name, "default": field.default} for field in dataclasses.fields(spec.config)],
     }
-    if not args.show_images:
+    asked = ScenarioName.parse(args.name)
+    if asked.tag or args.show:
+        check_tag(spec.name, spec.tag, asked.tag)
+    texts = not any(spec.tracks.values())  # no input preset: the wording is worth a second
+    if not args.show and (not texts or (spec.tag and not asked.tag)):
         _print(args, facts)
         return 0
-    from benchmark.cli.contact_sheet import draw
+    from benchmark import data
+    from benchmark.cli import contact_sheet, text_sheet
     from benchmark.config import Layer, parse_assignments
     from benchmark.run import plan, preparation
 
     settings = {key.removeprefix("scenario."): value for key, value in parse_assignments(args.set).items()}
-    options, _ = plan.resolve_scenario(spec, args.name.partition("/")[2], [Layer("--set", settings)])
-    places = {"data_root": args.data_root, "cache": data.cache_root(), "download": download_of(args)}
-    scenario = preparation.make_scenario(loaded, options, places, seed=0)
-    draw(scenario, args.show_images)
-    terminal.say(f"wrote {args.show_images}")
+    options, _ = plan.resolve_scenario(spec, asked.variant, [Layer("--set", settings)])
+    download = download_of(args) if args.show else "never"
+    places = {"data_root": args.data_root, "cache": data.cache_root(), "download": download, "tag": asked.tag}
+    try:
+        scenario = preparation.make_scenario(loaded, options, places, seed=0)
+    except DataMissing as error:
+        if args.show or asked.tag:
+            raise
+        _print(args, facts | {"data": f"missing: {error.message}"})
+        return 0
+    if args.show and str(args.show) == "-" and scenario.kind != "image":
+        terminal.show(text_sheet.markdown(scenario))
+        return 0
+    if args.show:
+        (contact_sheet.draw if scenario.kind == "image" else text_sheet.write)(scenario, args.show)
+        terminal.say(f"wrote {args.show}")
+    for title, values in text_sheet.wording_facts(scenario).items():
+        facts[title] = [{title: value} for value in values]
     facts |= {
         "fingerprint": scenario.fingerprint,
         "experiences": [

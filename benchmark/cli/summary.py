@@ -1,4 +1,4 @@
-"""What ``bench run`` prints at the end of a run: the headline numbers and the accuracy matrix."""
+"""What ``bench run`` prints at the end of a run: the headline numbers, the accuracy matrix, some generated texts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 from benchmark import families
 from benchmark.cli import terminal
+from benchmark.errors import DataMissing, plain, shorten
 
 SHADES = " ░▒▓█"
 # Backgrounds of the 256-colour palette from dark blue to yellow, with a readable foreground.
@@ -20,11 +21,16 @@ MOST_COLUMNS = 20
 
 HEADLINES = (
     ("target_acc", "target accuracy"),
+    ("h_score", "harmonic mean of known and unknown"),
+    ("known_acc", "mean accuracy per known class"),
+    ("unknown_acc", "accuracy on unknown classes"),
     ("source_acc", "source accuracy kept"),
     ("base_acc", "accuracy on base classes"),
     ("new_acc", "accuracy on new classes"),
     ("harmonic_mean", "harmonic mean of base and new"),
     ("transfer_acc", "accuracy on other data sets"),
+    ("whole_acc", "average of the matrix"),
+    ("unseen_acc", "transfer to sets to come"),
     ("final_avg_acc", "final average accuracy"),
     ("final_acc", "final accuracy (sample mean)"),
     ("avg_incremental_acc", "average incremental accuracy"),
@@ -33,6 +39,21 @@ HEADLINES = (
     ("fwt", "forward transfer"),
     ("learning_acc", "learning accuracy"),
 )
+# Of generated texts: metric, words, and what stands behind the number.
+WRITTEN = (
+    ("bleu", "BLEU", ""),
+    ("chrf", "chrF", ""),
+    ("rouge_l", "ROUGE-L", ""),
+    ("slot_error", "slot error", " %"),
+    ("slot_missing", "values missing", " %"),
+    ("slot_added", "values added", " %"),
+    ("avg_incremental_bleu", "average incremental BLEU", ""),
+    ("forgetting", "forgetting (Chaudhry)", ""),
+    ("bwt", "backward transfer", ""),
+    ("learning_bleu", "BLEU after learning", ""),
+)
+SHOWN_TEXTS = 3
+_LONGEST = 400  # characters of a text that is shown
 # Of one experience: the words of continual learning would say the same number again and again.
 _CONTINUAL = ("final_avg_acc", "final_acc", "avg_incremental_acc", "learning_acc")
 
@@ -47,7 +68,7 @@ def brief(record: Record, path: Path) -> dict[str, Any]:
         "recipe": record["method"]["recipe"],
         "track": record["track"],
         "seed": record["seeds"]["seed"],
-        "metrics": {name: record["metrics"].get(name) for name, _ in HEADLINES},
+        "metrics": {name: record["metrics"].get(name) for name, *_ in (WRITTEN if _generates(record) else HEADLINES)},
         "record": str(path),
     }
 
@@ -58,16 +79,19 @@ def render(record: Record, path: Path, *, colour: bool | None = None) -> str:
         colour = terminal.is_terminal() and "NO_COLOR" not in os.environ
     method, scenario, timing = record["method"], record["scenario"], record["timing"]
     tested = "" if record["evaluated_on"] == "test" else " (on held-out training images)"
+    generates = _generates(record)
     lines = [
         f"{method['name']}@{method['recipe']} on {scenario['name']}, {record['track']} track, "
         f"{record['backbone']['name']}, seed {record['seeds']['seed']}{tested}",
         "",
-        *heat_map(record["accuracy"], scenario, colour=colour),
+        *heat_map(record["accuracy"], scenario, colour=colour, what="BLEU" if generates else "accuracy in %"),
         "",
     ]
+    if generates:
+        lines += _scores(record)
     transferred = families.of_record(record.scenario.family, record.scenario.family_facts).own in record["metrics"]
     rows = [("mean_class_acc", "mean accuracy per class"), *HEADLINES] if transferred else list(HEADLINES)
-    for name, words in rows:
+    for name, words in [] if generates else rows:
         value = record["metrics"].get(name)
         if value is not None and not (transferred and name in _CONTINUAL):
             lines.append(f"  {words:<32} {100 * value:6.2f} %")
@@ -82,11 +106,64 @@ def render(record: Record, path: Path, *, colour: bool | None = None) -> str:
         f"evaluation {sum(timing['eval_seconds']):.1f})"
     )
     lines += [f"  warning: {warning}" for warning in record["warnings"]]
+    if generates:
+        lines += _texts(record, path)
     lines += ["", f"record: {path}"]
     return "\n".join(lines)
 
 
-def heat_map(accuracy: list[list[float | None]], scenario: Mapping[str, Any], *, colour: bool) -> list[str]:
+def _generates(record: Record) -> bool:
+    return families.of_record(record.scenario.family, record.scenario.family_facts).generates
+
+
+def _scores(record: Record) -> list[str]:
+    """The scores of generated texts."""
+    lines = []
+    for name, words, unit in WRITTEN:
+        if (value := record.number(name)) is not None:
+            lines.append(f"  {words:<32} {100 * value:6.2f}{unit}")
+    low, high = record.number("bleu_low"), record.number("bleu_high")
+    if low is not None and high is not None:
+        lines[0] += f"  [{100 * low:.2f}, {100 * high:.2f}] over texts"
+    return lines
+
+
+def _texts(record: Record, path: Path) -> list[str]:
+    """Some samples, evenly spread over those of the last evaluation: input, reference and what was generated."""
+    from benchmark.records import predictions
+
+    if record.predictions is None:
+        return []
+    try:
+        found = predictions.read(path.with_name(record.predictions.file))
+    except DataMissing as error:
+        return ["", f"  no texts to show: {error.message}"]
+    found = found.after(len(record.accuracy) - 1)
+    if found.text is None or found.references is None or found.input is None:
+        return []
+    lines = []
+    step = max(1, len(found) // SHOWN_TEXTS)
+    for place in range(0, len(found), step)[:SHOWN_TEXTS]:
+        fields, told = predictions.fields(found.input[place]), found.references[place]
+        shown = fields.values() if len(fields) == 1 else (f"{name} : {value}" for name, value in fields.items())
+        more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+        lines += ["", f"  input      {_line(' | '.join(shown))}", f"  reference  {_line(told[0])}{more}"]
+        lines.append(f"  output     {_line(found.text[place]) or '(empty)'}")
+    return lines
+
+
+def _line(text: str) -> str:
+    """A foreign text on one line, at most `_LONGEST` characters of it."""
+    return shorten(plain(text), _LONGEST)
+
+
+def heat_map(
+    accuracy: list[list[float | None]],
+    scenario: Mapping[str, Any],
+    *,
+    colour: bool,
+    what: str = "accuracy in %",
+) -> list[str]:
     """The accuracy matrix, rows = after which experience, columns = test sets, in percent."""
     columns = len(accuracy[0])
     if columns > MOST_COLUMNS:
@@ -95,7 +172,7 @@ def heat_map(accuracy: list[list[float | None]], scenario: Mapping[str, Any], *,
     # One row has room for names; a matrix is drawn in narrow columns.
     width = min(12, max(5, *(len(name) + 1 for name in names))) if len(accuracy) == 1 else 5
     titles = "".join(f"{name[:width]:>{width}}" for name in names)
-    lines = ["accuracy in %, rows: after experience, columns: test set", "     " + titles]
+    lines = [f"{what}, rows: after experience, columns: test set", "     " + titles]
     for index, row in enumerate(accuracy):
         lines.append(f"{index:>4} " + "".join(" " * (width - 5) + _cell(value, colour) for value in row))
     return lines

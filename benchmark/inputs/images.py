@@ -7,6 +7,9 @@ Random resized crops sample the source by (bi)linear or bicubic interpolation at
 centres. For crops that are enlarged (CIFAR's 32 px to 224 px, the published protocol) this equals
 ``torchvision.transforms.functional.resized_crop``; for crops that are shrunk by more than two
 it has no anti-aliasing, as torchvision's tensor path with ``antialias=False``.
+
+At test time images that are not square equal torchvision on PIL images bit for bit (`benchmark.inputs.geometry`).
+Square tensors are resized as torchvision resizes tensors of floats: neither rounded nor cut off between the two passes.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmark.inputs import cuts, geometry
+from benchmark.inputs.devices import constant, moved
 from benchmark.inputs.presets import PRESETS, InputPreset
 
 WeightRule = Callable[[Tensor, Tensor, int, int], Tensor]
@@ -70,10 +75,8 @@ class ImagePipeline:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Returns ``(images - mean) / std`` for float images in [0, 1], shape kept."""
-        shape = (1, -1, 1, 1)
-        mean = torch.tensor(self.mean, dtype=images.dtype, device=images.device).view(shape)
-        std = torch.tensor(self.std, dtype=images.dtype, device=images.device).view(shape)
-        return (images - mean) / std
+        mean, std = (constant(values, images.dtype, images.device) for values in (self.mean, self.std))
+        return (images - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
 
     def resize(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """Resizes float images to ``size`` (height, width); shrinking is anti-aliased."""
@@ -83,54 +86,116 @@ class ImagePipeline:
 
     def eval(self, raw: Tensor, device: torch.device | None = None) -> Tensor:
         """Test transform: uint8 ``(B, 3, H, W)`` to normalised float ``(B, 3, S, S)``, on a device."""
-        raw = raw if device is None else raw.to(device)
+        raw = moved(raw, device)
+        if raw.shape[-2] != raw.shape[-1]:
+            raw = self._fit(raw)
+            return self.normalize(raw.to(torch.float32) / 255.0)
         images = raw.to(torch.float32) / 255.0
-        height, width = images.shape[-2:]
-        short = round(self.size * self.preset.test_resize)
-        if (height, width) != (self.size, self.size) or short != self.size:
-            if self.preset.square or self.preset.test_square or height == width:
-                images = self.resize(images, (short, short))
-            else:
-                scale = short / min(height, width)
-                images = self.resize(images, (round(height * scale), round(width * scale)))
-            top, left = (images.shape[-2] - self.size) // 2, (images.shape[-1] - self.size) // 2
-            images = images[..., top : top + self.size, left : left + self.size]
+        short = self.short
+        if images.shape[-1] != self.size or short != self.size:
+            images = geometry.centre(self.resize(images, (short, short)), self.size)
         return self.normalize(images)
 
-    def train(self, raw: Tensor, generator: torch.Generator, device: torch.device | None = None) -> Tensor:
+    @property
+    def short(self) -> int:
+        """Shorter side at test time before the centre crop, in pixels."""
+        return round(self.size * self.preset.test_resize)
+
+    def _fit(self, raw: Tensor) -> Tensor:
+        """Images that are not square as they are tested, uint8 ``(B, 3, S, S)``."""
+        squash = self.preset.square or self.preset.test_square
+        return geometry.fit(raw, self.size, self.short, self.preset.interpolation, squash=squash)
+
+    def fit(self) -> cuts.Fit:
+        """How sources of files cut whole images for all that is done as at test time."""
+        squash = self.preset.square or self.preset.test_square
+        return cuts.Fit(self.short, self.size, self.preset.interpolation, squash)
+
+    def cut(self, count: int, generator: torch.Generator) -> cuts.Drawn | None:
+        """How sources of files cut whole images for `train`, drawn from ``generator``; None: as `fit` does."""
+        preset = self.preset
+        if preset.train == "random_crop" and self.augment:
+            shape = {"side": self.size, "short": self.short}
+            return cuts.draw_places(count, generator, **shape, interpolation=preset.interpolation, flip=preset.flip)
+        if preset.train != "resized_crop" or not self.augment:
+            return None
+        return cuts.draw(
+            count,
+            generator,
+            side=self.size,
+            area=preset.area,
+            interpolation=preset.interpolation,
+            squash=self.short if preset.square else 0,
+            flip=preset.flip,
+        )
+
+    def train(
+        self,
+        raw: Tensor,
+        generator: torch.Generator,
+        device: torch.device | None = None,
+        cut: cuts.Drawn | None = None,
+    ) -> Tensor:
         """Training transform, parameters drawn per sample from ``generator``.
 
         Args:
             raw: uint8 ``(B, 3, H, W)``.
             generator: On the CPU; the same state gives the same batch on every device.
             device: Where to compute; None: where the images are.
+            cut: What their source has cut them by, which the same generator has drawn.
 
         Returns:
             Normalised float ``(B, 3, S, S)``.
         """
-        raw = raw if device is None else raw.to(device)
+        raw = moved(raw, device)
+        if cut is not None:
+            mirrored = moved(torch.from_numpy(cut.mirrored), raw.device)
+            raw = torch.where(mirrored.view(-1, 1, 1, 1), raw.flip(-1), raw)
+            return self._coloured(raw.to(torch.float32) / 255.0, generator)
         if not self.augment:
             return self.eval(raw)
         preset = self.preset
         count = len(raw)
         if preset.flip:
-            mirrored = (torch.rand(count, generator=generator) < 0.5).to(raw.device)
+            mirrored = moved(torch.rand(count, generator=generator) < 0.5, raw.device)
             raw = torch.where(mirrored.view(-1, 1, 1, 1), raw.flip(-1), raw)
+        if preset.train == "random_crop":
+            return self._coloured(self._placed(raw, generator), generator)
+        if preset.train != "resized_crop" and raw.shape[-2] != raw.shape[-1]:
+            raw = self._fit(raw)
         if preset.train == "pad_crop":
-            raw = _pad_crop(raw, preset.padding, generator)
+            raw = _pad_crop(raw, preset.padding, generator, preset.fill)
         if preset.train != "resized_crop":
             images = self.resize(raw.to(torch.float32) / 255.0, (self.size, self.size))
             return self.normalize(images)
+        if preset.square and raw.shape[-2] != raw.shape[-1]:
+            raw = geometry.resize(raw, (self.short, self.short), preset.interpolation)
         images = raw.to(torch.float32) / 255.0
         if preset.square:
-            short = round(self.size * preset.test_resize)
-            images = self.resize(images, (short, short))
+            images = self.resize(images, (self.short, self.short))
         boxes = draw_boxes(count, images.shape[-2], images.shape[-1], preset.area, generator)
-        images = crop_boxes(images, boxes, self.size, preset.interpolation)
+        return self._coloured(crop_boxes(images, boxes, self.size, preset.interpolation), generator)
+
+    def _placed(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        """Resized as at test time, then a crop at a random place per sample; float ``(B, 3, S, S)`` in [0, 1]."""
+        high, wide = raw.shape[-2:]
+        kept = geometry.resized(high, wide, self.short)
+        if high != wide:
+            images = geometry.resize(raw, kept, self.preset.interpolation).to(torch.float32) / 255.0
+        else:
+            images = self.resize(raw.to(torch.float32) / 255.0, kept)
+        place = torch.rand(2, len(raw), generator=generator)
+        # In float64, as files are cut (`benchmark.inputs.cuts.PlacedCrops`).
+        top, left = ((place[axis].double() * (kept[axis] - self.size + 1)).long() for axis in (0, 1))
+        return _windows(images, top, left, (self.size, self.size))
+
+    def _coloured(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The changes of colour of training, then normalisation."""
+        preset = self.preset
         if preset.jitter:
             images = jitter(images, preset.jitter, generator)
         if preset.grey:
-            chosen = (torch.rand(count, generator=generator) < preset.grey).to(images.device)
+            chosen = moved(torch.rand(len(images), generator=generator) < preset.grey, images.device)
             images = torch.where(chosen.view(-1, 1, 1, 1), _grey(images).expand_as(images), images)
         return self.normalize(images)
 
@@ -143,6 +208,8 @@ class ImagePipeline:
         values = {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.preset).items()
         }
+        if values["fill"] == "zero":  # younger than the other values: presets without it keep their identity
+            del values["fill"]
         return {
             "preset": self.preset.name,
             **({} if PRESETS.get(self.preset.name) == self.preset else {"preset_values": values}),
@@ -165,7 +232,7 @@ def jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tenso
         generator: On the CPU.
     """
     amounts = (torch.rand(4, len(images), generator=generator) * 2 - 1) * strength
-    amounts = amounts.to(images.device).view(4, -1, 1, 1, 1)
+    amounts = moved(amounts, images.device).view(4, -1, 1, 1, 1)
     for step in torch.randperm(4, generator=generator).tolist():
         factor = 1 + amounts[step]
         if step == 0:  # brightness
@@ -182,7 +249,7 @@ def jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tenso
 
 def _grey(images: Tensor) -> Tensor:
     """Luminance ``(B, 1, H, W)`` (ITU-R 601, as PIL and torchvision)."""
-    weights = torch.tensor((0.2989, 0.587, 0.114), dtype=images.dtype, device=images.device)
+    weights = constant((0.2989, 0.587, 0.114), images.dtype, images.device)
     return (images * weights.view(3, 1, 1)).sum(dim=-3, keepdim=True)
 
 
@@ -210,16 +277,28 @@ def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     return torch.stack(channels, dim=-3)
 
 
-def _pad_crop(raw: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Zero padding, then a crop of the original size at a random place per sample."""
-    count, channels, height, width = raw.shape
+def _pad_crop(raw: Tensor, padding: int, generator: torch.Generator, fill: str = "zero") -> Tensor:
+    """Padding, with zeros or the edge, then a crop of the original size at a random place per sample."""
+    count, _, height, width = raw.shape
     padded = F.pad(raw, [padding] * 4)
-    offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).to(raw.device)
-    rows = (offsets[0].view(-1, 1) + torch.arange(height, device=raw.device)).view(count, 1, height, 1)
-    columns = (offsets[1].view(-1, 1) + torch.arange(width, device=raw.device)).view(count, 1, 1, width)
-    samples = torch.arange(count, device=raw.device).view(count, 1, 1, 1)
-    planes = torch.arange(channels, device=raw.device).view(1, channels, 1, 1)
-    return padded[samples, planes, rows, columns]
+    if fill == "edge":  # `F.pad` repeats the edge of floats only
+        down, across = (torch.arange(-padding, side + padding).clamp(0, side - 1) for side in (height, width))
+        padded = raw[:, :, moved(down, raw.device)][..., moved(across, raw.device)]
+    offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
+    return _windows(padded, offsets[0], offsets[1], (height, width))
+
+
+def _windows(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -> Tensor:
+    """One window of ``size`` (height, width) per image, which begins at ``top`` and ``left``, int64 ``(B,)`` each."""
+    count, channels = images.shape[:2]
+    height, width = size
+    place, device = torch.arange, images.device
+    corner = moved(torch.stack([top, left]), device)
+    rows = (corner[0].view(-1, 1) + place(height, device=device)).view(count, 1, height, 1)
+    columns = (corner[1].view(-1, 1) + place(width, device=device)).view(count, 1, 1, width)
+    samples = place(count, device=device).view(count, 1, 1, 1)
+    planes = place(channels, device=device).view(1, channels, 1, 1)
+    return images[samples, planes, rows, columns]
 
 
 def draw_boxes(count: int, height: int, width: int, area: tuple[float, float], generator: torch.Generator) -> Tensor:
@@ -263,7 +342,7 @@ def crop_boxes(images: Tensor, boxes: Tensor, size: int, interpolation: str) -> 
     Returns:
         Float ``(B, 3, size, size)`` in [0, 1].
     """
-    boxes = boxes.to(device=images.device, dtype=images.dtype)
+    boxes = moved(boxes, images.device).to(images.dtype)
     if interpolation == "bilinear":
         return _separable(images, boxes, size, _linear_weights)
     return _separable(images, boxes, size, _cubic_weights).clamp_(0.0, 1.0)

@@ -56,7 +56,7 @@ def make(preset: InputPreset | None, *, options: Any, pretrained: Any) -> tuple[
         The pipeline, and what to warn of, or "".
     """
     if preset is None:
-        return texts.TextPipeline(), ""
+        return texts.TextPipeline(tokenizer=getattr(pretrained, "tokenizer_sha256", "")), ""
     own = (tuple(pretrained.mean), tuple(pretrained.std))
     mean, std = own if options.normalize == "backbone" else images.NORMALIZATIONS[options.normalize]
     warning = ""

@@ -15,10 +15,17 @@ Fields = Mapping[str, str]
 
 
 class TextPipeline:
-    """Hands the fields of examples on."""
+    """Hands the fields of examples on.
+
+    Args:
+        tokenizer: Hash of the language model's tokenizer, which methods use; "" where there is none.
+    """
 
     kind: Literal["text"] = "text"
     random = False
+
+    def __init__(self, tokenizer: str = "") -> None:
+        self.tokenizer = tokenizer
 
     def train(
         self, raw: Sequence[Fields], generator: torch.Generator, device: torch.device | None = None
@@ -35,5 +42,5 @@ class TextPipeline:
         return []
 
     def facts(self) -> Mapping[str, Any]:
-        """None: nothing is changed."""
-        return {}
+        """The hash of the tokenizer: it decides what a model reads."""
+        return {"tokenizer_sha256": self.tokenizer} if self.tokenizer else {}

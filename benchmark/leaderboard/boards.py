@@ -4,6 +4,7 @@
 stream     metrics of a stream of experiences
 variants   variants of a scenario (source-target pairs, domains held out, numbers of shots), their mean
 sets       test sets of one scenario (base and new classes, other data sets)
+texts      scores of generated texts
 ========== =======================================================================================
 
 Where variants are columns, one table holds all runs of a scenario that differ in the variant alone.
@@ -18,19 +19,14 @@ from collections.abc import Mapping, Sequence
 from benchmark import families
 from benchmark.families import Family
 from benchmark.leaderboard import rows
-from benchmark.leaderboard.footnotes import Footnotes, row_facts, table_facts
 from benchmark.leaderboard.rows import Entry, Seeds
-from benchmark.metrics.single import harmonic_mean
+from benchmark.metrics.single import harmonic_mean, vtab_mean_groups
 from benchmark.metrics.statistics import Summary, summarize
-from benchmark.records.schema import Method, Record
-from benchmark.tables import MISSING, Cell, Column, Row, Table
+from benchmark.metrics.texts import BLEU_SIGNATURE, CHRF_SIGNATURE, RESAMPLES
+from benchmark.records.schema import Record
+from benchmark.tables import MISSING, Cell, Column
 
 _NUMBER = re.compile("[0-9]{1,18}")
-_COMMON = (
-    "± is the sample standard deviation (ddof = 1) over seeds; n is in the column Seeds. 95 % interval: Student's t, "
-    "of {of}. Gain: difference of {of} to the best control. Bold (*) marks {of} that is higher than in every other "
-    "row that is no upper bound (paired t tests over common seeds, Holm, p < 0.05); never with one seed. {selection}"
-)
 
 
 def family_of(run: Record) -> Family:
@@ -39,9 +35,12 @@ def family_of(run: Record) -> Family:
 
 
 def variant_of(run: Record) -> str | None:
-    """The variant whose column a run belongs to, or None when its scenario has a table of its own."""
+    """The variant whose column a run belongs to, or None when its scenario has a table of its own.
+
+    Of a variant of several parts, ``set/16``, it is the last one: every ``set`` has a table.
+    """
     scenario = run.scenario
-    variant: str = scenario.name.partition("/")[2]
+    variant: str = scenario.name.rpartition("/")[2] if "/" in scenario.name else ""
     return variant if variant and scenario.variant_option and family_of(run).board == "variants" else None
 
 
@@ -67,6 +66,11 @@ class Board(ABC):
         self.headline = self.family.headline
         self.of = self.family.of
 
+    @property
+    def caption(self) -> str:
+        """What the columns are."""
+        return self.family.caption
+
     @abstractmethod
     def by_seed(self, entry: Entry) -> dict[Seeds, float]:
         """The headline for each seed, a fraction."""
@@ -83,6 +87,10 @@ class Board(ABC):
         """Any metric over seeds; where variants are columns, of its mean over them."""
         return entry.summary(metric)
 
+    def behind(self, entry: Entry, key: str) -> tuple[str, list[list[tuple[Record, float]]]]:
+        """What the cell of a column is the mean of: a metric, and for every seed its runs with their weights."""
+        return key, [[(run, 1.0)] for run in entry.completed]
+
 
 class Stream(Board):
     """Metrics of a stream as columns."""
@@ -90,8 +98,8 @@ class Stream(Board):
     def __init__(self, runs: Sequence[Record], entries: Sequence[Entry]) -> None:
         super().__init__(runs, entries)
         shown = [run for entry in entries for run in entry.completed]
-        keys = [key for key in self.family.columns if key == self.headline or _defined(key, shown)]
-        if all(_same(entry, "final_acc", self.headline) for entry in entries) and "final_acc" in keys:
+        keys = [key for key in self.family.columns if key == self.headline or defined(key, shown)]
+        if all(_same(entry, "final_acc", self.headline) for entry in entries) and "final_acc" in keys[1:]:
             keys.remove("final_acc")  # the two are equal when all test sets have the same size
         titles = {key: self.family.columns[key] for key in keys}
         self.columns = (Column(self.headline, titles.pop(self.headline, self.headline)),)
@@ -103,7 +111,36 @@ class Stream(Board):
 
     def cells(self, entry: Entry) -> dict[str, Cell]:
         """The metrics, each over all seeds."""
-        return {column.key: rows.percent(entry.summary(column.key)) for column in (*self.columns, *self.further)}
+        return {column.key: entry.percent(entry.summary(column.key)) for column in (*self.columns, *self.further)}
+
+
+class Texts(Stream):
+    """Scores of generated texts as columns, the first with its interval over texts."""
+
+    def __init__(self, runs: Sequence[Record], entries: Sequence[Entry]) -> None:
+        super().__init__(runs, entries)
+        self.columns += (Column("over_texts", "95 % over texts"),)
+        packages = ("sacrebleu", "rouge-score")
+        versions = {name: sorted({run.provenance.packages.get(name, "unknown") for run in runs}) for name in packages}
+        self._scorers = {name: f"{name} {' and '.join(found)}" for name, found in versions.items()}
+
+    @property
+    def caption(self) -> str:
+        """What the columns are, and what computed them."""
+        bleu, rouge = self._scorers.values()
+        return (
+            f"{self.family.caption} BLEU and chrF: {bleu} ({BLEU_SIGNATURE}; {CHRF_SIGNATURE}); ROUGE-L: {rouge}, F "
+            f"measure of the best reference, no stemming. 95 % over texts: percentiles of BLEU over {RESAMPLES:,} "
+            "resamples of the test texts, mean over seeds."
+        )
+
+    def cells(self, entry: Entry) -> dict[str, Cell]:
+        """The scores, each over all seeds."""
+        low, high = (entry.summary(name).mean for name in ("bleu_low", "bleu_high"))
+        over = Cell(MISSING)
+        if low is not None and high is not None:
+            over = Cell(f"[{rows.fixed(100 * low)}, {rows.fixed(100 * high)}]", high - low)
+        return {**super().cells(entry), "over_texts": over}
 
 
 class Variants(Board):
@@ -116,12 +153,17 @@ class Variants(Board):
         self.variants = sorted({variant_of(run) or "" for run in runs}, key=_natural)
         self.averaged = family.averaged and self.variants != [""]  # a scenario without variants has one column
         last = _heading(family.heading, self.variants[-1])
+        self.groups = _groups(runs, self.variants) if self.averaged else {}
         self.headline = "mean" if self.averaged else f"variant {self.variants[-1]}"
         self.of = family.of if self.averaged else f"the column {last}"
-        self.means = [key for key in family.columns if _defined(key, runs)]
+        if self.groups:
+            self.headline, self.of = "groups", "the mean of groups"
+        self.means = [key for key in family.columns if defined(key, runs)]
         self.columns = (
-            *(Column(f"variant {name}", _heading(family.heading, name)) for name in self.variants),
-            *((Column("mean", "Mean"),) if self.averaged else ()),
+            *(Column(f"variant {name}", _heading(family.heading, name), group=_start(name)) for name in self.variants),
+            *(Column(f"group {name}", name.capitalize(), group="groups") for name in self.groups),
+            *((Column("groups", "Mean of groups", group="groups"),) if self.groups else ()),
+            *((Column("mean", f"Mean of {len(self.variants)}" if self.groups else "Mean"),) if self.averaged else ()),
             *(Column(key, family.columns[key]) for key in self.means),
         )
         self._kept: dict[tuple[int, str], dict[str, dict[Seeds, float]]] = {}
@@ -138,18 +180,42 @@ class Variants(Board):
             self._kept[key] = found
         return self._kept[key]
 
-    def over_variants(self, entry: Entry, metric: str) -> dict[Seeds, float]:
-        """The mean over the variants for each seed that has them all."""
-        parts = list(self.values(entry, metric).values())
+    def over_variants(self, entry: Entry, metric: str, variants: Sequence[str] = ()) -> dict[Seeds, float]:
+        """The mean over the variants, or some of them, for each seed that has them all."""
+        known = self.values(entry, metric)
+        parts = [known[variant] for variant in variants or self.variants]
         complete = sorted(set(parts[0]).intersection(*parts[1:]))
         return {seeds: sum(part[seeds] for part in parts) / len(parts) for seeds in complete}
+
+    def over_groups(self, entry: Entry) -> dict[Seeds, float]:
+        """The mean of the means of the groups for each seed that has all variants."""
+        known = self.values(entry, self.metric)
+        return {
+            seeds: vtab_mean_groups([[known[one][seeds] for one in group] for group in self.groups.values()])
+            for seeds in self.over_variants(entry, self.metric)
+        }
+
+    def behind(self, entry: Entry, key: str) -> tuple[str, list[list[tuple[Record, float]]]]:
+        """Runs of a variant, of a group of them, or of all."""
+        kind, _, name = key.partition(" ")
+        groups = list(self.groups.values()) if key == "groups" else [self.variants]
+        groups = [[name]] if kind == "variant" else [self.groups[name]] if kind == "group" else groups
+        weights = {variant: 1 / len(groups) / len(group) for group in groups for variant in group}
+        found: dict[Seeds, list[tuple[Record, float]]] = {}
+        for run in entry.completed:
+            if (weight := weights.get(variant_of(run) or "")) is not None:
+                found.setdefault(rows.seeds_of(run), []).append((run, weight))
+        metric = key if key in self.means else self.metric
+        return metric, [found[seeds] for seeds in sorted(found) if len(found[seeds]) == len(weights)]
 
     def summary(self, entry: Entry, metric: str) -> Summary:
         """Of the mean over the variants."""
         return summarize(list(self.over_variants(entry, metric).values()))
 
     def by_seed(self, entry: Entry) -> dict[Seeds, float]:
-        """The mean over the variants, or the last column, for each seed."""
+        """The mean over the groups or variants, or the last column, for each seed."""
+        if self.groups:
+            return self.over_groups(entry)
         if self.averaged:
             return self.over_variants(entry, self.metric)
         return self.values(entry, self.metric)[self.variants[-1]]
@@ -159,10 +225,15 @@ class Variants(Board):
         found = {}
         for variant, values in self.values(entry, self.metric).items():
             summary = summarize(list(values.values()))
-            found[f"variant {variant}"] = rows.percent(summary, spread=not self.averaged)
-        found["mean"] = rows.percent(self.summary(entry, self.metric))
+            found[f"variant {variant}"] = entry.percent(summary, spread=not self.averaged)
+        for group, variants in self.groups.items():
+            own = self.over_variants(entry, self.metric, variants)
+            found[f"group {group}"] = entry.percent(summarize(list(own.values())))
+        if self.groups:
+            found["groups"] = entry.percent(summarize(list(self.over_groups(entry).values())))
+        found["mean"] = entry.percent(self.summary(entry, self.metric))
         for name in self.means:
-            found[name] = rows.percent(self.summary(entry, name), spread=False)
+            found[name] = entry.percent(self.summary(entry, name), spread=False)
         return found
 
 
@@ -192,82 +263,20 @@ class Sets(Board):
 
     def cells(self, entry: Entry) -> dict[str, Cell]:
         """The metrics, each over all seeds."""
-        found = {column.key: rows.percent(entry.summary(column.key)) for column in self.columns}
+        found = {column.key: entry.percent(entry.summary(column.key)) for column in self.columns}
         if self.family.harmonic:
             single = entry.summary(self.headline)
-            found[self.headline] = rows.percent(Summary(single.n, self.mean(entry), single.std, single.ci95))
+            found[self.headline] = entry.percent(Summary(single.n, self.mean(entry), single.std, single.ci95))
         for place, name in enumerate(self.others):
             values = [run.numbers(f"{self.family.further_mean}s")[place : place + 1] for run in entry.completed]
-            found[f"other {name}"] = rows.percent(summarize([part[0] if part else None for part in values]))
+            found[f"other {name}"] = entry.percent(summarize([part[0] if part else None for part in values]))
         return found
 
 
-BOARDS: Mapping[str, type[Board]] = {"stream": Stream, "variants": Variants, "sets": Sets}
+BOARDS: Mapping[str, type[Board]] = {"stream": Stream, "variants": Variants, "sets": Sets, "texts": Texts}
 
 
-def table(
-    title: str, runs: Sequence[Record], validation: int, controls: Mapping[str, Method], methods: Sequence[str]
-) -> Table:
-    """Tabulates the runs of one table.
-
-    Args:
-        title: Of the table.
-        runs: Runs of one family, of one scenario or of variants that belong together.
-        validation: Runs on validation data that are left out.
-        controls: Methods that are always shown, by name.
-        methods: Show only these beside the controls; default all.
-    """
-    entries = rows.entries_of(runs)
-    shown = rows.chosen(entries, methods, controls)
-    board = BOARDS[family_of(runs[0]).board](runs, shown)
-    brought = {name: fact for run in runs for name, fact in run.metric_facts.items() if _defined(name, runs)}
-    expected = {rows.seeds_of(run) for run in runs}
-    reference = rows.best_control(entries, board.mean)
-    best = rows.best(entries, board.by_seed)
-    columns = (
-        Column("method", "Method", "left"),
-        *board.columns,
-        Column("ci95", "95 % interval (%)"),
-        Column("gain", "Gain (points)"),
-        *board.further,
-        *(Column(f"metric {name}", fact.heading) for name, fact in sorted(brought.items())),
-        Column("params_trainable", "Trainable params"),
-        Column("train_seconds", "Training (s)"),
-        Column("seeds", "Seeds"),
-    )
-    notes = Footnotes()
-    found = []
-    shown = rows.ordered(shown, board.mean)
-    for entry in shown:
-        marks = tuple(notes.mark(fact) for fact in row_facts(entry.runs))
-        cells = {
-            **{
-                f"metric {name}": (rows.percent if fact.percent else rows.number)(board.summary(entry, name))
-                for name, fact in brought.items()
-            },
-            **board.cells(entry),
-            "method": Cell(entry.label, entry.label, marks=marks),
-            "ci95": rows.interval(summarize(list(board.by_seed(entry).values()))),
-            "gain": rows.gain(entry, reference, board.mean),
-            "params_trainable": rows.mean_of([rows.cost(run, "params_trainable") for run in entry.completed], ",.0f"),
-            "train_seconds": rows.mean_of([sum(run.timing.train_seconds) for run in entry.completed], ",.1f"),
-            "seeds": rows.count(entry, set(board.by_seed(entry)), expected),
-        }
-        if entry is best:
-            cells[board.headline] = Cell(cells[board.headline].text, cells[board.headline].value, bold=True)
-        found.append(Row(tuple(cells[column.key] for column in columns), entry.group))
-    for name in sorted(set(controls) - {entry.method for entry in entries}):
-        blank = {"method": Cell(name, name), "seeds": Cell("missing", 0)}
-        group = "control" if controls[name].stream == "sequential" else "upper bound"
-        found.append(Row(tuple(blank.get(column.key, Cell(MISSING)) for column in columns), group))
-    found.sort(key=lambda row: rows.GROUPS.index(row.group))  # stable: missing controls end their group
-    caption = f"{board.family.caption} {_COMMON.format(of=board.of, selection=rows.selection_text(runs))}"
-    footnotes = (*notes.all(), *(("", text) for text in table_facts(runs, validation)))
-    raw = tuple(rows.raw(run, entry.label) for entry in shown for run in entry.runs)
-    return Table(title, caption, columns, tuple(found), footnotes, raw)
-
-
-def _defined(metric: str, runs: Sequence[Record]) -> bool:
+def defined(metric: str, runs: Sequence[Record]) -> bool:
     """Whether a finished run knows the metric."""
     return any(run.number(metric) is not None for run in runs)
 
@@ -282,6 +291,20 @@ def _heading(form: str, variant: str) -> str:
         return "Accuracy (%)"
     title = form.replace("{}", variant)
     return title if variant != "1" else title.removesuffix("s")
+
+
+def _start(variant: str) -> str:
+    """What the columns of variants are grouped by where they are too many for one table: the first part of a pair."""
+    return f"variants {variant.partition('-')[0]}" if "-" in variant else "variants"
+
+
+def _groups(runs: Sequence[Record], variants: Sequence[str]) -> dict[str, list[str]]:
+    """The variants of every group that the notes of scenarios name; nothing where they do not, or name one alone."""
+    told = {variant_of(run) or "": run.scenario.notes.get("group", "") for run in runs}
+    found: dict[str, list[str]] = {}
+    for variant in variants:
+        found.setdefault(told.get(variant, ""), []).append(variant)
+    return dict(sorted(found.items())) if len(found) > 1 and "" not in found else {}
 
 
 def _natural(variant: str) -> tuple[int, str]:

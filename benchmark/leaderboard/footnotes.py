@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
+from benchmark.leaderboard import rows
 from benchmark.records.schema import Record
 from benchmark.specs import USES
 
 OWN_DISTRIBUTION = "adaptbench"
+MOST_SPLITS = 12
 
 
 class Footnotes:
@@ -34,7 +38,8 @@ def row_facts(runs: Sequence[Record]) -> list[str]:
     uses = sorted({use for run in runs for use in run.method.uses})
     facts = [f"uses {use}: {USES.get(use, 'not known to this version')}" for use in uses]
     if "test_batch" in uses:
-        facts.append("leaking: predictions depend on other test images, so the number is not comparable")
+        together = ", or ".join(sorted({_together(run) for run in runs}))
+        facts.append(f"leaking: predictions depend on other test images ({together}), so the number is not comparable")
     owners = {run.method.distribution for run in runs}
     facts += [f"third-party method of {name}" for name in sorted(owners) if _foreign(name)]
     if any(run.method.stream == "oracle" for run in runs):
@@ -48,26 +53,75 @@ def row_facts(runs: Sequence[Record]) -> list[str]:
     return facts + sorted({f"warning: {warning}" for run in runs for warning in run.warnings})
 
 
-def table_facts(runs: Sequence[Record], validation: int) -> list[str]:
+def _together(run: Record) -> str:
+    """Which test images are predicted together, in words."""
+    engine = run.config.effective.engine
+    order = {"shuffled": "shuffled", "natural": "in file order", "by-experience": "of one experience, in file order"}
+    asked = str(engine.get("eval_order", "shuffled"))
+    return f"batches of {engine.get('eval_batch_size')}, {order.get(asked, asked)}"
+
+
+def table_facts(runs: Sequence[Record], validation: int, names: Mapping[str, str] = MappingProxyType({})) -> list[str]:
     """What must be known of a whole table: the data, who made the scenario, what is left out.
 
     Args:
         runs: Runs of the table.
         validation: Number of runs on validation data that are not shown.
+        names: What methods are called instead.
     """
-    facts = sorted({f"Data: {name}: {text}." for run in runs for name, text in run.scenario.notes.items()})
+    facts = _splits(runs)
+    presets = sorted({str(run.inputs.facts.get("preset") or "") for run in runs} - {""})
+    facts += [f"Input preset: {' and '.join(presets)}."] if presets else []
+    facts += sorted({f"Data: {name}: {text}." for run in runs for name, text in run.scenario.notes.items()})
     owners = {run.scenario.distribution for run in runs}
     facts += [f"Third-party scenario of {name}." for name in sorted(owners) if _foreign(name)]
     backbones: dict[str, set[str]] = {}
     for run in runs:
-        backbones.setdefault(run.backbone.name, set()).add(run.method.name)
+        backbones.setdefault(run.backbone.name, set()).add(names.get(run.method.name, run.method.name))
     if len(backbones) > 1:
         *others, most = sorted(backbones, key=lambda name: (len(backbones[name]), name))
         special = "; ".join(f"{', '.join(sorted(backbones[name]))} on {name}" for name in others)
         facts.append(f"Backbones, which see images through the same weights: {special}; the others on {most}.")
+    timed = machines(runs)
+    if timed:
+        facts.append(
+            f"Training times: {timed[0]}{' where not marked' if timed[1:] else ''}; what ran beside is not known."
+        )
     if validation:
         facts.append(f"{validation} {'run' if validation == 1 else 'runs'} on validation data not shown.")
     return facts
+
+
+def machines(runs: Iterable[Record]) -> list[str]:
+    """On what runs were timed, as far as records tell, the most frequent first."""
+    found = Counter(_machine(run) for run in runs if run.timing.train_seconds)
+    return [name for name, _ in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))]
+
+
+def _machine(run: Record) -> str:
+    made = run.provenance
+    device = made.device.partition(":")[0]
+    return f"{made.platform}, {device}, {made.threads} {'thread' if made.threads == 1 else 'threads'}"
+
+
+def time_facts(runs: Sequence[Record], usual: str) -> list[str]:
+    """Why the time of a row does not compare with that of the others; nothing where it does, as far as records tell.
+
+    Args:
+        runs: Of the row.
+        usual: Where most runs of the table were timed.
+    """
+    others = [name for name in machines(runs) if name != usual]
+    return [f"time of {' and of '.join(others)}: does not compare"] if others else []
+
+
+def _splits(runs: Sequence[Record]) -> list[str]:
+    """What the runs of a table were trained and tested on, by short names to cite (`benchmark.locks`)."""
+    names = sorted({name for run in runs if (name := rows.lock_of(run))})
+    if not names:
+        return []
+    more = f" and {len(names) - MOST_SPLITS} more" if len(names) > MOST_SPLITS else ""
+    return [f"{'Split' if len(names) == 1 else 'Splits'}: {', '.join(names[:MOST_SPLITS])}{more}."]
 
 
 def _foreign(distribution: str) -> bool:

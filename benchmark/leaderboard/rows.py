@@ -11,18 +11,18 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from msgspec.structs import asdict
-
-from benchmark.metrics.statistics import Summary, holm, paired_t, summarize
+from benchmark import families, locks
+from benchmark.metrics.statistics import Summary, Verdict, beats_all, bounds, smallest_effect, summarize
 from benchmark.records.schema import Method, Record
-from benchmark.tables import MISSING, Cell, Scalar
+from benchmark.tables import MISSING, Cell
 
 Seeds = tuple[int, int, int, int]
 GROUPS = ("upper bound", "method", "control")
-SIGNIFICANCE = 0.05
 ORACLE = "target-oracle"
+DETERMINISTIC = "deterministic"
 _RULES = {
     "last": "last epoch",
     "source-validation": "best epoch on held-out source images",
@@ -48,6 +48,7 @@ class Entry:
     runs: list[Record]
     label: str = ""
     _summaries: dict[str, Summary] = field(default_factory=dict)
+    _deterministic: bool | None = None
 
     @property
     def completed(self) -> list[Record]:
@@ -68,6 +69,24 @@ class Entry:
             self._summaries[metric] = summarize([run.number(metric) for run in self.completed])
         return self._summaries[metric]
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether the seeds change nothing: two or more, and all of them gave the same accuracies everywhere."""
+        if self._deterministic is None:
+            family = families.of_record(self.runs[0].scenario.family, self.runs[0].scenario.family_facts)
+            seen: dict[str, list[Any]] = {}
+            for run in self.completed:
+                made = [run.number(metric) for metric in (family.headline, *family.columns)]
+                seen.setdefault(run.scenario.name, []).append((run.accuracy, made))
+            self._deterministic = bool(seen) and all(
+                len(found) > 1 and all(one == found[0] for one in found[1:]) for found in seen.values()
+            )
+        return self._deterministic
+
+    def percent(self, summary: Summary, *, spread: bool = True) -> Cell:
+        """A mean in percent, with its spread where seeds can change it."""
+        return percent(summary, spread=spread and not self.deterministic)
+
     def by_seed(self, metric: str) -> dict[Seeds, float]:
         """The metric by seeds, where it is defined."""
         pairs = ((seeds_of(run), run.number(metric)) for run in self.completed)
@@ -82,6 +101,21 @@ def seeds_of(run: Record) -> Seeds:
     """The seeds of a run."""
     seeds = run.seeds
     return seeds.seed, seeds.class_order, seeds.init, seeds.data
+
+
+def lock_of(run: Record) -> str:
+    """The short name of a run's data and split; of old records too, whose facts are the same."""
+    scenario = run.scenario
+    return scenario.lock or locks.short_name(
+        scenario=scenario.name,
+        version=scenario.version,
+        experiences=sum(not test.further for test in scenario.tests),
+        preset=str(run.inputs.facts.get("preset", "")),
+        partition=scenario.partition,
+        content=scenario.content,
+        fingerprint=scenario.fingerprint,
+        class_order=scenario.class_order,
+    )
 
 
 def show(value: Any) -> str:
@@ -126,10 +160,33 @@ def _device(run: Record) -> str:
     return run.provenance.device.split(":")[0]
 
 
-def _always(runs: Iterable[Record]) -> dict[str, Any]:
+Unsettled = Mapping[tuple[str, str, str], frozenset[str]]
+"""Options whose value on a track is not the same in all records, by track, method and recipe."""
+
+
+def unsettled(runs: Iterable[Record]) -> Unsettled:
+    """Options that track and recipe gave different values in different records, as a track that was changed does.
+
+    The same name must not mean two settings, be it in two tables: labels tell these options. What a stream demands of
+    a method stands in the title of its table.
+    """
+    seen: dict[tuple[str, str, str], dict[str, set[str]]] = {}
+    for run in runs:
+        known = seen.setdefault((run.track, run.method.name, run.method.recipe), {})
+        for group, before in (("method", ""), ("engine", "engine.")):
+            for name, value in run.config.track[group].items():
+                if not run.config.origin.get(f"{group}.{name}", "").startswith("scenario."):
+                    known.setdefault(before + name, set()).add(repr(value))  # faster than JSON
+    found = {key: frozenset(name for name, values in known.items() if len(values) > 1) for key, known in seen.items()}
+    return {key: names for key, names in found.items() if names}
+
+
+def _always(runs: Iterable[Record], differing: Unsettled) -> dict[str, Any]:
     """What the label of a row says whatever its neighbours are."""
     told: dict[str, Any] = {}
     for run in runs:
+        names = differing.get((run.track, run.method.name, run.method.recipe), frozenset())
+        told |= {name: value for name, value in _options(run).items() if name in names} if names else {}
         told |= changed(run, "method")
         told |= {f"engine.{name}": value for name, value in changed(run, "engine").items()}
         if (device := _device(run)) != "cpu":
@@ -137,10 +194,14 @@ def _always(runs: Iterable[Record]) -> dict[str, Any]:
     return told
 
 
-def entries_of(runs: Sequence[Record]) -> list[Entry]:
+def entries_of(runs: Sequence[Record], differing: Unsettled = MappingProxyType({})) -> list[Entry]:
     """Groups runs into configurations, labelled by what is not as track and recipe have it.
 
     Where that leaves two labels equal, whatever else differs is told as well.
+
+    Args:
+        runs: Of one table.
+        differing: See `unsettled`, of the runs of all tables that are read together.
     """
     found: dict[tuple[str, str, str], Entry] = {}
     for run in runs:
@@ -155,7 +216,7 @@ def entries_of(runs: Sequence[Record]) -> list[Entry]:
     for (name, recipe), entries in siblings.items():
         default = entries[0].runs[0].method.default_recipe
         plain = name if recipe == default else f"{name}@{recipe}"
-        told = [_always(entry.runs) for entry in entries]
+        told = [_always(entry.runs, differing) for entry in entries]
         labels = [_label(plain, values) for values in told]
         for entry, values, label in zip(entries, told, labels, strict=True):
             entry.runs.sort(key=lambda run: (seeds_of(run), run.run_id))
@@ -163,6 +224,33 @@ def entries_of(runs: Sequence[Record]) -> list[Entry]:
             more = {name: entry.options.get(name) for name in _differing([other.options for other in same])}
             entry.label = _label(plain, values | more)
     return [entry for entries in siblings.values() for entry in entries]
+
+
+def rename(entries: Sequence[Entry], names: Mapping[str, str]) -> dict[str, str]:
+    """Gives rows other labels.
+
+    Args:
+        entries: Rows of one table; their labels change.
+        names: New names of labels as a whole, ``l2p (prompts=off)``, of ``l2p@pilot`` or of ``l2p``; options stay
+            behind the name, and a recipe does unless it is named too.
+
+    Returns:
+        The former label of every label. No two rows get the same one: then all keep what they were called.
+    """
+    former = {entry.label: entry for entry in entries}
+    given = {label: _renamed(entry, names) for label, entry in former.items()}
+    twice = {name for name, number in Counter(given.values()).items() if number > 1}
+    for label, entry in former.items():
+        entry.label = label if given[label] in twice else given[label]
+    return {entry.label: label for label, entry in former.items()}
+
+
+def _renamed(entry: Entry, names: Mapping[str, str]) -> str:
+    if entry.label in names:
+        return names[entry.label]
+    plain, bracket, options = entry.label.partition(" (")
+    method, at, recipe = plain.partition("@")
+    return f"{names.get(plain, names.get(method, method) + at + recipe)}{bracket}{options}"
 
 
 def _differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -195,24 +283,40 @@ def best_control(entries: Iterable[Entry], mean: Mean) -> Entry | None:
     return max(yardsticks, key=lambda entry: mean(entry) or 0.0, default=None)
 
 
-def best(entries: Sequence[Entry], by_seed: BySeed) -> Entry | None:
-    """The row that is no upper bound and beats every other such row by more than the noise, if any."""
-    rows = [entry for entry in entries if entry.group != "upper bound" and by_seed(entry)]
-    if len(rows) < 2:
-        return None
-    top = max(rows, key=lambda entry: summarize(list(by_seed(entry).values())).mean or 0.0)
-    own = by_seed(top)
-    p_values = []
-    for other in rows:
-        if other is top:
-            continue
-        theirs = by_seed(other)
-        common = sorted(own.keys() & theirs.keys())
-        test = paired_t([own[seeds] for seeds in common], [theirs[seeds] for seeds in common])
-        if test is None or test.difference <= 0:
-            return None
-        p_values.append(test.p)
-    return top if max(holm(p_values)) < SIGNIFICANCE else None
+def verdict(entries: Sequence[Entry], by_seed: BySeed) -> tuple[Verdict, list[Entry]] | None:
+    """Whether the best row that is no upper bound beats every other such row, and the rows that were compared."""
+    compared = [entry for entry in entries if entry.group != "upper bound" and by_seed(entry)]
+    found = beats_all([by_seed(entry) for entry in compared])
+    return None if found is None else (found, compared)
+
+
+def verdict_text(found: tuple[Verdict, list[Entry]] | None, by_seed: BySeed) -> str:
+    """What the seeds of a table can and cannot tell, for its footnotes; empty where nothing was compared."""
+    if found is None:
+        return ""
+    outcome, compared = found
+    best, other, test = compared[outcome.best].label, compared[outcome.closest].label, outcome.test
+    if test is None:
+        own = by_seed(compared[outcome.best]).keys()
+        alone = sum(len(own & by_seed(compared[place]).keys()) < 2 for place in outcome.unbeaten)
+        more = f" and {alone - 1} more" if alone > 1 else ""
+        return f"Best row: {best}. No test tells it from {other}{more}: fewer than two seeds in common."
+    if outcome.unbeaten:
+        more = f" ({len(outcome.unbeaten)} rows cannot be told from it)" if len(outcome.unbeaten) > 1 else ""
+        told = f"Best row: {best}. Hardest to tell from it{more}: {other}"
+    else:
+        told = f"Best row: {best}. Second: {other}"
+    told += f", n = {test.n} common seeds, {_points(test.difference)} points apart"
+    if not test.ci95:
+        return f"{told} on every seed."
+    return (
+        f"{told}, p = {test.p:.2g}; the smallest difference that they could show: {_points(test.ci95)} points "
+        f"({smallest_effect(test.n):.2f} standard deviations of the differences)."
+    )
+
+
+def _points(difference: float) -> str:
+    return fixed(100 * difference)
 
 
 def chosen(entries: Sequence[Entry], methods: Sequence[str], controls: Mapping[str, Method]) -> list[Entry]:
@@ -248,12 +352,14 @@ def fixed(number: float) -> str:
     return f"{round(number, 2) + 0.0:.2f}"
 
 
-def interval(summary: Summary) -> Cell:
-    """The 95 % interval of the mean."""
+def interval(summary: Summary, *, deterministic: bool = False) -> Cell:
+    """The 95 % interval of the mean, within what a fraction can be; a word where there is nothing to vary."""
     if summary.mean is None or summary.ci95 is None:
         return Cell(MISSING)
-    low, high = 100 * (summary.mean - summary.ci95), 100 * (summary.mean + summary.ci95)
-    return Cell(f"[{fixed(low)}, {fixed(high)}]", summary.ci95)
+    if deterministic:
+        return Cell(DETERMINISTIC, 0.0)
+    low, high = bounds(summary.mean, summary.ci95)
+    return Cell(f"[{fixed(100 * low)}, {fixed(100 * high)}]", summary.ci95)
 
 
 def gain(entry: Entry, reference: Entry | None, mean: Mean) -> Cell:
@@ -289,52 +395,3 @@ def cost(run: Record, name: str) -> float | None:
     """A cost of a run, where it was measured."""
     value: float | None = run.cost[name] if run.cost else None
     return value
-
-
-def raw(run: Record, label: str) -> dict[str, Scalar]:
-    """One run for machines: full precision, accuracies as fractions."""
-    scalars = {
-        name: run.number(name) for name, value in sorted((run.metrics or {}).items()) if not isinstance(value, list)
-    }
-    costs = asdict(run.cost) if run.cost else {}
-    costs = {name: value for name, value in sorted(costs.items()) if not isinstance(value, list)}
-    return {
-        "scenario": run.scenario.name,
-        "scenario_version": run.scenario.version,
-        "scenario_fingerprint": run.scenario.fingerprint,
-        "family": run.scenario.family,
-        "track": run.track,
-        "backbone": run.backbone.name,
-        "backbone_sha256": run.backbone.sha256,
-        "row": label,
-        "method": run.method.name,
-        "recipe": run.method.recipe,
-        "control": run.method.control,
-        "stream": run.method.stream,
-        "selection": run.selection.rule,
-        "uses": " ".join(run.method.uses),
-        "distribution": run.method.distribution,
-        "run_id": run.run_id,
-        "status": run.status,
-        "seed": run.seeds.seed,
-        "seed_class_order": run.seeds.class_order,
-        "seed_init": run.seeds.init,
-        "seed_data": run.seeds.data,
-        **scalars,
-        **costs,
-        "train_seconds": sum(run.timing.train_seconds),
-        "eval_seconds": sum(run.timing.eval_seconds),
-        "total_seconds": run.timing.total_seconds,
-        "peak_memory_bytes": run.timing.peak_memory_bytes,
-        "scenario_content": run.scenario.content,
-        "scenario_partition": run.scenario.partition,
-        "own_weights": run.backbone.own_weights,
-        "device": run.provenance.device,
-        "engine_number": run.identity.engine,
-        "code": run.identity.code,
-        **{
-            f"{group}.{name}": value if isinstance(value, (str, int, float, bool, type(None))) else show(value)
-            for group in ("scenario", "method", "engine")
-            for name, value in sorted(run.config.effective[group].items())
-        },
-    }

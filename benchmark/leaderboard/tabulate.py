@@ -8,10 +8,13 @@ Rows are configurations, averaged over seeds (`benchmark.leaderboard.rows`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from benchmark.leaderboard import boards, rows
+from benchmark.leaderboard import assembly, boards, imports, rows
+from benchmark.leaderboard.sampling import Sampling
+from benchmark.records.imported import Imported
 from benchmark.records.schema import Method, Record
 from benchmark.records.store import without_garbage_collection
 from benchmark.tables import Cell, Column, Row, Table, render_text
@@ -21,36 +24,60 @@ __all__ = ["HEADLINE", "Cell", "Column", "Row", "Table", "leaderboard", "render_
 HEADLINE = "final_avg_acc"
 
 
-def leaderboard(records: Iterable[Record], *, methods: Sequence[str] = ()) -> list[Table]:
+def leaderboard(
+    records: Iterable[Record],
+    *,
+    methods: Sequence[str] = (),
+    names: Mapping[str, str] = MappingProxyType({}),
+    sampling: Sampling | None = None,
+    imported: Iterable[Imported] = (),
+) -> list[Table]:
     """Tabulates records.
 
     Args:
         records: Records of any scenarios; each run is counted once. Runs on validation data are
             left out and counted in a footnote.
         methods: Show only these (``name`` or ``name@recipe``) beside the controls; default all.
+        names: What rows are called instead: by label, by ``name@recipe`` or by the method's name.
+        sampling: How accuracies get intervals over test samples (`benchmark.leaderboard.sampling`); default: none.
+        imported: Runs of other suites: in rows of their own, below ours, or in tables of their own behind them.
 
     Returns:
         Tables sorted by scenario, version, options, track, data and image tower.
     """
     with without_garbage_collection():
-        return _tables(_unique(records), methods)
+        return imports.beside(_tables(_unique(records), methods, names, sampling), imported)
 
 
-def _tables(unique: Sequence[Record], methods: Sequence[str]) -> list[Table]:
+def _tables(
+    unique: Sequence[Record], methods: Sequence[str], names: Mapping[str, str], sampling: Sampling | None
+) -> list[Table]:
     controls: dict[tuple[str, ...], dict[str, Method]] = {}
     for run in unique:
         if run.method.control:
             controls.setdefault(_peers(run), {})[run.method.name] = run.method
+    differing = rows.unsettled(unique)
+    return [
+        assembly.table(
+            title, tested, left_out, controls.get(_peers(tested[0]), {}), methods, names, sampling, differing
+        )
+        for title, tested, left_out in _tested(unique)
+    ]
+
+
+def grouped(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
+    """The runs of every table with its title, in the order of the tables, each run once."""
+    return [(title, runs) for title, runs, _ in _tested(_unique(records))]
+
+
+def _tested(unique: Sequence[Record]) -> Iterator[tuple[str, list[Record], int]]:
+    """Title, runs, and how many on validation data were left out, of every table that has a run."""
     found = _grouped(unique)
     titles = _titles(found)
-    tables = []
     for key in sorted(found):
-        runs = found[key]
-        tested = [run for run in runs if run.evaluated_on == "test"]
+        tested = [run for run in found[key] if run.evaluated_on == "test"]
         if tested:
-            left_out = len(runs) - len(tested)
-            tables.append(boards.table(titles[key], tested, left_out, controls.get(_peers(runs[0]), {}), methods))
-    return tables
+            yield titles[key], tested, len(found[key]) - len(tested)
 
 
 def _unique(records: Iterable[Record]) -> list[Record]:
@@ -97,7 +124,10 @@ def _key(run: Record) -> Key:
     # Where nobody knows what was decoded, the notes of the scenario tell apart at least what it says itself.
     notes = "" if scenario.content else repr(sorted(scenario.notes.items()))
     family = f"{scenario.family} {scenario.family_facts or ''}"
-    data = scenario.content, scenario.partition, _lossy(run), notes
+    data: tuple[object, ...] = scenario.content, scenario.partition, _lossy(run), notes
+    apart = scenario.data_by_variant or boards.family_of(run).collection
+    if apart and boards.variant_of(run) is not None:
+        data = scenario.partition, _lossy(run)
     return _name(run), scenario.version, options, run.track, family, *data, *_image_tower(run)
 
 
@@ -116,9 +146,9 @@ def _lossy(run: Record) -> bool:
 
 
 def _name(run: Record) -> str:
-    """The scenario's name; without the variant where variants are columns."""
+    """The scenario's name; without the (last part of the) variant where variants are columns."""
     name = run.scenario.name
-    return name if boards.variant_of(run) is None else name.partition("/")[0]
+    return name if boards.variant_of(run) is None else name.rpartition("/")[0]
 
 
 def _options(run: Record) -> dict[str, Any]:

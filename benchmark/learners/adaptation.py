@@ -52,12 +52,12 @@ class AdaptationConfig(MethodConfig):
     epochs: int = 30
     batch_size: int = 32
     iterations: Annotated[int, Range(min=0)] = 0
-    lr: Annotated[float, Range(above=0)] = 0.01
-    backbone_lr_scale: Annotated[float, Range(min=0)] = 0.1
+    lr: Annotated[float, Range(above=0, log=True, search=(1e-3, 0.3))] = 0.01
+    backbone_lr_scale: Annotated[float, Range(min=0, log=True)] = 0.1
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: Annotated[float, Range(min=0, below=1)] = 0.9
     second_beta: Annotated[float, Range(min=0, below=1)] = 0.999
-    weight_decay: Annotated[float, Range(min=0)] = 0.001
+    weight_decay: Annotated[float, Range(min=0, log=True)] = 0.001
     schedule: Literal["progress", "steps", "constant"] = "progress"
     lr_gamma: Annotated[float, Range(min=0)] = 10.0
     lr_decay: Annotated[float, Range(min=0)] = 0.75

@@ -48,11 +48,11 @@ class ClassifierConfig(MethodConfig):
         head_init: How rows of new classes are drawn (`benchmark.backbones.heads.ClassHead`).
     """
 
-    lr: Annotated[float, Range(above=0)] = 0.01
+    lr: Annotated[float, Range(above=0, log=True, search=(1e-4, 0.3))] = 0.01
     lr_scaling: Scaling = "none"
     optimizer: Optimizer = "sgd"
     momentum: Annotated[float, Range(min=0, below=1)] = 0.9
-    weight_decay: Annotated[float, Range(min=0)] = 0.0
+    weight_decay: Annotated[float, Range(min=0, log=True)] = 0.0
     official_quirks: bool = False
     schedule: Schedule = "constant"
     warmup: Annotated[int, Range(min=0)] = 0

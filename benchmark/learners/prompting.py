@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig
 from benchmark.backbones import prompted_vit
 from benchmark.backbones.blocks import Prefix, check_plain_blocks, run_blocks
+from benchmark.backbones.frozen import known
 from benchmark.backbones.heads import ClassHead, HeadInit, mask_logits
 from benchmark.backbones.prompted_vit import CLS, Gelu
 from benchmark.config import Range
@@ -50,7 +51,7 @@ class QueryLearnerConfig(MethodConfig):
     head_init: HeadInit = "trunc_normal"
     train_mask: Literal["current", "none"] = "current"
     eval_logits: Literal["seen", "all"] = "seen"
-    lr: Annotated[float, Range(above=0)] = 0.03
+    lr: Annotated[float, Range(above=0, log=True, search=(1e-3, 1.0))] = 0.03
     lr_scaling: Scaling = "batch/256"
     clip: Annotated[float, Range(min=0)] = 1.0
     clip_scope: Literal["trainable", "all"] = "trainable"
@@ -172,12 +173,22 @@ class QueryLearner(Method):
         """
         vit = self.backbone
         patches = prompted_vit.patch_tokens(vit, images)
-        query = prompted_vit.query_feature(vit, patches)
+        query = known(prompted_vit.cls_feature, vit, images)  # of samples that were met before
+        if query is None:
+            query = prompted_vit.query_feature(vit, patches)
         if self.config.prompts == "off":
             return Pass(query, None, query, self.head(query))
         chosen = self.choose(query, training=training)
         features = self.features(patches, chosen)
         return Pass(query, chosen, features, self.head(features))
+
+    @property
+    def coupled(self) -> str | None:
+        """Where everything enters the norm of the gradient, what no optimiser holds does too."""
+        config = self.config
+        if config.clip > 0 and config.clip_scope == "all" and config.prompts == "on":
+            return "clip_scope=all: frozen weights enter the norm of the gradient of the whole batch"
+        return None
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """Cross-entropy over the allowed classes plus the method's own term, one step of Adam."""
@@ -188,21 +199,25 @@ class QueryLearner(Method):
         result = self.run(batch.images, training=True)
         cross_entropy = F.cross_entropy(mask_logits(result.logits, self._allowed), batch.labels)
         loss = cross_entropy if result.chosen is None else cross_entropy + result.chosen.penalty
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        stepper = self.stepper
+        stepper.backward(optimizer, loss)
         terms = {"loss": loss.detach(), "loss_ce": cross_entropy.detach()}
         if result.chosen is not None:
             terms |= {name: term.detach() for name, term in result.chosen.terms.items()}
+        clipped: list[Tensor] = [*self._trainable(), *(self.backbone.parameters() if everything else ())]
+        if result.chosen is not None and result.chosen.table is not None:
+            clipped.append(result.chosen.table)
+        if not stepper.whole(optimizer, also=clipped):
+            return terms
         if config.clip > 0:
-            clipped: list[Tensor] = [*self._trainable(), *(self.backbone.parameters() if everything else ())]
-            if result.chosen is not None and result.chosen.table is not None:
-                clipped.append(result.chosen.table)
-            terms["grad_norm"] = nn.utils.clip_grad_norm_(clipped, config.clip).detach()
+            norm = nn.utils.clip_grad_norm_(clipped, config.clip).detach()
+            # A scaled loss may overflow: then no step is made, and none has a length.
+            terms["grad_norm"] = norm.nan_to_num(0.0, 0.0, 0.0) if stepper.scales else norm
         if everything:
             for parameter in self.backbone.parameters():
                 parameter.grad = None
             self.backbone.requires_grad_(False)
-        optimizer.step()
+        stepper.step(optimizer)
         return terms
 
     def predict(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Metrics: pure functions of accuracy matrices, of predictions, and of figures over seeds."""
+"""Metrics: pure functions of accuracy matrices, of predictions and texts, and of figures over seeds."""
 
 from __future__ import annotations
 
@@ -27,8 +27,12 @@ from benchmark.metrics.continual import (
     positive_bwt,
     remembering,
     seen_acc,
+    unseen_acc,
+    unseen_accs,
+    whole_acc,
+    whole_accs,
 )
-from benchmark.metrics.recorded import continual_metrics, null, task_metrics, transfer_metrics
+from benchmark.metrics.recorded import continual_metrics, null, score_matrix, task_metrics, transfer_metrics
 
 __all__ = [
     "FORGETTING",
@@ -56,7 +60,12 @@ __all__ = [
     "null",
     "positive_bwt",
     "remembering",
+    "score_matrix",
     "seen_acc",
     "task_metrics",
     "transfer_metrics",
+    "unseen_acc",
+    "unseen_accs",
+    "whole_acc",
+    "whole_accs",
 ]

@@ -186,6 +186,22 @@ def forgetting(matrix: Array, time: int | None = None) -> float:
     return float(np.mean([matrix[j:t, j].max() - matrix[t, j] for j in range(t)])) if t else NAN
 
 
+def forgetting_matrix(matrix: Array) -> Array:
+    """What `forgetting` is the mean of: row t, column j < t is the forgetting of test set j after experience t.
+
+    Args:
+        matrix: R ``(T, T)``.
+
+    Returns:
+        ``(T, T)``, NaN on and above the diagonal, and everywhere where R is not square.
+    """
+    found = np.full(matrix.shape, NAN)
+    for t in range(1, len(matrix) if _square(matrix) else 0):
+        for j in range(t):
+            found[t, j] = matrix[j:t, j].max() - matrix[t, j]
+    return found
+
+
 def forgetting_clipped(matrix: Array, time: int | None = None) -> float:
     """As `forgetting`, but the maximum includes row t: never negative (l2p-pytorch, PILOT, Mammoth)."""
     t = _past(matrix, time)
@@ -258,6 +274,34 @@ def fwt(matrix: Array, baseline: npt.ArrayLike | None) -> float:
 def fwt_upper(matrix: Array) -> float:
     """Mean of the strict upper triangle, without a baseline (Díaz-Rodríguez et al. 2018)."""
     return float(matrix[np.triu_indices(len(matrix), k=1)].mean()) if _past(matrix, None) else NAN
+
+
+# --- Every test set predicted after every experience -------------------------------------------
+
+
+def unseen_accs(matrix: Array) -> Array:
+    """Mean accuracy on each test set before its experience, ``R[0..j-1, j]``; ``(T,)``, NaN for j = 0 ("transfer")."""
+    if not _square(matrix):
+        return np.full(matrix.shape[1], NAN)
+    return np.array([matrix[:j, j].mean() if j else NAN for j in range(len(matrix))])
+
+
+def unseen_acc(matrix: Array) -> float:
+    """Transfer of ZSCL: mean of `unseen_accs` over j >= 1 (Zheng et al. 2023, ``mtil/results.ipynb``).
+
+    Every test set has the same weight, whatever the number of rows above its diagonal: not `fwt_upper`.
+    """
+    return float(unseen_accs(matrix)[1:].mean()) if _past(matrix, None) else NAN
+
+
+def whole_accs(matrix: Array) -> Array:
+    """Mean accuracy on each test set over all experiences, those before its own included; ``(T,)``."""
+    return matrix.mean(axis=0) if _square(matrix) else np.full(matrix.shape[1], NAN)
+
+
+def whole_acc(matrix: Array) -> float:
+    """Average of ZSCL: mean over all of R. Its "last" is `final_avg_acc`."""
+    return float(whole_accs(matrix).mean())
 
 
 # --- Plasticity and stability -----------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.families import Family
-from benchmark.metrics import single
+from benchmark.metrics import single, texts
 from benchmark.metrics.continual import (
     NAN,
     accuracy_matrix,
@@ -33,10 +33,34 @@ from benchmark.metrics.continual import (
     lower_triangle_acc,
     min_acc,
     seen_acc,
+    unseen_acc,
+    unseen_accs,
+    whole_acc,
+    whole_accs,
 )
 
 if TYPE_CHECKING:
     from benchmark.records.predictions import Predictions
+
+
+def score_matrix(
+    predictions: Predictions, family: Family, times: int | None = None, sets: int | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The matrix that a record stores under ``accuracy``: shares of right predictions, or BLEU of generated texts.
+
+    Args:
+        predictions: After every experience on every test set.
+        family: Of the scenario.
+        times: T; default: the largest experience + 1.
+        sets: E; default: the largest test set + 1.
+
+    Returns:
+        R ``(T, E)``, NaN where nothing was predicted, and n ``(E,)``, the samples per test set.
+
+    Raises:
+        ValueError: See `accuracy_matrix` and `benchmark.metrics.texts.bleu_matrix`.
+    """
+    return (texts.bleu_matrix if family.generates else accuracy_matrix)(predictions, times, sets)
 
 
 def transfer_metrics(family: Family, acc: float, further: Mapping[str, float]) -> dict[str, Any]:
@@ -117,15 +141,18 @@ def continual_metrics(
     Args:
         matrix: R ``(T, E)``, None or NaN where not evaluated.
         counts: n ``(E,)``, test images per column.
-        family: Family of the scenario. Forward transfer is null where classes grow, as one cannot be
-            predicted before it was seen; ``fwt_upper``, ``domain_acc`` and ``worst_domain_acc`` exist for
-            streams of domains only; for the rest see `transfer_metrics`.
+        family: Family of the scenario. Where texts are generated, `benchmark.metrics.texts.generation_metrics` stand
+            in the place of all others but `transfer_metrics`. Forward transfer is null where classes grow, as one
+            cannot be predicted before it was seen; ``fwt_upper``, ``domain_acc`` and ``worst_domain_acc`` exist for
+            streams of domains only, ``unseen_acc``, ``whole_acc`` and the lists ``unseen_accs``, ``whole_accs`` and
+            ``final_accs`` (by test set) where all names are known; for the rest see `transfer_metrics`.
         further: Names of the last columns, test sets that belong to no experience. They count in
             `transfer_metrics` alone.
         baseline: b ``(E,)``, accuracies of the untrained model.
         predictions: Single predictions; those after the last experience on the test sets of the
             experiences give ``mean_class_acc``, ``macro_f1`` and calibration, with logits ``nll`` and
-            ``brier``, and where they have labels within the experience the scores of `task_metrics`.
+            ``brier``, where they have labels within the experience the scores of `task_metrics`, and those of
+            `benchmark.metrics.single.open_set` where the family has unknown classes.
         transfers: Whether the test sets are those of the scenario. Held-out training images are no target,
             no new classes and no other data set: without `transfer_metrics`.
 
@@ -143,6 +170,13 @@ def continual_metrics(
     if n.shape != (whole.shape[1],):
         raise ValueError(f"counts: {n.shape} for {whole.shape[1]} columns; give one count per test set")
     n = n[:own]
+    ends = {name: float(value) for name, value in zip(further, whole[-1, own:], strict=True)}
+    if family.generates:
+        last = None if predictions is None else predictions.after(len(acc) - 1).on(range(own))
+        written = texts.generation_metrics(acc, last)
+        if transfers:
+            written |= transfer_metrics(family, final_avg_acc(acc), ends)
+        return {name: null(value) for name, value in written.items()}
     untrained = None if baseline is None else np.array(baseline, dtype=np.float64)
     values: dict[str, Any] = {
         "avg_acc": avg_acc(acc),
@@ -167,10 +201,17 @@ def continual_metrics(
         values["fwt_upper"] = fwt_upper(acc)
         values["domain_acc"] = acc[-1]
         values["worst_domain_acc"] = acc[-1].min()
+    if family.names:
+        values["unseen_acc"], values["unseen_accs"] = unseen_acc(acc), unseen_accs(acc)
+        values["whole_acc"], values["whole_accs"] = whole_acc(acc), whole_accs(acc)
+        values["final_accs"] = acc[-1]
     if transfers:
-        values.update(transfer_metrics(family, final_avg_acc(acc), dict(zip(further, whole[-1, own:], strict=True))))
+        values.update(transfer_metrics(family, final_avg_acc(acc), ends))
     if predictions is not None:
-        values.update(single.summary(predictions.after(len(acc) - 1).on(range(own))))
+        last = predictions.after(len(acc) - 1).on(range(own))
+        values.update(single.summary(last))
+        if family.unknown and transfers:  # held-out training images are of known classes
+            values.update(single.open_set(last.label, last.prediction))
         if predictions.prediction_in_task is not None:
             values.update(task_metrics(predictions, len(acc), range(own)))
     return {name: null(value) for name, value in values.items()}

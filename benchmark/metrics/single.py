@@ -11,6 +11,7 @@ mask first, then softmax. A logit of ``-inf`` marks a class that was not allowed
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -69,6 +70,25 @@ def harmonic_mean(base: float, new: float) -> float:
 def h_score(known: float, unknown: float) -> float:
     """HOS of open-set adaptation: harmonic mean of OS* (mean class accuracy, known) and UNK."""
     return harmonic_mean(known, unknown)
+
+
+def open_set(labels: npt.ArrayLike, predicted: npt.ArrayLike) -> dict[str, float]:
+    """Scores of open-set adaptation; the last label stands for everything unknown.
+
+    Args:
+        labels: ``(N,)``; the largest is that of unknown images, which there must be.
+        predicted: ``(N,)``.
+
+    Returns:
+        ``known_acc`` (OS*: mean over the known classes of the accuracy within the class), ``unknown_acc`` (UNK) and
+        their ``h_score``.
+    """
+    truth, guess = np.asarray(labels), np.asarray(predicted)
+    if not truth.size:
+        return {"known_acc": NAN, "unknown_acc": NAN, "h_score": NAN}
+    known = truth < truth.max()
+    inside, outside = mean_class_acc(truth[known], guess[known]), accuracy(truth[~known], guess[~known])
+    return {"known_acc": inside, "unknown_acc": outside, "h_score": h_score(inside, outside)}
 
 
 def transfer_gain(target: float, source_only: float) -> float:
@@ -130,23 +150,44 @@ def calibration_error(
     Raises:
         ValueError: If ``bins`` is below 1 or a confidence is outside [0, 1].
     """
-    conf, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    if bins < 1:
-        raise ValueError(f"bins: {bins} is too small; use 1 or more")
-    if not conf.size:
+    found = reliability(confidence, correct, bins=bins)
+    used = found.size > 0
+    if not used.any():
         return NAN
-    if not (conf.min() >= 0 and conf.max() <= 1):
-        raise ValueError(f"confidence: values from {conf.min():g} to {conf.max():g}; use probabilities in [0, 1]")
-    # Inner edges only: 0.0 falls into the first bin and 1.0 into the last without a guard.
-    index = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], conf, side="left")
-    size = np.bincount(index, minlength=bins)
-    used = size > 0
-    total_conf, total_right = (np.bincount(index, weights=values, minlength=bins) for values in (conf, right))
-    gap = np.abs(total_conf - total_right)[used] / size[used]
-    share = size[used] / conf.size
+    gap = np.abs(found.confidence - found.right)[used] / found.size[used]
+    share = found.size[used] / found.size.sum()
     if norm == "max":
         return float(gap.max())
     return float((share * gap).sum()) if norm == "l1" else float(np.sqrt((share * gap**2).sum()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bins:
+    """Predictions by their confidence, in M bins ``(a, b]`` of equal width.
+
+    Attributes:
+        size: Predictions in each, ``(M,)``.
+        confidence: Sum of their confidences, ``(M,)``.
+        right: How many of them are right, ``(M,)``.
+    """
+
+    size: npt.NDArray[np.int64]
+    confidence: Array
+    right: Array
+
+
+def reliability(confidence: npt.ArrayLike, correct: npt.ArrayLike, *, bins: int = ECE_BINS) -> Bins:
+    """What `calibration_error` and reliability diagrams are made of. See `calibration_error`."""
+    conf, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if bins < 1:
+        raise ValueError(f"bins: {bins} is too small; use 1 or more")
+    if conf.size and not (conf.min() >= 0 and conf.max() <= 1):
+        raise ValueError(f"confidence: values from {conf.min():g} to {conf.max():g}; use probabilities in [0, 1]")
+    # Inner edges only: 0.0 falls into the first bin and 1.0 into the last without a guard.
+    index = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], conf, side="left")
+    total_conf: Array = np.bincount(index, weights=conf, minlength=bins).astype(np.float64)
+    total_right: Array = np.bincount(index, weights=right, minlength=bins).astype(np.float64)
+    return Bins(size=np.bincount(index, minlength=bins), confidence=total_conf, right=total_right)
 
 
 def probabilities(logits: npt.ArrayLike) -> Array:

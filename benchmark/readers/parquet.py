@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from benchmark.errors import DataMissing
 from benchmark.readers import files
-from benchmark.readers.images import MOST_IMAGE_BYTES, Decoded, decode
+from benchmark.readers.images import MOST_IMAGE_BYTES, Decoded, check_image, decode
 
 IMAGE_COLUMNS = ("img", "image")
 MOST = 1 << 36
@@ -65,6 +65,37 @@ def read_parquet(
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, MemoryError) as error:
         raise DataMissing(f"{name} is truncated or damaged: {error}") from error
     return images, np.concatenate(labels) if labels else np.empty(0, np.int64)
+
+
+def check_parquet(path: Path) -> None:
+    """Decodes every image of a table, a few at a time, and keeps nothing.
+
+    Raises:
+        DataMissing: The file is absent, truncated or damaged, or an image is unreadable; names the first ones.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    name = files.shown(path)
+    files.opened(path, most=MOST).close()
+    broken: list[str] = []
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as table:
+            _bounded(table.metadata, name)
+            image = next((column for column in IMAGE_COLUMNS if column in table.schema_arrow.names), None)
+            row = 0
+            for batch in table.iter_batches(batch_size=_ROWS, columns=None if image is None else [image]):
+                for cell in [] if image is None else batch.column(image).to_pylist():
+                    try:
+                        check_image(f"row {row}", cell["bytes"] if isinstance(cell, dict) else cell)
+                    except DataMissing as error:
+                        broken.append(error.message)
+                    row += 1
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, MemoryError) as error:
+        raise DataMissing(f"{name} is truncated or damaged: {error}") from error
+    if broken:
+        more = f"; and {len(broken) - 3} more rows" if len(broken) > 3 else ""
+        raise DataMissing(f"{'; '.join(broken[:3])}{more}")
 
 
 def _bounded(metadata: Any, name: str) -> None:

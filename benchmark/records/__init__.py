@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmark.records.schema import SCHEMA, Record, parse, plain
-from benchmark.records.store import TABLES_FORMAT, Problem, comparable, find, read, read_all, write
+from benchmark.records.store import TABLES_FORMAT, Problem, comparable, find, locate, named, read, read_all, write
 
 __all__ = [
     "SCHEMA",
@@ -12,6 +12,8 @@ __all__ = [
     "Record",
     "comparable",
     "find",
+    "locate",
+    "named",
     "parse",
     "plain",
     "read",

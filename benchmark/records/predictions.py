@@ -6,21 +6,30 @@ fewer when fewer classes were allowed), ``confidence`` (float32, largest softmax
 the allowed classes) and optionally ``prediction_in_task`` (int32, the best label among the classes of the
 experience that the sample belongs to, -1 where it belongs to none) and ``logits`` (list<float32>). Equal
 content gives equal bytes with the same version of pyarrow.
+
+Where texts are generated there are three more, so that every score can be computed from this file alone: ``input``
+(string, the fields of the sample as a JSON object), ``references`` (list<string>) and ``text`` (string, what was
+generated; may be empty). No label is predicted then: ``prediction`` is -1, ``top5`` empty, ``confidence`` 0.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmark.errors import DataMissing
-from benchmark.files import replace_file
+from benchmark.errors import DataMissing, shown
+from benchmark.files import replace_file, sha256
+
+if TYPE_CHECKING:
+    from benchmark.records.schema import Record
 
 _SCALARS: dict[str, npt.DTypeLike] = {
     "experience": np.int32,
@@ -30,6 +39,7 @@ _SCALARS: dict[str, npt.DTypeLike] = {
     "prediction": np.int32,
     "confidence": np.float32,
 }
+_TEXTS = ("input", "references", "text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +57,9 @@ class Predictions:
         prediction_in_task: Best label among the classes of the sample's experience, int32 ``(N,)``, -1 where it
             belongs to none; None where classes do not come with experiences.
         logits: float32 ``(N, C)``, ``-inf`` for classes that were not allowed; or None.
+        text: The text that was generated for each sample, ``(N,)`` of strings; None where samples were classified.
+        references: The texts that would have been right, ``(N,)`` of tuples of strings; None when ``text`` is.
+        input: The fields of the samples, ``(N,)`` of JSON objects (`fields`); None when ``text`` is.
     """
 
     experience: npt.NDArray[np.int32]
@@ -58,6 +71,9 @@ class Predictions:
     confidence: npt.NDArray[np.float32]
     prediction_in_task: npt.NDArray[np.int32] | None = None
     logits: npt.NDArray[np.float32] | None = None
+    text: npt.NDArray[np.object_] | None = None
+    references: npt.NDArray[np.object_] | None = None
+    input: npt.NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -74,7 +90,7 @@ class Predictions:
         if rows.all():
             return self
         values = {name: getattr(self, name)[rows] for name in (*_SCALARS, "top5")}
-        for name in ("prediction_in_task", "logits"):
+        for name in ("prediction_in_task", "logits", *_TEXTS):
             column = getattr(self, name)
             values[name] = None if column is None else column[rows]
         return Predictions(**values)
@@ -95,6 +111,63 @@ def table(experience: int, **columns: Any) -> Predictions:
         name: None if column is None else np.asarray(column).astype(dtypes[name]) for name, column in columns.items()
     }
     values["experience"] = np.full(len(values["label"]), experience, dtype=np.int32)
+    return _even(values)
+
+
+def generated(
+    experience: int,
+    *,
+    test_set: Any,
+    sample_id: Any,
+    label: Any,
+    text: Sequence[str],
+    references: Sequence[Sequence[str]],
+    inputs: Sequence[Mapping[str, str]],
+) -> Predictions:
+    """Generated texts of one evaluation.
+
+    Args:
+        experience: Training experience after which they were made.
+        test_set: See `Predictions`; so ``sample_id``, ``label``.
+        sample_id: Of the samples.
+        label: Of the samples.
+        text: What was generated.
+        references: What would have been right.
+        inputs: The fields of the samples.
+
+    Raises:
+        ValueError: If they differ in length.
+    """
+    count = len(text)
+    values: dict[str, Any] = {
+        name: np.asarray(column).astype(_SCALARS[name])
+        for name, column in {"test_set": test_set, "sample_id": sample_id, "label": label}.items()
+    }
+    values["experience"] = np.full(count, experience, dtype=np.int32)
+    values["prediction"] = np.full(count, -1, dtype=np.int32)
+    values["top5"] = np.empty((count, 0), dtype=np.int32)
+    values["confidence"] = np.zeros(count, dtype=np.float32)
+    values["text"] = _objects(text)
+    values["references"] = _objects([tuple(texts) for texts in references])
+    values["input"] = _objects([json.dumps(dict(fields)) for fields in inputs])
+    return _even(values)
+
+
+def fields(text: str) -> dict[str, str]:
+    """The fields of a sample from `Predictions.input`."""
+    found: dict[str, str] = json.loads(text)
+    return found
+
+
+def _objects(values: Sequence[object]) -> npt.NDArray[np.object_]:
+    """One Python object per row: numpy would make a matrix of tuples of one length."""
+    column = np.empty(len(values), dtype=np.object_)
+    for place, value in enumerate(values):
+        column[place] = value
+    return column
+
+
+def _even(values: dict[str, Any]) -> Predictions:
     lengths = {name: len(value) for name, value in values.items() if value is not None}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"predictions: columns differ in length: {lengths}")
@@ -105,7 +178,7 @@ def concat(parts: Sequence[Predictions]) -> Predictions:
     """Joins predictions in the order given; narrower ``top5`` and ``logits`` are padded.
 
     Raises:
-        ValueError: If there is nothing to join, or only some parts have logits.
+        ValueError: If there is nothing to join, or only some parts have logits, or texts.
     """
     if not parts:
         raise ValueError("predictions: nothing to join")
@@ -117,6 +190,10 @@ def concat(parts: Sequence[Predictions]) -> Predictions:
     in_task = [part.prediction_in_task for part in parts if part.prediction_in_task is not None]
     if in_task and len(in_task) < len(parts):
         raise ValueError("predictions: some parts have labels within the experience and some do not")
+    texts = [part for part in parts if part.text is not None]
+    if texts and len(texts) < len(parts):
+        raise ValueError("predictions: some parts have generated texts and some do not")
+    values |= {name: np.concatenate([getattr(part, name) for part in texts]) for name in _TEXTS} if texts else {}
     return Predictions(
         **values,
         prediction_in_task=np.concatenate(in_task) if in_task else None,
@@ -136,6 +213,11 @@ def write(path: Path, predictions: Predictions) -> None:
     Raises:
         RunFailed: The disk is full or the folder cannot be written.
     """
+    replace_file(path, encoded(predictions))
+
+
+def encoded(predictions: Predictions) -> bytes:
+    """The Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -145,9 +227,13 @@ def write(path: Path, predictions: Predictions) -> None:
         columns["prediction_in_task"] = pa.array(predictions.prediction_in_task.astype(np.int32))
     if predictions.logits is not None:
         columns["logits"] = _lists(predictions.logits.astype(np.float32), np.float32(-np.inf))
+    if predictions.text is not None and predictions.references is not None and predictions.input is not None:
+        columns["input"] = pa.array(predictions.input.tolist(), pa.string())
+        columns["references"] = pa.array([list(texts) for texts in predictions.references], pa.list_(pa.string()))
+        columns["text"] = pa.array(predictions.text.tolist(), pa.string())
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
-    replace_file(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _lists(values: npt.NDArray[Any], fill: Any) -> Any:
@@ -195,7 +281,22 @@ def read(path: Path) -> Predictions:
         values["prediction_in_task"] = column.to_numpy().astype(np.int32, copy=False)
     if "logits" in content.column_names:
         values["logits"] = _dense(content.column("logits"), np.float32(-np.inf), np.float32)
+    values |= _read_texts(path, content)
     return Predictions(**values)
+
+
+def _read_texts(path: Path, content: Any) -> dict[str, npt.NDArray[np.object_]]:
+    """The columns of generated texts; none in a file of classified samples."""
+    there = [name for name in _TEXTS if name in content.column_names]
+    if not there:
+        return {}
+    if len(there) < len(_TEXTS):
+        lacking = ", ".join(name for name in _TEXTS if name not in there)
+        raise DataMissing(f"damaged predictions: {path}: no column {lacking}", hint="run it again with --force")
+    # Another program may have written an empty text as null.
+    found = {name: [value or "" for value in content.column(name).to_pylist()] for name in ("input", "text")}
+    told = [tuple(text or "" for text in texts or ()) for texts in content.column("references").to_pylist()]
+    return {"input": _objects(found["input"]), "references": _objects(told), "text": _objects(found["text"])}
 
 
 def _dense(column: Any, fill: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -205,3 +306,34 @@ def _dense(column: Any, fill: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     result = np.full((len(array), width), fill, dtype=dtype)
     result[np.arange(width) < lengths[:, None]] = array.flatten().to_numpy(zero_copy_only=False)
     return result
+
+
+def file_of(path: Path, record: Record) -> Path | None:
+    """Where the predictions of a record lie, or None where it has none.
+
+    Raises:
+        ValueError: The record names something else than a file beside it.
+    """
+    if record.predictions is None:
+        return None
+    name = record.predictions.file
+    if not re.fullmatch(r"[^/\\:\0]*[^/\\:\0.]", name):
+        raise ValueError(f"predictions.file: {shown(name)} is not the name of a file beside the record")
+    return path.with_name(name)
+
+
+def beside(path: Path, record: Record) -> Path | None:
+    """The predictions of a record, where they are there."""
+    found = file_of(path, record)
+    return found if found is not None and found.is_file() else None
+
+
+def read_checked(path: Path, digest: str) -> Predictions:
+    """The predictions of a record, which holds the hash of their file.
+
+    Raises:
+        DataMissing: The file is another one, or damaged.
+    """
+    if sha256(path) != digest:
+        raise DataMissing(f"{path} is not what its record was made with", hint="run it again with --force")
+    return read(path)

@@ -15,7 +15,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 SCHEMA = 3
-LISTS = frozenset({"avg_acc", "domain_acc", "forgetting_curve", "seen_acc", "task_avg_acc", "transfer_accs"})
+LISTS = frozenset(
+    {"avg_acc", "bleus", "domain_acc", "final_accs", "forgetting_curve", "seen_acc", "task_avg_acc", "transfer_accs"}
+    | {"unseen_accs", "whole_accs"}
+)
 """Metrics with one value per experience or test set; every other metric is one number."""
 
 _LONG = 2**63
@@ -41,7 +44,7 @@ Option = _Scalar | list[_Item] | dict[str, _Item]
 Options = dict[str, Option]
 
 
-class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A group of keys."""
 
     def __getitem__(self, name: str) -> Any:
@@ -51,7 +54,7 @@ class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise KeyError(name) from None
 
 
-class Experience(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Experience(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What was trained on in one step of the stream: classes and numbers of samples."""
 
     classes: list[Integer]
@@ -61,14 +64,14 @@ class Experience(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     target: Annotated[Count | None, _text("Unlabelled target samples.")]
 
 
-class TestSet(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TestSet(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One column of accuracy."""
 
     name: str
     further: Annotated[bool, _text("Not the test set of an experience.")]
 
 
-class Scenario(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Scenario(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The data and how they were cut."""
 
     name: Annotated[str, _text("With its variant, e.g. split-cifar100/10x10.")]
@@ -88,18 +91,22 @@ class Scenario(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _text("Hash of all that the data set decodes to; empty where it is not known.", pattern=r"^([0-9a-f]{64})?$"),
     ]
     partition: Annotated[str, _text("Which lists or cut made train and test; empty where there is one way.")]
+    lock: Annotated[
+        str, _text("Short name of data and split (bench lock), e.g. split-cifar100-10t:9f3c2a; empty in old records.")
+    ] = ""
     num_classes: Count
     class_order: list[Integer]
     experiences: list[Experience]
     tests: Annotated[list[TestSet], _text("The columns of accuracy.")]
     transductive: Annotated[bool, _text("Target samples are the test samples.")]
     variant_option: Annotated[str, _text("Option behind the `/` of name, or empty.")]
+    data_by_variant: Annotated[bool, _text("Variants read different parts of the data.")] = False
     options: Options
     notes: dict[str, str]
     distribution: Annotated[str, _text("Package and version it comes from.")]
 
 
-class Method(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Method(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What learnt."""
 
     name: str
@@ -112,7 +119,7 @@ class Method(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     paper: str = ""
 
 
-class Identity(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Identity(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which arithmetic ran."""
 
     engine: Annotated[
@@ -122,7 +129,7 @@ class Identity(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     code: Annotated[str, _text("Hash of the syntax trees of the method's modules.", pattern=_HASH, max_length=64)]
 
 
-class Backbone(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Backbone(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The pretrained weights."""
 
     name: Annotated[str, _text("custom:FILE-HASH for weights that the user brought.")]
@@ -133,16 +140,25 @@ class Backbone(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     image_sha256: Annotated[str, _text("Hash of their file, likewise.", **_HASH_OR_NOTHING)]
     own_weights: Annotated[bool, _text("The user brought the file; nothing but its hash vouches for it.")]
     parameters: Count
+    architecture: Annotated[str, _text("What --backbone named, where the user brought the weights.")] = ""
 
 
-class Inputs(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Shortened(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many samples the method read in part only, e.g. texts longer than the model takes."""
+
+    train: Annotated[list[Count], _text("Of each finished experience.")]
+    test: Annotated[list[Count | None], _text("Of each test set; null: it was not shown yet.")]
+
+
+class Inputs(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What samples went through on their way into the model."""
 
     kind: Literal["image", "text"]
     facts: Annotated[Options, _text("Of images: preset, size in pixels, normalize, mean and std per channel.")]
+    shortened: Annotated[Shortened | None, _text("Where the method can tell.")] = None
 
 
-class Groups(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Groups(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options by the part that reads them."""
 
     scenario: Options
@@ -156,7 +172,7 @@ class Effective(Groups, frozen=True, kw_only=True, forbid_unknown_fields=True):
     derived: Annotated[Options, _text("What the method computed from its options.")] = {}
 
 
-class Config(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Config(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options: asked for, in force, and what the track alone would give."""
 
     given: Annotated[Options, _text("What the user set explicitly, by full key.")]
@@ -168,7 +184,7 @@ class Config(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     origin: Annotated[dict[str, str], _text("Where each value came from.")]
 
 
-class Selection(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Selection(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which epoch was kept."""
 
     rule: Literal["last", "source-validation", "target-oracle"]
@@ -181,7 +197,7 @@ class Selection(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ]
 
 
-class Seeds(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Seeds(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of random numbers."""
 
     seed: Integer
@@ -190,7 +206,7 @@ class Seeds(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data: Integer
 
 
-class Cost(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Cost(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What it took, whatever the machine."""
 
     params_total: Count | None
@@ -203,7 +219,7 @@ class Cost(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     storage_bytes: list[Count | None]
 
 
-class Timing(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Timing(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What it took on this machine."""
 
     data_seconds: Seconds
@@ -215,7 +231,7 @@ class Timing(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     resumed: Annotated[int, _text("Times it went on after a stop.", ge=0, le=_LONG - 1)]
 
 
-class PredictionsFile(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PredictionsFile(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The file of predictions beside the record."""
 
     file: Annotated[str, _text("Its name, without a folder.", pattern=r"^[0-9A-Za-z._-]+\.parquet(?!\n)$")]
@@ -223,7 +239,7 @@ class PredictionsFile(_Part, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sha256: Sha256
 
 
-class Provenance(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Provenance(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the numbers come from."""
 
     command: Annotated[str, _text("What was typed.")]
@@ -246,14 +262,14 @@ class Provenance(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise ValueError(f"command: {error}") from None
 
 
-class MetricFacts(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MetricFacts(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The column of a metric."""
 
     heading: str
     percent: Annotated[bool, _text("A fraction that is shown in percent.")]
 
 
-class Record(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Record(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run: what was asked for, what ran, and every accuracy."""
 
     schema: Annotated[Literal[3], _text("Version of this layout.")]
@@ -271,7 +287,10 @@ class Record(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seeds: Seeds
     evaluated_on: Literal["test", "validation"]
     accuracy: Annotated[
-        list[list[Share | None]], _text("R (T, E): row = time, column = test set; null where not evaluated.")
+        list[list[Share | None]],
+        _text(
+            "R (T, E): row = time, column = test set; null where not evaluated. BLEU, a fraction, of generated texts."
+        ),
     ]
     counts: Annotated[list[Count], _text("Test samples per column.")]
     baseline: Annotated[list[Share | None] | None, _text("Accuracy of the untrained model, where it means something.")]

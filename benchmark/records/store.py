@@ -27,6 +27,8 @@ from benchmark.records.upgrades import UPGRADES
 
 TABLES_FORMAT = "adaptbench-tables"
 """Value of ``format`` in JSON files that hold tables, which may lie among records."""
+IMPORTED_FORMAT = "adaptbench-imported"
+"""The same of results of other suites (`benchmark.records.imported`)."""
 
 _LARGEST = 2**28  # bytes of a record: the largest streams need a tenth of it
 _decode = msgspec.json.Decoder(Record).decode
@@ -63,7 +65,7 @@ def write(path: Path, record: Record | Mapping[str, Any]) -> Record:
         checked = parse(content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    replace_file(path, (_dumps(plain(checked)) + "\n").encode())
+    replace_file(path, (dumps(plain(checked)) + "\n").encode())
     return checked
 
 
@@ -75,7 +77,9 @@ def read(path: Path) -> Record:
     """
     record = _parse(path)
     if record is None:
-        raise DataMissing(f"{path} holds tables, not a record", hint="records are named like `<run id>.json`")
+        raise DataMissing(
+            f"{path} holds tables or imported results, not a record", hint="records are named like `<run id>.json`"
+        )
     return record
 
 
@@ -92,19 +96,29 @@ def read_all(folder: Path) -> tuple[list[Record], list[Problem]]:
     Raises:
         UsageError: There is no such folder.
     """
+    found, problems = locate(folder)
+    return list(found.values()), problems
+
+
+def locate(folder: Path) -> tuple[dict[str, Record], list[Problem]]:
+    """As `read_all`, with the path of every record.
+
+    Raises:
+        UsageError: There is no such folder.
+    """
     if not folder.is_dir():
         raise UsageError(f"no results folder {folder}", hint="`bench run` makes `runs/`; or give --results DIR")
-    records: list[Record] = []
+    records: dict[str, Record] = {}
     problems: list[Problem] = []
     with without_garbage_collection():
-        for path in _json_files(str(folder), problems):
+        for path in json_files(str(folder), problems):
             try:
                 record = _parse(path)
             except DataMissing as error:
                 problems.append(Problem(Path(path), error.message))
             else:
                 if record is not None:
-                    records.append(record)
+                    records[path] = record
     return records, problems
 
 
@@ -128,7 +142,7 @@ def find(folder: Path, run_id: str) -> Path:
     """
     if not folder.is_dir():
         raise UsageError(f"no results folder {folder}", hint="give the path of a record, or --results DIR")
-    paths = [path for path in map(Path, _json_files(str(folder), [])) if path.stem.startswith(run_id)]
+    paths = [path for path in map(Path, json_files(str(folder), [])) if path.stem.startswith(run_id)]
     if len({path.stem for path in paths}) > 1:
         shown = ", ".join(sorted({path.stem for path in paths})[:5])
         raise UsageError(f"several runs begin with `{run_id}`: {shown}", hint="give more of its id")
@@ -139,12 +153,29 @@ def find(folder: Path, run_id: str) -> Path:
     return paths[0]
 
 
+def named(given: Path, folder: Path) -> Path:
+    """The path of a record that a user named: by its path, or by the beginning of its run id.
+
+    Args:
+        given: Path or beginning of a run id.
+        folder: Where run ids are looked up.
+
+    Raises:
+        UsageError: There is none, or there are several.
+    """
+    if given.is_file():
+        return given
+    if given.suffix or len(given.parts) > 1:
+        raise UsageError(f"no record at {given}", hint="give the path of a record, or a run id with --results DIR")
+    return find(folder, str(given))
+
+
 def comparable(record: Record) -> dict[str, Any]:
     """The record as plain values without timing and provenance: equal for two executions of the same run."""
     return {key: value for key, value in plain(record).items() if key not in ("timing", "provenance")}
 
 
-def _json_files(folder: str, problems: list[Problem], above: tuple[str, ...] = ()) -> Iterator[str]:
+def json_files(folder: str, problems: list[Problem], above: tuple[str, ...] = ()) -> Iterator[str]:
     """Paths of ``*.json`` files, sorted; several times faster than ``Path.rglob``.
 
     Args:
@@ -166,14 +197,14 @@ def _json_files(folder: str, problems: list[Problem], above: tuple[str, ...] = (
             continue
         if item.is_dir():
             if not item.name.endswith(".work"):
-                yield from _json_files(item.path, problems, (*above, real))
+                yield from json_files(item.path, problems, (*above, real))
         elif item.name.endswith(".json"):
             yield item.path
 
 
 def _parse(path: Path | str) -> Record | None:
-    """The upgraded record, or None for a file of tables."""
-    text = _bytes(path)
+    """The upgraded record, or None for a file of tables or of another suite."""
+    text = read_bytes(path)
     try:
         return _decode(text)
     except msgspec.ValidationError as error:  # of an older schema, most often
@@ -184,7 +215,7 @@ def _parse(path: Path | str) -> Record | None:
         content = msgspec.json.decode(text)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
-    if isinstance(content, dict) and content.get("format") == TABLES_FORMAT:
+    if isinstance(content, dict) and content.get("format") in (TABLES_FORMAT, IMPORTED_FORMAT):
         return None
     schema = content.get("schema") if isinstance(content, dict) else None
     if type(schema) is not int or schema < 1:
@@ -208,7 +239,12 @@ def _parse(path: Path | str) -> Record | None:
         raise _damaged(path, f"it does not follow schema {schema} ({error})") from error
 
 
-def _bytes(path: Path | str) -> bytes:
+def read_bytes(path: Path | str) -> bytes:
+    """The content of a record's file.
+
+    Raises:
+        DataMissing: There is none, or it cannot be a record.
+    """
     try:
         about = os.stat(path)
         if not stat.S_ISREG(about.st_mode) or about.st_size > _LARGEST:
@@ -239,12 +275,12 @@ def _not_finite(value: Any, key: str) -> Iterator[str]:
         yield f"{key} = {value}"
 
 
-def _dumps(value: Any, indent: str = "") -> str:
+def dumps(value: Any, indent: str = "") -> str:
     """JSON with one key per line, and lists of numbers on one line so that matrices stay readable."""
     deeper = indent + " "
     if isinstance(value, Mapping) and value:
-        lines = [f"{deeper}{json.dumps(str(key))}: {_dumps(value[key], deeper)}" for key in sorted(value)]
+        lines = [f"{deeper}{json.dumps(str(key))}: {dumps(value[key], deeper)}" for key in sorted(value)]
         return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
     if isinstance(value, (list, tuple)) and any(isinstance(item, (Mapping, list, tuple)) for item in value):
-        return "[\n" + ",\n".join(deeper + _dumps(item, deeper) for item in value) + f"\n{indent}]"
+        return "[\n" + ",\n".join(deeper + dumps(item, deeper) for item in value) + f"\n{indent}]"
     return json.dumps(value, allow_nan=False, ensure_ascii=False)

@@ -4,7 +4,8 @@ What an old record does not say is derived from what it says, or looked up in tw
 
 ``defaults.json``
     Values that methods and scenarios gave to options when records of schema 2 were made, by method, track and recipe.
-    An option that a user had set, and that is not in it, stays without a value of its track and so is always shown.
+    An option that a user had set, and that is not in it, stays without a value of its track and so is always shown; so
+    is one that its track has changed since, in the oldest records.
     Also the backbones that saw images through the weights of another, by the hash of their file.
 ``contents.json``
     What a scenario decodes, for those whose data are known (`benchmark.records.contents`).
@@ -140,10 +141,10 @@ def _of_track(record: Mapping[str, Any], effective: Mapping[str, Any]) -> dict[s
     for group, default in defaults.items():
         found[group] = {}
         for name, value in effective[group].items():
-            if f"{group}.{name}" not in given:
-                found[group][name] = value
-            elif name in default:
+            if name in default:
                 found[group][name] = default[name]
+            elif f"{group}.{name}" not in given:
+                found[group][name] = value
     return found
 
 

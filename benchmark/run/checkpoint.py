@@ -109,17 +109,21 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 def snapshot(method: Method) -> dict[str, Any]:
     """State of a method: trained weights of its model, its own parameters and buffers, optimiser, extras.
 
-    The frozen part of the pretrained model is left out: it comes from the weight file again.
+    The frozen part of the pretrained model is left out: it comes from the weight file again. Where the model
+    trains, its buffers are there as well.
     """
     pretrained = method.context.pretrained
     shared = {id(tensor) for tensor in pretrained.tensors()}
     own = {name: t for name, t in method.state_dict(keep_vars=True).items() if id(t) not in shared}
-    trained = {name: p for name, p in pretrained.module.named_parameters() if p.requires_grad}
+    trained: dict[str, Tensor] = {name: p for name, p in pretrained.module.named_parameters() if p.requires_grad}
+    if not method.frozen:  # in training mode statistics of BatchNorm move
+        trained |= pretrained.statistics()
     return {
         "backbone": trained,
         "method": own,
         "buffers": [name for name, tensor in own.items() if not isinstance(tensor, nn.Parameter)],
         "optimizer": None if method.optimizer is None else method.optimizer.state_dict(),
+        "stepper": dict(method.stepper.state()),
         "extra": dict(method.extra_state()),
     }
 
@@ -132,14 +136,15 @@ def restore(method: Method, state: Mapping[str, Any]) -> None:
     """
     try:
         with torch.no_grad():
-            parameters = dict(method.context.pretrained.module.named_parameters())
+            own = method.context.pretrained.module.state_dict(keep_vars=True)
             for name, tensor in state["backbone"].items():
-                parameters[name].copy_(tensor)
+                own[name].copy_(tensor)
             unexpected = _load(method, state["method"], state["buffers"])
         if unexpected:
             raise ValueError(f"it has no module for {', '.join(unexpected[:3])}; make every module in `__init__`")
         if method.optimizer is not None and state["optimizer"] is not None:
             method.optimizer.load_state_dict(state["optimizer"])
+        method.stepper.load_state(state.get("stepper", {}))
         method.load_extra_state(state["extra"])
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise PluginError(
@@ -217,14 +222,10 @@ def seed_everything(seed: int) -> None:
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """Deterministic algorithms inside; global random state and grad mode as found afterwards."""
+    """Global random state and grad mode as found afterwards."""
     state = random_state()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with torch.enable_grad():
             yield
     finally:
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         set_random_state(state)

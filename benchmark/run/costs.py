@@ -16,8 +16,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.api import Batch, ExperienceView, FeatureMethod, LoopMethod, Manifest, Method, Scenario
+from benchmark.backbones import blocks
 from benchmark.run import checkpoint
 from benchmark.run.streams import first_samples
+
+NAMES = (
+    "params_total",
+    "params_trainable",
+    "params_trainable_per_experience",
+    "params_added",
+    "flops_forward",
+    "macs_forward",
+    "flops_train_step",
+    "storage_bytes",
+)
+"""Of the costs of a run, as its record has them."""
 
 
 def unique(tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -62,12 +75,13 @@ def storage_bytes(method: Method) -> int:
 def count_flops(method: Method, work: Callable[[Method], object]) -> int:
     """FLOP of ``work`` on a copy of the method; the method and the random state are not touched.
 
-    One multiply-add counts 2. The plain attention path is used so that its products are seen.
+    One multiply-add counts 2. The plain attention path is used so that its products are seen, and blocks are computed
+    as usual: what is computed again to save memory is not what the step costs.
     """
     twin, state = copy.deepcopy(method), checkpoint.random_state()
     if not torch.is_grad_enabled():  # the counter stumbles over views of parameters that ask for a gradient
         twin.requires_grad_(False)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with blocks.computed(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work(twin)
     checkpoint.set_random_state(state)
     return int(counter.get_total_flops())

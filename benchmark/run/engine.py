@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,29 +25,21 @@ import torch
 
 from benchmark import records
 from benchmark.api import ImageSet, LoopMethod, Method
+from benchmark.data import cache_root
 from benchmark.errors import BenchError, DataMissing, RunBusy, RunFailed, UsageError, warn
 from benchmark.files import replace_file
-from benchmark.guard import Guard
+from benchmark.guard import Guard, memory_is_full, said
 from benchmark.records import predictions
-from benchmark.run import checkpoint, costs, examination, places, recording, streams
+from benchmark.run import batches, checkpoint, costs, examination, places, recording, streams
+from benchmark.run.feature_files import FeatureFiles
 from benchmark.run.interruption import Interrupted, Stop
+from benchmark.run.keeper import Keeper
 from benchmark.run.preparation import Prepared
 from benchmark.run.progress import Progress
 from benchmark.run.seeds import derive
 from benchmark.run.selection import Selection
 from benchmark.run.telling import Teller
 from benchmark.run.training import Trainer
-
-COSTS = (
-    "params_total",
-    "params_trainable",
-    "params_trainable_per_experience",
-    "params_added",
-    "flops_forward",
-    "macs_forward",
-    "flops_train_step",
-    "storage_bytes",
-)
 
 
 def execute(
@@ -78,10 +71,25 @@ def execute(
         PluginError: The method or a life-cycle plugin breaks its contract.
         UsageError: The method cannot run with these options of the engine.
     """
-    path = places.record_path(out, prepared)
+    with prepared.ranks.folder(out) as folder:
+        return _execute(prepared, out, folder, hooks=hooks, quiet=quiet, force=force, stop=stop)
+
+
+def _execute(
+    prepared: Prepared,
+    out: Path,
+    folder: Path,
+    *,
+    hooks: pluggy.PluginManager,
+    quiet: bool,
+    force: bool,
+    stop: Stop | None,
+) -> Path:
+    """The same, written into ``folder``, which is ``out`` or, in all processes of a run but the first, any other."""
+    path, shared = (places.record_path(one, prepared) for one in (folder, out))
     work = path.with_suffix(".work")
     with places.locked(path) as ours:
-        if not ours:
+        if ours is None:
             raise RunBusy(
                 f"run {prepared.run_id} ({prepared.label}) is being worked on by another process",
                 hint="wait for it, or choose another --out folder",
@@ -94,8 +102,9 @@ def execute(
             return path
         elif places.is_complete(path) and not (work / places.FORCED).exists():
             warn(f"{path} is complete, but its predictions are gone or damaged: the run is done again")
-        run = _Run(prepared, path, work, hooks, stop or Stop(), quiet)
-        with checkpoint.isolated():
+        prepared.ranks.copied(shared.with_suffix(".work"), work)
+        run = _Run(prepared, path, work, hooks, stop or Stop(), quiet, ours)
+        with checkpoint.isolated(), prepared.computing.installed():
             run.go()
         return path
 
@@ -104,7 +113,14 @@ class _Run:
     """State of one run while it is executed."""
 
     def __init__(
-        self, prepared: Prepared, path: Path, work: Path, hooks: pluggy.PluginManager, stop: Stop, quiet: bool
+        self,
+        prepared: Prepared,
+        path: Path,
+        work: Path,
+        hooks: pluggy.PluginManager,
+        stop: Stop,
+        quiet: bool,
+        still_ours: Callable[[], None],
     ) -> None:
         self.prepared = prepared
         self.plan = prepared.plan
@@ -113,7 +129,11 @@ class _Run:
         self.plugins = Teller(hooks, prepared, path)
         self.stop = stop
         self.quiet = quiet
+        self.still_ours = still_ours  # called before anything is written
         self.guard = Guard(f"method `{self.plan.method_spec.name}` of `{self.plan.method.entry.distribution}`")
+        gigabytes = self.plan.engine.feature_cache_gb
+        files = FeatureFiles(cache_root(), int(gigabytes * 1e9)) if gigabytes else None
+        self.keeper = Keeper(prepared.rules, files)
         self.done = Progress()
         self.found: list[predictions.Predictions] = []  # after each finished experience
         self.started = time.perf_counter()
@@ -129,6 +149,7 @@ class _Run:
             try:
                 self.plugins.run_started(self.count)
                 method = self._build()
+                batches.check_loop(method, self.plan)
                 self._select(method)
                 first, middle = self._resume(method)
                 for index in range(first, self.count):
@@ -142,16 +163,16 @@ class _Run:
                 )
                 self._end("interrupted", stopped)
                 raise stopped from None
-            except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+            except BaseException as error:
+                if not memory_is_full(error):
+                    self._end("failed", error)
+                    raise
                 full = RunFailed(
-                    f"{self.prepared.label}: out of memory",
-                    hint=f"lower batch_size or engine.eval_batch_size; {places.kept(self.work)}",
+                    f"{self.prepared.label}: out of memory outside of steps and predictions ({said(error)})",
+                    hint="use a smaller backbone, fewer samples or another device; " + places.kept(self.work),
                 )
                 self._end("failed", full)
                 raise full from error
-            except BaseException as error:
-                self._end("failed", error)
-                raise
         places.sweep(self.path)
         self.plugins.run_finished(record)
 
@@ -161,8 +182,14 @@ class _Run:
             method = self.plan.method_spec.build(self.plan.method_config, self.prepared.context)
         if not isinstance(method, Method):
             raise self.guard.refuse("build", method, hint="return a benchmark.api.Method")
+        asked = self.prepared.rules.asked
+        if getattr(type(method), asked) is getattr(Method, asked):
+            raise self.guard.refuse("build", method, hint=f"the method has no `{asked}`, which this scenario needs")
         with self.guard("to"):
-            return method.to(self.prepared.device)
+            method = method.to(self.prepared.device)
+        ranks = self.prepared.ranks
+        method.stepper = self.prepared.computing.stepper(ranks.add if ranks.count > 1 else None)
+        return method
 
     def _select(self, method: Method) -> None:
         """Holds images out for model selection, if there will be epochs to select from: only the method can tell.
@@ -180,7 +207,7 @@ class _Run:
         if select == "source-validation":
             stream = streams.held_out(self.prepared.stream)
             self.prepared = dataclasses.replace(self.prepared, stream=stream)
-        self.examiner = examination.Examiner(self.prepared, self.guard)
+        self.examiner = examination.Examiner(self.prepared, self.guard, self.keeper)
 
     def _resume(self, method: Method) -> tuple[int, dict[str, Any] | None]:
         """Loads the last checkpoints; returns the experience to go on with and its middle, if any."""
@@ -245,9 +272,12 @@ class _Run:
             method.end_experience(view)
         view.close()
         started = time.perf_counter()
+        self.keeper.keep_only(self.prepared.stream.tests)
         found = self.examiner.after(method, index)
+        self.examiner.count_shortened(method, index, self.done)
         self.found.append(found)
         part = places.part(self.work, index)
+        self.still_ours()
         predictions.write(part, found)
         self.done.parts.append(places.sha256(part) or "")  # gone already: noticed on resume
         self.done.eval_images += len(found)
@@ -276,8 +306,10 @@ class _Run:
             self.stop,
             self.guard,
             self.examiner,
+            self.keeper,
             told=self.plugins.epoch_ended,
             wall=self._seconds,
+            still_ours=self.still_ours,
             quiet=self.quiet,
         )
 
@@ -297,11 +329,13 @@ class _Run:
         """Writes predictions, then the record: a record never points to a file that is not there."""
         found = predictions.concat(self.found)
         file = self.path.with_suffix(".parquet")
+        self.still_ours()
         predictions.write(file, found)
         one = self.examiner.one()
-        with self.guard("predict"), torch.no_grad():
+        asked = self.prepared.rules.asked
+        with self.guard(asked), torch.no_grad(), self.prepared.computing.forward():
             method.eval()
-            forward = costs.count_flops(method, lambda twin: twin.predict(one))
+            forward = costs.count_flops(method, lambda twin: getattr(twin, asked)(one))
         total = costs.total(method)
         cost = {
             "params_total": total,
@@ -322,6 +356,7 @@ class _Run:
             cost=cost,
             seconds=self._seconds(),
         )
+        self.still_ours()
         return records.plain(records.write(self.path, record))
 
     def _end(self, status: Literal["failed", "interrupted"], error: BaseException) -> None:
@@ -338,6 +373,10 @@ class _Run:
 
         If it cannot be written either, the checkpoint alone is what is kept.
         """
+        try:
+            self.still_ours()
+        except RunBusy:
+            return  # what is there is another's
         with contextlib.suppress(DataMissing):  # a damaged record is replaced
             if places.is_complete(self.path):
                 return  # a repetition failed: the record of the earlier execution stays
@@ -349,7 +388,7 @@ class _Run:
             found=predictions.concat(kept_parts) if kept_parts else None,
             predictions_file=None,
             cost={
-                **dict.fromkeys(COSTS),
+                **dict.fromkeys(costs.NAMES),
                 "params_trainable_per_experience": self.done.trainable,
                 "storage_bytes": self.done.storage,
             },

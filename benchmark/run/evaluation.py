@@ -1,10 +1,12 @@
 """Evaluation: predictions of one state of a method on the test sets that may be shown to it.
 
 The firewall of the test side is here. Samples are shown without labels, ids or experience; logits are
-cut to the classes seen, or to the classes of the test set where these are known by name only; and
+cut to the classes seen, or to the names that the test set is classified among; and
 unless a method declares ``test_batch``, a few samples are predicted once more, alone, and must come out
 the same. Where classes come with experiences, the best label among those of the sample's experience is told apart; the
-method learns of that experience in task-incremental runs only, and only if it declares ``task_id``.
+method learns of that experience in task-incremental runs only, and only if it declares ``task_id``. Where texts are
+generated, `benchmark.run.generation` asks for them instead. Where test images may be of unknown classes, logits may
+have one column more, the answer ``unknown``; for methods that give none `benchmark.run.unknown` tells.
 """
 
 from __future__ import annotations
@@ -18,18 +20,22 @@ from torch import Tensor
 from benchmark.api import Method, Samples
 from benchmark.errors import PluginError, RunFailed
 from benchmark.guard import Guard
+from benchmark.inputs.pipeline import Inputs
 from benchmark.records import predictions
 from benchmark.records.predictions import Predictions
+from benchmark.run import generation, unknown
+from benchmark.run.keeper import Keeper, handing
 from benchmark.run.rules import Rules
 from benchmark.run.streams import Task
 
 PROBES = 4
-PROBE_TOLERANCE = 1e-3  # batched and single matrix products differ by about 1e-5; a leak by far more
+# Batched and single matrix products differ by about 1e-5, in half precision by a few of its steps; a leak by far more.
+PROBE_TOLERANCE = {"float32": 1e-3, "tf32": 2e-2, "fp16": 2e-2, "bf16": 0.1}
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The classes of a test set that are known to the method by name only.
+    """The names that a test set is classified among, which the method is told with each batch.
 
     Attributes:
         labels: Their labels; column k of the logits is ``labels[k]``.
@@ -49,7 +55,10 @@ def evaluate(
     seen: int,
     vocabularies: Mapping[int, Vocabulary] | None = None,
     tasks: Mapping[int, Task] | None = None,
+    strange: unknown.Unknown | None = None,
     guard: Guard | None = None,
+    keeper: Keeper | None = None,
+    again: bool = True,
 ) -> Predictions:
     """Predicts every sample of the test sets once.
 
@@ -59,9 +68,12 @@ def evaluate(
         rules: Of the run.
         experience: Training experience after which this is.
         seen: Number of classes seen; the logits may have this many columns.
-        vocabularies: For test sets whose classes are known by name only; by index.
+        vocabularies: For test sets that are classified among names; by index.
         tasks: For test sets that belong to one experience of a stream whose classes grow; by index.
+        strange: The label of unknown classes, where there are some.
         guard: Stands around its functions; default: one that knows its name.
+        keeper: Knows features of frozen networks; default: nobody does.
+        again: Whether some of the test sets are evaluated once more in this run.
 
     Raises:
         PluginError: An exception out of the method, logits of a wrong kind or shape, a prediction that depends
@@ -75,17 +87,21 @@ def evaluate(
     with guard("train"):
         method.eval()
     parts = []
+    if keeper is not None:
+        keeper.look_again()
     with torch.no_grad():
-        for group in _groups(tests, named, one_by_one=rules.told_task):
+        if rules.generates and tests:
+            parts.append(generation.generate(method, tests, rules, experience=experience, guard=guard))
+        for group in [] if rules.generates else _groups(tests, named, one_by_one=rules.told_task):
             first = group[0][0]
             task = tasks.get(first) if tasks and rules.told_task else None
-            judge = _Judge(method, guard, rules, seen, named.get(first), task)
+            judge = _Judge(method, guard, rules, seen, named.get(first), task, strange, keeper, again)
             parts.append(_predict_group(judge, group, tasks or {}, experience))
     with guard("train"):
         method.train(was_training)
     if _versions(method) != versions:
         raise PluginError(
-            f"method `{rules.name}` changes its parameters or buffers in `predict`",
+            f"method `{rules.name}` changes its parameters or buffers in `{rules.asked}`",
             hint="evaluation must leave the state as it is; compute without in-place updates",
         )
     if not parts:
@@ -114,19 +130,21 @@ class _Judge:
     seen: int
     vocabulary: Vocabulary | None
     task: Task | None
+    strange: unknown.Unknown | None = None
+    keeper: Keeper | None = None
+    again: bool = True
 
     @property
     def name(self) -> str:
         """Of the method."""
         return self.rules.name
 
-    def __call__(self, samples: Samples, places: Tensor) -> Tensor:
-        """Logits ``(B, K)``, float32 on the CPU, for the samples at B places of a set."""
-        inputs = self.rules.tested(samples, places)
+    def __call__(self, inputs: Inputs, places: Tensor) -> Tensor:
+        """Logits ``(B, K)``, float32 on the CPU, for the samples at B places of a set, as they are read."""
         seen, more = self.seen, self.rules.open_head
         what = "predict" if self.task is None else "predict_task"
         what = what if self.vocabulary is None else "predict_named"
-        with self.guard(what):
+        with self.guard(what), self.rules.computing.forward():
             if self.vocabulary is None and self.task is not None:
                 scores = self.method.predict_task(inputs, self.task.index)
             elif self.vocabulary is None:
@@ -146,7 +164,8 @@ class _Judge:
                 f"method `{self.name}`: `{what}` returned shape {tuple(scores.shape)} for {len(places)} inputs",
                 hint=f"return logits of shape ({len(places)}, {seen})",
             )
-        if scores.shape[1] < seen or (scores.shape[1] > seen and not more):
+        most = seen if self.vocabulary is not None or self.strange is None else self.strange.label + 1
+        if scores.shape[1] < seen or (scores.shape[1] > most and not more):
             known = "were seen" if self.vocabulary is None else "were named"
             hints = ("grow the head in `begin_experience`", "cut the logits to the classes seen")
             raise PluginError(
@@ -167,17 +186,15 @@ def _predict_group(
 ) -> Predictions:
     """Predicts test sets that share their classes."""
     rules = judge.rules
-    joined = Samples.concat([test for _, test in tests])
+    sets = [test for _, test in tests]
+    joined = Samples.concat(sets)
     test_set = torch.cat([torch.full((len(test),), index) for index, test in tests])
     count = len(joined)
-    if rules.eval_order == "shuffled":
-        places = torch.randperm(count, generator=torch.Generator().manual_seed(rules.eval_seed))
-    else:
-        places = torch.arange(count)
     logits: Tensor | None = None
-    for start in range(0, count, rules.eval_batch_size):
-        part = places[start : start + rules.eval_batch_size]
-        scores = judge(joined, part)
+    batches = rules.test_batches([len(test) for test in sets])
+    for part, inputs in zip(batches, rules.tests(joined, batches), strict=True):
+        with handing(judge.keeper, inputs, sets, part, again=judge.again):
+            scores = judge(inputs, part)
         if logits is None:
             logits = torch.empty(count, scores.shape[1])
         elif logits.shape[1] != scores.shape[1]:
@@ -189,7 +206,7 @@ def _predict_group(
     if logits is None:
         raise RunFailed(f"{judge.name}: there is no test sample to evaluate")
     if rules.per_sample:
-        _probe(judge, joined, logits, places)
+        _probe(judge, joined, logits, torch.cat(batches))
     in_task: Tensor | None = None
     if tasks and rules.task_known:
         logits = _within(judge.name, logits, test_set, tasks)
@@ -197,6 +214,12 @@ def _predict_group(
         in_task = _best_within(logits, test_set, tasks)
     top = logits.topk(min(5, logits.shape[1]), dim=1).indices
     best = logits.argmax(dim=1)
+    if judge.strange is not None and judge.vocabulary is None and logits.shape[1] <= judge.strange.label:
+        for index in judge.strange.sets:
+            rows = (test_set == index).nonzero().flatten()
+            rows = rows[unknown.by_entropy(logits[rows])]
+            best[rows] = judge.strange.label
+            top[rows] = torch.cat([best[rows, None], top[rows, :-1]], dim=1)
     confidence = logits.softmax(dim=1).amax(dim=1)
     if judge.vocabulary is not None:
         labels = torch.tensor(judge.vocabulary.labels)
@@ -251,13 +274,13 @@ def _within(name: str, logits: Tensor, test_set: Tensor, tasks: Mapping[int, Tas
 def _probe(judge: _Judge, joined: Samples, logits: Tensor, places: Tensor) -> None:
     """Predicts a few samples alone and compares with their logits in the batch."""
     for place in places[:: max(1, len(places) // PROBES)][:PROBES].tolist():
-        alone = judge(joined, torch.tensor([place]))[0]
+        one = torch.tensor([place])
+        alone = judge(judge.rules.tested(joined, one), one)[0]
         batched = logits[place]
         finite = torch.isfinite(batched)
         gap = (alone[finite] - batched[finite]).abs().max()
-        if not torch.equal(finite, torch.isfinite(alone)) or gap > PROBE_TOLERANCE * batched[finite].abs().max().clamp(
-            min=1
-        ):
+        tolerance = PROBE_TOLERANCE[judge.rules.computing.precision]
+        if not torch.equal(finite, torch.isfinite(alone)) or gap > tolerance * batched[finite].abs().max().clamp(min=1):
             raise PluginError(
                 f"method `{judge.name}`: the prediction of a sample depends on the others of its batch "
                 f"(logits differ by {gap:.2g})",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmark.api import FeatureMethod, Samples, Transform
+from benchmark.run.keeper import Keeper, handing
 from benchmark.run.rules import Rules
 from benchmark.run.seeds import derive
 
@@ -23,12 +24,14 @@ class FeatureBank:
         encoder: The method.
         index: Number of the experience.
         rules: Pipeline, device, seed.
+        keeper: Knows features of frozen networks; default: nobody does.
     """
 
-    def __init__(self, encoder: FeatureMethod, index: int, rules: Rules) -> None:
+    def __init__(self, encoder: FeatureMethod, index: int, rules: Rules, keeper: Keeper | None = None) -> None:
         self._encoder = encoder
         self._index = index
         self._rules = rules
+        self._keeper = keeper
         self._kept: dict[tuple[Transform, str], Tensor] = {}
 
     def views(self, transform: Transform) -> int:
@@ -50,12 +53,14 @@ class FeatureBank:
             self._kept[key] = self._compute(samples, transform, views, *which)
         generator = torch.Generator().manual_seed(derive(self._rules.seed, "view", *place))
         view = torch.randint(views, rows.shape, generator=generator) if views > 1 else torch.zeros_like(rows)
-        return self._kept[key][view, rows].to(self._rules.device)
+        return self._kept[key][view, rows].to(self._rules.device, non_blocking=True)
 
     def encode(self, inputs: object) -> Tensor:
         """Features ``(B, d)`` of inputs as they are."""
-        with torch.no_grad():
-            return self._encoder.encode(inputs)
+        with torch.no_grad(), self._rules.computing.forward():
+            found = self._encoder.encode(inputs)
+        half = self._rules.computing.mixed and isinstance(found, Tensor)
+        return found.to(torch.float32) if half else found
 
     def _compute(self, samples: Samples, transform: Transform, views: int, *which: str) -> Tensor:
         """Features of all samples, ``(views, N, d)`` on the CPU."""
@@ -63,11 +68,17 @@ class FeatureBank:
         still = transform == "test" or not rules.pipeline.random
         for view in range(views):
             generator = torch.Generator().manual_seed(derive(rules.seed, self._index, "bank", view, *which))
-            for rows in torch.split(torch.arange(len(samples)), ENCODED_AT_ONCE):
-                raw = rules.read(samples, rows)
-                if still:
-                    ready = rules.pipeline.eval(raw, rules.device)
-                else:
-                    ready = rules.pipeline.train(raw, generator, rules.device)
-                parts.append(self.encode(ready).cpu())
+            batches = torch.split(torch.arange(len(samples)), ENCODED_AT_ONCE)
+            if still:
+                for rows, ready in zip(batches, rules.tests(samples, batches), strict=True):
+                    with handing(self._keeper, ready, [samples], rows, again=False):
+                        parts.append(self.encode(ready).cpu())
+                continue
+            for rows in batches:
+                request = rules.request(samples, rows, generator)
+                raw = next(rules.ahead([request], (samples,), len(rows)))
+                ready = rules.trained(raw, generator, request.cut)
+                drawn: tuple[int | str, ...] = (rules.seed, self._index, view, *which)
+                with handing(self._keeper, ready, [samples], rows, again=False, drawn=drawn):
+                    parts.append(self.encode(ready).cpu())
         return torch.cat(parts).view(views, len(samples), -1)

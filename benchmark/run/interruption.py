@@ -21,14 +21,22 @@ class Stop:
     """Turns Ctrl-C and SIGTERM into a request that is answered between two training steps.
 
     A second one, or one outside of `deferring`, interrupts at once.
+
+    Args:
+        patient: A second one means no more than the first: of a process that is told to stop from several sides, and
+            is killed by its parent where that takes too long.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
         self.requested = False
+        self._patient = patient
         self._deferring = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and self._patient:
+            return
         if self.requested or not self._deferring:
+            self.requested = self._patient
             raise KeyboardInterrupt
         self.requested = True
 

@@ -29,7 +29,8 @@ def evidence(
     """What metrics may be computed from (`benchmark.specs.NEEDS`).
 
     Args:
-        rows: R ``(T, E)``, an array; the last columns are the further test sets.
+        rows: R ``(T, E)``, an array; the last columns are the further test sets. Of generated texts there are no
+            accuracies: metrics that need some are None.
         counts: Test samples per column.
         further: Names of the further test sets.
         family: Of the scenario.
@@ -37,10 +38,11 @@ def evidence(
         predictions: All predictions, or None.
     """
     own = rows.shape[1] - len(further)
+    classified = not family.generates
     return {
-        "accuracy": rows[:, :own],
+        "accuracy": rows[:, :own] if classified else None,
         "counts": np.array(counts[:own]),
-        "further": dict(zip(further, rows[-1, own:].tolist(), strict=True)),
+        "further": dict(zip(further, rows[-1, own:].tolist(), strict=True)) if classified else None,
         "baseline": None if baseline is None else np.array(baseline, dtype=np.float64)[:own],
         "family": family,
         "predictions": predictions,

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmark import files, records
-from benchmark.errors import DataMissing
-from benchmark.run import lock
+from benchmark.errors import DataMissing, RunFailed
+from benchmark.run import lease, lock
 from benchmark.run.preparation import Prepared
 
 BOUNDARY = "boundary.safetensors"
 MIDDLE = "middle.safetensors"
 FORCED = "forced"  # empty file beside the checkpoints of a repetition: until it is done, the record is an earlier one's
+LEASES = ".leases"  # file in a results folder whose runs have leases beside locks
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def record_path(out: Path, prepared: Prepared) -> Path:
     """Where the record of a run goes."""
-    folder = prepared.plan.scenario_name.replace("/", "-")
+    folder = re.sub("[/:]", "-", prepared.plan.scenario_name)
     return out / folder / prepared.plan.method_label / f"{prepared.run_id}.json"
 
 
@@ -51,7 +55,7 @@ def is_finished(path: Path) -> bool:
 def tidy(path: Path) -> None:
     """Removes what a killed process has left of a run that is finished, unless somebody works on it."""
     with locked(path) as ours:
-        if ours:
+        if ours is not None:
             sweep(path)
 
 
@@ -63,16 +67,62 @@ def sweep(path: Path) -> None:
             unfinished.unlink()
 
 
+def use_leases(out: Path) -> None:
+    """Lets all runs of a results folder have leases, whoever works on them: locks are not enough on its file system.
+
+    Raises:
+        RunFailed: It cannot be written.
+    """
+    file = out / LEASES
+    if not file.exists():
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        except OSError as error:
+            raise files.cannot_write(file, error) from error
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """The lock of a run; tells whether it is ours."""
+def locked(path: Path) -> Iterator[Callable[[], None] | None]:
+    """The lock of a run, or its lease as well where the results folder has leases.
+
+    Yields:
+        None where another process has it; else what raises `RunBusy` once another one has taken it over.
+
+    Raises:
+        RunFailed: The folder cannot be written, or its file system has no locks.
+    """
+    leases = (path.parents[2] / LEASES).exists()
+    ours: Callable[[], None] = _always
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            ours = stack.enter_context(lock.held(path.with_suffix(".lock")))
+            if leases:
+                found = stack.enter_context(lease.held(path.with_suffix(".lease")))
+                ours = ours if found is None else found.check
+            mine = (not leases or found is not None) and _lock(stack, path.with_suffix(".lock"), needed=not leases)
         except OSError as error:
             raise files.cannot_write(path, error) from error
-        yield ours
+        yield ours if mine else None
+
+
+def _lock(stack: contextlib.ExitStack, path: Path, *, needed: bool) -> bool:
+    """Whether the lock is ours; where there are leases, it does not matter that there may be no locks."""
+    try:
+        return stack.enter_context(lock.held(path))
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        if needed:
+            raise RunFailed(
+                f"the file system of {path.parent} has no file locks ({error.strerror})",
+                hint="add --lock-kind lease, or choose another --out folder",
+            ) from error
+        return True
+
+
+def _always() -> None:
+    """A lock is not taken over."""
 
 
 def sha256(path: Path) -> str | None:

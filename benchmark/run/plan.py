@@ -10,16 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from benchmark import config as configs
-from benchmark import registry
+from benchmark import families, loading, registry
+from benchmark.arrival import ArrivalConfig
 from benchmark.code_identity import ENGINE
 from benchmark.errors import UsageError, did_you_mean
 from benchmark.jobs import Job
 from benchmark.registry import Loaded
-from benchmark.run.options import EngineConfig
+from benchmark.run import machine, settings
+from benchmark.run.options import LATER, UNSEEN, EngineConfig
+from benchmark.scenario import Scenario
+from benchmark.scenario_names import ScenarioName, base_of, check_tag, tagged
 from benchmark.specs import MethodSpec, ScenarioSpec
 
 IDENTITY = 2
@@ -33,7 +37,8 @@ class Plan:
     Attributes:
         job: What was asked for.
         scenario: Loaded scenario spec with its provenance.
-        scenario_name: Name for the record, ``name/variant`` when the scenario has variants.
+        scenario_name: Name for the record, ``name/variant`` when the scenario has variants; of a library only once
+            its data are read (`named`).
         scenario_config: Its options.
         method: Loaded method spec with its provenance.
         recipe: Name of the recipe.
@@ -45,6 +50,7 @@ class Plan:
         seeds: ``seed``, ``class_order``, ``init``, ``data``.
         origin: Origin of every option, by full key.
         given: What the user set explicitly, by full key.
+        arrival: How the samples of a stream whose classes grow arrive.
     """
 
     job: Job
@@ -61,6 +67,7 @@ class Plan:
     seeds: Mapping[str, int]
     origin: Mapping[str, str]
     given: Mapping[str, Any]
+    arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
 
     @property
     def method_spec(self) -> MethodSpec:
@@ -73,6 +80,15 @@ class Plan:
         return cast("ScenarioSpec", self.scenario.spec)
 
     @property
+    def tag(self) -> str:
+        """What followed the ``:`` of the scenario's name, or empty."""
+        return ScenarioName.parse(self.job.scenario).tag
+
+    def named(self, scenario: Scenario) -> Plan:
+        """The same with the name that a scenario of a library has once its data are read."""
+        return replace(self, scenario_name=scenario.name) if self.scenario_spec.tag else self
+
+    @property
     def method_label(self) -> str:
         """``name``, or ``name@recipe`` unless the recipe is the default."""
         name = self.method_spec.name
@@ -81,9 +97,11 @@ class Plan:
     def effective(self) -> dict[str, Any]:
         """All options that can change a number, by group."""
         engine = configs.as_dict(self.engine)
-        del engine["checkpoint_seconds"]
+        plain = configs.as_dict(EngineConfig())
+        for name in (*UNSEEN, *(name for name in LATER if engine[name] == plain[name])):
+            del engine[name]
         return {
-            "scenario": configs.as_dict(self.scenario_config),
+            "scenario": {**configs.as_dict(self.scenario_config), **self.arrival.chosen},
             "method": configs.as_dict(self.method_config),
             "engine": engine,
         }
@@ -96,8 +114,14 @@ class Plan:
         ]
         scenario, _ = resolve_scenario(self.scenario_spec, "", [])
         method: Any
-        method, _ = configs.resolve(self.method_spec.config, layers, key=f"method.{self.method_spec.name}")
-        return replace(self, scenario_config=scenario, method_config=method, engine=EngineConfig()).effective()
+        key = f"method.{self.method_spec.name}"
+        method, _ = configs.resolve(self.method_spec.config, layers, key=key)
+        demand = settings.demanded(self.method_spec, method, self.arrival)
+        method, _ = configs.resolve(self.method_spec.config, [*layers, demand], key=key)
+        own = {"scenario_config": scenario, "arrival": ArrivalConfig(), "method_config": method}
+        fixed = configs.Layer(f"recipe {self.recipe}", self.method_spec.engine.get(self.recipe, {}))
+        engine, _ = configs.resolve(EngineConfig, [fixed], key="engine")
+        return replace(self, **own, engine=engine).effective()
 
     def run_id(
         self, *, fingerprint: str, partition: str, weights_sha256: str, inputs: Mapping[str, Any], device: str
@@ -131,6 +155,7 @@ class Plan:
             "weights": weights_sha256,
             "code": self.method.code_sha256,
             "device": device.split(":")[0],
+            **({"validate_on": self.job.validate_on} if self.job.validate_on else {}),
             **self._brought(),
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -161,7 +186,7 @@ class Plan:
             ("scenario", self.scenario_name, origin("scenario")),
             ("method", self.method_label, origin("method")),
             ("track", self.track, origin("track", "default of the scenario")),
-            ("input preset", self.preset, f"scenario on track {self.track}"),
+            ("input preset", self.preset, origin("preset", f"scenario on track {self.track}")),
             ("backbone", self.backbone, origin("backbone", f"default of track {self.track}")),
             ("weights", str(job.weights or "with the backbone"), origin("weights")),
             ("device", job.device, origin("device")),
@@ -185,7 +210,7 @@ def resolve(job: Job) -> Plan:
         UsageError: Unknown name, option or value.
         PluginError: One of the two plugins is broken.
     """
-    scenario = registry.load_scenario(job.scenario.partition("/")[0])
+    scenario = registry.load_scenario(base_of(job.scenario))
     method = registry.load_method(job.method.partition("@")[0])
     return resolve_specs(job, scenario, method)
 
@@ -196,11 +221,12 @@ def resolve_specs(job: Job, scenario: Loaded, method: Loaded) -> Plan:
     Raises:
         UsageError: Unknown recipe, option or value.
     """
-    scenario_name, _, variant = job.scenario.partition("/")
+    asked = ScenarioName.parse(job.scenario)
     method_name, _, recipe = job.method.partition("@")
     scenario_spec = cast("ScenarioSpec", scenario.spec)
+    check_tag(scenario_spec.name, scenario_spec.tag, asked.tag)
     method_spec = cast("MethodSpec", method.spec)
-    track = _track(job.track, scenario_spec)
+    track = track_of(job.track, scenario_spec)
     recipe = recipe or method_spec.default_recipe
     if recipe != method_spec.default_recipe and recipe not in method_spec.recipes:
         raise did_you_mean(
@@ -209,44 +235,60 @@ def resolve_specs(job: Job, scenario: Loaded, method: Loaded) -> Plan:
             [method_spec.default_recipe, *method_spec.recipes],
             more=f"bench info {method_name}",
         )
-    settings = _split_settings(job.settings, method_spec.name, [method_name, scenario_name])
-    _check_file(job)
+    given_by = settings.grouped(job.settings, method_spec, scenario_spec)
+    settings.check_file(job)
     origin: dict[str, str] = {}
 
-    scenario_config, found = resolve_scenario(
-        scenario_spec,
-        variant,
-        [
-            *_file_layers(job, "scenario", {scenario_spec.name, scenario_name}),
-            configs.Layer("--set", settings["scenario"]),
-        ],
-    )
+    scenario_layers = [
+        *settings.file_layers(job, "scenario", {scenario_spec.name, asked.base}),
+        configs.Layer("--set", given_by["scenario"]),
+    ]
+    arrival, found, scenario_layers = settings.arrival(scenario_layers, scenario_spec)
+    origin |= {f"scenario.{name}": where for name, where in found.items()}
+    scenario_config, found = resolve_scenario(scenario_spec, asked.variant, scenario_layers)
     origin |= {f"scenario.{name}": where for name, where in found.items()}
 
     layers = [
         configs.Layer(f"track {track}", method_spec.tracks.get(track, {})),
         configs.Layer(f"recipe {recipe}", method_spec.recipes.get(recipe, {})),
-        *_file_layers(job, "method", {method_spec.name}),
-        configs.Layer("--set", settings["method"]),
+        *settings.file_layers(job, "method", {method_spec.name}),
+        configs.Layer("--set", given_by["method"]),
     ]
     method_config: Any
-    method_config, found = configs.resolve(method_spec.config, layers, key=f"method.{method_spec.name}")
+    key = f"method.{method_spec.name}"
+    method_config, found = configs.resolve(method_spec.config, layers, key=key)
+    demand = settings.demanded(method_spec, method_config, arrival)
+    for name, value in demand.values.items():
+        if found[name] in ("--set", job.tables_from) and getattr(method_config, name) != value:
+            raise UsageError(
+                f"{found[name]}: {key}.{name}={getattr(method_config, name)}: {demand.origin} means {name}={value}",
+                hint=f"leave {name} out; scenario.online_batch sets the size of a batch",
+            )
+    method_config, found = configs.resolve(method_spec.config, [*layers, demand], key=key)
     origin |= {f"method.{name}": where for name, where in found.items()}
 
     engine_layers = [
+        *([configs.Layer("torchrun", {"ranks": processes})] if (processes := machine.processes()) > 1 else []),
+        configs.Layer(f"recipe {recipe}", method_spec.engine.get(recipe, {})),
         configs.Layer(job.tables_from, job.tables.get("engine", {})),
-        configs.Layer("--set", settings["engine"]),
+        configs.Layer("--set", given_by["engine"]),
     ]
     engine, found = configs.resolve(EngineConfig, engine_layers, key="engine")
+    if engine.ranks != processes:
+        raise UsageError(
+            f"engine.ranks={engine.ranks}: this run has {processes} process{'es' * (processes > 1)}",
+            hint=f"torchrun --nproc-per-node {engine.ranks} -m benchmark run ... starts as many as that",
+        )
     origin |= {f"engine.{name}": where for name, where in found.items()}
 
-    full_name = scenario_spec.name
+    full_name = tagged(scenario_spec.name, asked.tag) if asked.tag else scenario_spec.name
     if scenario_spec.variant:
         full_name += f"/{getattr(scenario_config, scenario_spec.variant)}"
     seed = job.seed
-    values = {"scenario": scenario_config, "method": method_config, "engine": engine}
+    values = {name: configs.as_dict(one) for name, one in (("method", method_config), ("engine", engine))}
+    values["scenario"] = {**configs.as_dict(scenario_config), **configs.as_dict(arrival)}
     given = {
-        key: configs.as_dict(values[key.split(".")[0]])[key.split(".", 1)[1]]
+        key: values[key.split(".")[0]][key.split(".", 1)[1]]
         for key, where in origin.items()
         if where in ("--set", "--scenario", job.tables_from)
     }
@@ -255,13 +297,14 @@ def resolve_specs(job: Job, scenario: Loaded, method: Loaded) -> Plan:
         scenario=scenario,
         scenario_name=full_name,
         scenario_config=scenario_config,
+        arrival=arrival,
         method=method,
         recipe=recipe,
         method_config=method_config,
         engine=engine,
         track=track,
-        preset=scenario_spec.tracks[track],
-        backbone=_backbone(job, track, method_spec),
+        preset=_preset(job, scenario_spec, track),
+        backbone=_backbone(job, track, method_spec, scenario_spec.family, engine.image_size),
         seeds={
             "seed": seed,
             "class_order": seed if job.class_order_seed is None else job.class_order_seed,
@@ -273,40 +316,34 @@ def resolve_specs(job: Job, scenario: Loaded, method: Loaded) -> Plan:
     )
 
 
-def _backbone(job: Job, track: str, method: MethodSpec) -> str:
+def _backbone(job: Job, track: str, method: MethodSpec, family: str, image_size: int | None) -> str:
     """The pretrained model that was asked for, or that of the track.
 
     Raises:
         UsageError: The method takes none, or the track has none for it.
     """
     asked = "--backbone" if job.backbone else "--weights" if job.weights else ""
+    asked = asked or ("engine.image_size" if image_size else "")
     if asked and not method.pretrained:
         raise UsageError(f"{asked}: method `{method.name}` has no pretrained model", hint=f"leave {asked} out")
-    return job.backbone or _track_backbone(track, method)
+    generates = method.generates and families.get(family).generates  # one that writes nothing is refused as such
+    return job.backbone or loading.of_track(track, method, generates=generates)
 
 
-def _track_backbone(track: str, method: MethodSpec) -> str:
-    """The backbone that a method gets on a track.
+def _preset(job: Job, scenario: ScenarioSpec, track: str) -> str:
+    """The input preset that was asked for, or that of the scenario on a track; empty where samples are no images.
 
     Raises:
-        UsageError: It needs a kind of model that the track does not name.
+        UsageError: There is no such preset, or the scenario holds no images.
     """
-    if not method.pretrained:
-        return "none"
-    if method.reads != "image":
-        raise UsageError(
-            f"method `{method.name}` needs a model that reads {method.reads}s, and track {track} names none",
-            hint="give one with --backbone",
-        )
-    found = registry.load_track(track)
-    if not method.text:
-        return found.backbone
-    if not found.dual:
-        raise UsageError(
-            f"method `{method.name}` needs a backbone with a text tower, and track {track} names none",
-            hint="give one, e.g. --backbone open_clip:ViT-B-16/openai",
-        )
-    return found.dual
+    own = scenario.tracks[track]
+    if job.preset is None:
+        return own
+    if not own:
+        raise UsageError(f"preset {job.preset}: scenario `{scenario.name}` holds no images", hint="leave it out")
+    if job.preset not in (known := registry.names("presets")):
+        raise did_you_mean("input preset", job.preset, known, more="bench list presets")
+    return job.preset
 
 
 def resolve_scenario(spec: ScenarioSpec, variant: str, layers: list[configs.Layer]) -> tuple[Any, dict[str, str]]:
@@ -326,7 +363,8 @@ def resolve_scenario(spec: ScenarioSpec, variant: str, layers: list[configs.Laye
     return configs.resolve(spec.config, [*first, *layers], key=f"scenario.{spec.name}")
 
 
-def _track(asked: str | None, scenario: ScenarioSpec) -> str:
+def track_of(asked: str | None, scenario: ScenarioSpec) -> str:
+    """A track of a scenario: the one that was asked for, or its first."""
     offered = list(scenario.tracks)
     if asked is None:
         return offered[0]
@@ -337,44 +375,3 @@ def _track(asked: str | None, scenario: ScenarioSpec) -> str:
             f"scenario `{scenario.name}` is not offered on track `{asked}`", hint=f"use --track {' or '.join(offered)}"
         )
     return asked
-
-
-def _split_settings(settings: Mapping[str, str], method: str, own: list[str]) -> dict[str, dict[str, str]]:
-    """Sorts ``--set`` keys into groups: ``engine.x``, ``scenario.x``, ``l2p.x`` (that method only), ``x``."""
-    groups: dict[str, dict[str, str]] = {"scenario": {}, "method": {}, "engine": {}}
-    for key, value in settings.items():
-        prefix, dot, name = key.partition(".")
-        if not dot:
-            groups["method"][key] = value
-        elif prefix in groups:
-            groups[prefix][name] = value
-        elif prefix == method:
-            groups["method"][name] = value
-        elif prefix not in registry.names("methods"):
-            raise did_you_mean("group in --set", prefix, ["engine", "scenario", "method", *registry.names("methods")])
-    return groups
-
-
-def _file_layers(job: Job, group: str, names: set[str]) -> list[configs.Layer]:
-    tables = job.tables.get(group, {})
-    return [configs.Layer(job.tables_from, tables[name]) for name in sorted(names) if name in tables]
-
-
-def _check_file(job: Job) -> None:
-    allowed = {"run", "engine", "scenario", "method"}
-    for name, table in job.tables.items():
-        if name not in allowed:
-            error = did_you_mean("table", f"[{name}]", [f"[{item}]" for item in sorted(allowed)])
-            raise UsageError(f"{job.tables_from}: {error.message}", hint=error.hint)
-        if not isinstance(table, Mapping):
-            raise UsageError(f"{job.tables_from}: `{name}` is not a table", hint=f"write [{name}] on its own line")
-        if name in ("scenario", "method"):
-            known = registry.names("scenarios" if name == "scenario" else "methods")
-            for plugin, options in table.items():
-                if plugin not in known:
-                    error = did_you_mean(name, plugin, known)
-                    raise UsageError(f"{job.tables_from}: [{name}.{plugin}]: {error.message}", hint=error.hint)
-                if not isinstance(options, Mapping):
-                    raise UsageError(
-                        f"{job.tables_from}: {name}.{plugin} is not a table", hint=f"write [{name}.{plugin}]"
-                    )

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 
-from benchmark import families, loading, registry
+from benchmark import arrival, families, loading, locks, registry
 from benchmark.api import Context, ExperienceView, Manifest, Scenario, ScenarioRequest
 from benchmark.backbones.backbone import Backbone, Nothing, Pretrained
-from benchmark.backbones.dual import dual_of
-from benchmark.errors import PluginError, UsageError
+from benchmark.backbones.dual import unclear_names
+from benchmark.errors import PluginError, UsageError, plain
 from benchmark.files import user_path
 from benchmark.guard import Guard
 from benchmark.inputs import pipeline as pipelines
 from benchmark.inputs.pipeline import Pipeline
 from benchmark.registry import Loaded
-from benchmark.run import provenance, streams
+from benchmark.run import models, provenance, streams
+from benchmark.run.computing import Computing
 from benchmark.run.plan import Plan
+from benchmark.run.ranks import Ranks, device_of
 from benchmark.run.rules import Rules
 from benchmark.run.seeds import derive
-from benchmark.run.soundness import wrong
+from benchmark.run.soundness import unanswered, wrong
 from benchmark.run.streams import Stream
+from benchmark.scenario_names import tagged
 from benchmark.specs import MethodSpec, MetricSpec, ScenarioSpec
 
+MOST_NAMES = 20  # of one kind in a warning about class names
+MOST_GROUPS = 5
 _SCENARIO_HINT = "-v shows where; `bench check SCENARIO` runs the contract that every scenario must pass"
 
 
@@ -48,6 +53,8 @@ class Prepared:
         data_seconds: Time to build the scenario.
         view: How the method sees its experiences; the contract looks at what is asked of it.
         metrics: Those of plugins, computed at the end.
+        computing: Precision, algorithms and what blocks keep.
+        ranks: The processes that share its batches.
     """
 
     plan: Plan
@@ -62,6 +69,8 @@ class Prepared:
     data_seconds: float
     view: type[ExperienceView] = ExperienceView
     metrics: tuple[MetricSpec, ...] = ()
+    computing: Computing = field(default_factory=Computing)
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def rules(self) -> Rules:
@@ -79,6 +88,9 @@ class Prepared:
             eval_order=plan.engine.eval_order,
             keep_logits=plan.engine.save_logits,
             task_known=families.get(self.stream.scenario.family).task_id,
+            workers=plan.engine.workers,
+            generates=families.get(self.stream.scenario.family).generates,
+            computing=self.computing,
             scenario=Guard(f"scenario `{plan.scenario.spec.name}` of `{plan.scenario.entry.distribution}`"),
         )
 
@@ -94,7 +106,7 @@ def make_scenario(loaded: Loaded, config: Any, places: Mapping[str, Any], *, see
     Args:
         loaded: Its plugin.
         config: Its options.
-        places: ``data_root``, ``cache`` and ``download`` of `ScenarioRequest`.
+        places: ``data_root``, ``cache``, ``download`` and ``tag`` of `ScenarioRequest`.
         seed: Of class order and splits.
 
     Raises:
@@ -118,13 +130,18 @@ def make_scenario(loaded: Loaded, config: Any, places: Mapping[str, Any], *, see
     if problem is not None:
         raise PluginError(f"scenario `{spec.name}` of `{loaded.entry.distribution}`: {problem}", hint=_SCENARIO_HINT)
     try:
-        families.get(scenario.family)
+        family = families.get(scenario.family)
     except UsageError as error:
         raise PluginError(
             f"scenario `{spec.name}` of `{loaded.entry.distribution}`: {error.message}",
             hint="name a built-in family, or register one (`benchmark.families.Family`)",
         ) from error
-    return scenario
+    if family.generates and (problem := unanswered(scenario)) is not None:
+        raise PluginError(f"scenario `{spec.name}` of `{loaded.entry.distribution}`: {problem}", hint=_SCENARIO_HINT)
+    if not spec.tag:
+        return scenario
+    variant = f"/{getattr(config, spec.variant)}" if spec.variant else ""
+    return dataclasses.replace(scenario, name=tagged(spec.name, places["tag"], scenario.content) + variant)
 
 
 def build_scenario(plan: Plan, places: Mapping[str, Any]) -> tuple[Scenario, float]:
@@ -132,12 +149,33 @@ def build_scenario(plan: Plan, places: Mapping[str, Any]) -> tuple[Scenario, flo
 
     Returns:
         The scenario and the seconds it took.
+
+    Raises:
+        DataMissing: Its data are absent or damaged, or are not those of the job's lock.
+        UsageError: An option does not fit the data, or the lock is none.
+        PluginError: The scenario fails.
     """
     started = time.perf_counter()
+    places = {**places, "tag": plan.tag}
     scenario = make_scenario(plan.scenario, plan.scenario_config, places, seed=plan.seeds["class_order"])
+    scenario = arrival.arranged(scenario, plan.arrival, plan.seeds["class_order"])
+    if plan.job.lock:
+        locks.check(locks.loads(plan.job.lock, "the lock"), lock_of(plan, scenario))
     if plan.job.validate:
-        scenario = streams.validation(scenario, plan.job.validate)
+        scenario = streams.validation(scenario, plan.job.validate, plan.job.validate_on)
     return scenario, time.perf_counter() - started
+
+
+def lock_of(plan: Plan, scenario: Scenario) -> locks.Lock:
+    """The lock of the scenario of a plan."""
+    return locks.lock_of(
+        scenario,
+        name=plan.scenario_name,
+        track=plan.track,
+        preset=plan.preset,
+        options=plan.effective()["scenario"],
+        seed=plan.seeds["class_order"],
+    )
 
 
 def prepare(
@@ -148,6 +186,7 @@ def prepare(
     pretrained: Pretrained | None = None,
     manifest: type[Manifest] = Manifest,
     view: type[ExperienceView] = ExperienceView,
+    ranks: Ranks | None = None,
 ) -> Prepared:
     """Loads the pretrained model and puts the parts of a run together.
 
@@ -158,25 +197,30 @@ def prepare(
         pretrained: A model at hand instead of the plan's (tests); it is frozen here.
         manifest: Refuses what is not declared (the contract watches it).
         view: How the method sees its experiences, likewise.
+        ranks: The processes that share its batches; None: this one alone.
 
     Raises:
         DataMissing: The weights are absent or damaged.
         UsageError: The device does not exist, or the method cannot run on this scenario.
     """
+    plan = plan.named(scenario)
     if plan.engine.task_known:
         scenario = streams.with_task_known(scenario)
     spec = plan.method_spec
     uses = spec.uses_of(plan.method_config)
     if (reason := refusal(spec, uses, scenario)) is not None:
         raise UsageError(f"method `{spec.name}` does not run on `{scenario.name}`: {reason}")
-    device = pick_device(plan.job.device)
+    device = pick_device(device_of(plan.job.device))
     if pretrained is None:
         weights = None if plan.job.weights is None else user_path(plan.job.weights)
-        pretrained = loading.load(plan.backbone, weights=weights) if spec.pretrained else Nothing()
-    _check_model(spec, pretrained)
+        size = plan.engine.image_size
+        pretrained = loading.load(plan.backbone, weights=weights, image_size=size) if spec.pretrained else Nothing()
+    models.check_model(plan, pretrained, generates=families.get(scenario.family).generates)
+    computing = Computing.of(plan.engine, device, pretrained)
     pretrained.module.to(device).requires_grad_(False)
-    stream = make_stream(plan, scenario)
     pipeline, warnings = make_pipeline(plan, scenario, pretrained)
+    stream = make_stream(plan, streams.fitted(scenario, pipeline, plan.engine.decoded_cache_gb))
+    warnings += unclear(spec, scenario, pretrained)
     context = Context(
         pretrained=pretrained,
         device=device,
@@ -203,6 +247,8 @@ def prepare(
         data_seconds=data_seconds,
         view=view,
         metrics=registry.load_metrics(),
+        computing=computing,
+        ranks=ranks or Ranks(),
     )
 
 
@@ -219,6 +265,11 @@ def refusal(spec: MethodSpec, uses: frozenset[str], scenario: Scenario) -> str |
     """
     if spec.reads != scenario.kind:
         return f"it reads {spec.reads}s, and the scenario holds {scenario.kind}s"
+    family = families.get(scenario.family)
+    if family.generates and not spec.generates:
+        return "it generates no texts, which is what the scenario asks for"
+    if not family.generates and not spec.classifies:
+        return "it generates texts and classifies nothing, which is what the scenario asks for"
     if spec.supports is not None:
         guard = Guard(f"method `{spec.name}`")
         with guard("supports"):
@@ -227,9 +278,9 @@ def refusal(spec: MethodSpec, uses: frozenset[str], scenario: Scenario) -> str |
             raise guard.refuse("supports", reason, hint="return None, or the reason as text")
         if reason is not None:
             return reason
-    if scenario.open_vocabulary and "open_vocabulary" not in uses:
+    if (scenario.open_vocabulary or family.names) and "open_vocabulary" not in uses:
         return "it is tested on classes known by name only, which the method cannot recognise"
-    if spec.stream == "joint" and not families.get(scenario.family).stream:
+    if spec.stream == "joint" and not family.stream:
         return "there is one experience, so joint training would be the same as ordinary training"
     if spec.stream == "oracle" and all(part.target is None for part in scenario.experiences):
         return "there is no target domain whose labels an upper bound could use"
@@ -253,21 +304,36 @@ def make_stream(plan: Plan, scenario: Scenario) -> Stream:
     return streams.anonymous(stream, derive(plan.seeds["data"], "order of the target"))
 
 
-def _check_model(spec: MethodSpec, pretrained: Pretrained) -> None:
-    """Makes sure that a method is given a model that it can use.
+def unclear(spec: MethodSpec, scenario: Scenario, pretrained: Pretrained) -> tuple[str, ...]:
+    """A warning about class names that the text tower reads alike, or does not know; else nothing.
 
-    Raises:
-        UsageError: It is given another.
+    Such classes have one text feature, or one that means nothing: accuracy falls, down to chance, without any error.
+    Names are compared within each set of classes that are told from one another.
     """
-    if not spec.pretrained:
-        return
-    if pretrained.reads != spec.reads:
-        raise UsageError(
-            f"method `{spec.name}` reads {spec.reads}s, but `{pretrained.name}` is {pretrained.what}",
-            hint="give another model with --backbone",
-        )
-    if spec.text and isinstance(pretrained, Backbone):
-        dual_of(pretrained)
+    if not spec.text or not isinstance(pretrained, Backbone) or pretrained.dual is None:
+        return ()
+    apart = families.get(scenario.family).names == "own"
+    vocabularies = [part.classes for part in scenario.experiences if apart]
+    vocabularies = vocabularies or [scenario.seen_classes(len(scenario.experiences) - 1)]
+    vocabularies += [test.classes for test in scenario.tests if test.classes is not None]
+    groups: dict[tuple[str, ...], None] = {}
+    blank: dict[str, None] = {}
+    for classes in vocabularies:
+        alike, empty = unclear_names(pretrained.dual, [scenario.class_names[label] for label in classes])
+        groups |= dict.fromkeys(alike)
+        blank |= dict.fromkeys(empty if len(empty) > 1 else ())  # a single one is still told from the others
+    told = [f"no word of these is known: {_listed(blank)}"] if blank else []
+    told += [f"these are the same text: {_listed(group)}" for group in list(groups)[:MOST_GROUPS]]
+    if len(groups) > MOST_GROUPS:
+        told.append(f"{len(groups) - MOST_GROUPS} more groups are the same text")
+    return (f"class names on `{pretrained.name}`: {'; '.join(told)}",) if told else ()
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first names, quoted where they are empty, and how many there are beside."""
+    known = [plain(name) if name.strip() else repr(name) for name in names]
+    more = len(known) - MOST_NAMES
+    return ", ".join(known[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def make_pipeline(plan: Plan, scenario: Scenario, pretrained: Pretrained) -> tuple[Pipeline, tuple[str, ...]]:

@@ -28,6 +28,9 @@ class Progress:
         peak_memory_bytes: Most memory of any process that worked on it.
         seconds: Wall time of the work that is kept, of all processes that worked on it.
         parts: SHA-256 of the predictions file of every experience.
+        shortened_train: Training samples of each experience that the method reads in part only.
+        shortened_test: The same of each test set, by its position.
+        micro_batch: Samples at once that ``engine.batch_fallback`` has come down to; 0: it was not needed.
     """
 
     experience: int = 0
@@ -44,6 +47,9 @@ class Progress:
     peak_memory_bytes: int = 0
     seconds: float = 0.0
     parts: list[str] = field(default_factory=list)
+    shortened_train: list[int] = field(default_factory=list)
+    shortened_test: dict[str, int] = field(default_factory=dict)
+    micro_batch: int = 0
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

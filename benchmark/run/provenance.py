@@ -15,7 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("adaptbench", "torch", "torchvision", "timm", "avalanche-lib", "open_clip_torch", "numpy", "pyarrow")
+PACKAGES = (
+    *("adaptbench", "torch", "torchvision", "timm", "avalanche-lib", "open_clip_torch", "numpy", "pyarrow"),
+    *("sacrebleu", "rouge-score"),
+)
 
 
 @functools.cache  # a process computes with what it has imported, whatever is installed meanwhile

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmark import config as configs
-from benchmark import families, files, loading, metrics
+from benchmark import families, files, loading, locks, metrics
 from benchmark.code_identity import ENGINE
 from benchmark.records import SCHEMA
 from benchmark.records.predictions import Predictions
@@ -46,11 +46,12 @@ def build(
     values: dict[str, Any] = {}
     brought: dict[str, dict[str, Any]] = {}
     if found is not None:
-        rows, _ = metrics.accuracy_matrix(found, times=times, sets=sets)
+        family = families.get(stream.scenario.family)
+        rows, _ = metrics.score_matrix(found, family, times=times, sets=sets)
         matrix = metrics.null(rows)
         if status == "completed":
             about: dict[str, Any] = {
-                "family": families.get(stream.scenario.family),
+                "family": family,
                 "further": [test.name for test in stream.further],
                 "baseline": done.baseline,
                 "predictions": found,
@@ -81,7 +82,7 @@ def build(
         },
         "identity": {"engine": ENGINE, "code": plan.method.code_sha256},
         "backbone": _backbone(prepared),
-        "inputs": input_facts(prepared.pipeline),
+        "inputs": {**input_facts(prepared.pipeline), **_shortened(prepared, done)},
         "config": {
             "given": dict(plan.given),
             "effective": {**plan.effective(), "derived": configs.derived(plan.method_config)},
@@ -112,9 +113,11 @@ def build(
         },
         "predictions": _file(predictions_file, found),
         "losses": list(done.losses),
-        "warnings": list(prepared.warnings),
+        "warnings": [*prepared.warnings, *_smaller(done)],
         "provenance": provenance.collect(
-            device=str(prepared.device), threads=torch.get_num_threads(), deterministic=True
+            device=str(prepared.device),
+            threads=torch.get_num_threads(),
+            deterministic=plan.engine.deterministic,
         ),
     }
 
@@ -130,6 +133,16 @@ def _scenario(prepared: Prepared) -> dict[str, Any]:
         "fingerprint": scenario.fingerprint,
         "content": scenario.content,
         "partition": scenario.partition,
+        "lock": locks.short_name(
+            scenario=plan.scenario_name,
+            version=scenario.version,
+            experiences=stream.main,
+            preset=plan.preset if scenario.kind == "image" else "",
+            partition=scenario.partition,
+            content=scenario.content,
+            fingerprint=scenario.fingerprint,
+            class_order=scenario.class_order,
+        ),
         "num_classes": scenario.num_classes,
         "class_order": list(scenario.class_order),
         "experiences": [
@@ -145,7 +158,8 @@ def _scenario(prepared: Prepared) -> dict[str, Any]:
         "tests": [{"name": name, "further": column >= stream.main} for column, name in enumerate(stream.names)],
         "transductive": scenario.transductive,
         "variant_option": plan.scenario_spec.variant,
-        "options": configs.as_dict(plan.scenario_config),
+        **({"data_by_variant": True} if plan.scenario_spec.data_by_variant else {}),
+        "options": plan.effective()["scenario"],
         "notes": dict(scenario.notes),
         "distribution": plan.scenario.entry.distribution,
     }
@@ -162,7 +176,23 @@ def _backbone(prepared: Prepared) -> dict[str, Any]:
         "image_sha256": image_sha256,
         "own_weights": backbone.own_weights,
         "parameters": backbone.parameters,
+        **({"architecture": prepared.plan.backbone} if backbone.own_weights and prepared.plan.job.weights else {}),
     }
+
+
+def _shortened(prepared: Prepared, done: Progress) -> dict[str, Any]:
+    """Samples that the method reads in part only, where it can tell; 0 is told too."""
+    if not done.shortened_train:
+        return {}
+    tests = [done.shortened_test.get(str(place)) for place in range(len(prepared.stream.tests))]
+    return {"shortened": {"train": list(done.shortened_train), "test": tests}}
+
+
+def _smaller(done: Progress) -> list[str]:
+    """What ``engine.batch_fallback`` has done."""
+    if not done.micro_batch:
+        return []
+    return [f"memory was full: batches were trained on in parts of {done.micro_batch} samples (engine.batch_fallback)"]
 
 
 def _throughput(done: Progress) -> float | None:

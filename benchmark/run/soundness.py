@@ -76,6 +76,18 @@ def wrong(scenario: Scenario) -> str | None:
     return None
 
 
+def unanswered(scenario: Scenario) -> str | None:
+    """What is wrong with the references of a scenario whose samples texts are generated for, or None."""
+    for where, samples, labelled in _sets(scenario):
+        if labelled and samples.references is None:
+            return f"{where} has no `references`, but texts are to be generated: give every sample one or more"
+        if labelled and (samples.labels != 0).any():
+            return f"{where} has labels other than 0, but texts are to be generated: there is the one class `text`"
+        if not labelled and samples.references is not None:
+            return f"{where} has references; make it with `Samples.without_labels`"
+    return None
+
+
 def _told(scenario: Scenario) -> Iterator[tuple[str, object, dict[str, Any]]]:
     """What has facts for the record, where it stands, and which."""
     yield "", scenario, _SCENARIO

@@ -10,7 +10,15 @@ import torch
 
 from benchmark import families, splits
 from benchmark.api import Experience, ImageSet, Scenario, TestSet
+from benchmark.data import cache_root
 from benchmark.errors import UsageError
+from benchmark.inputs.images import ImagePipeline
+from benchmark.inputs.pipeline import Pipeline
+from benchmark.readers import FileImages
+from benchmark.readers.decoded import DecodedCache
+from benchmark.run.left_out import without_domain
+from benchmark.run.unknown import Unknown
+from benchmark.samples import Content, in_files
 from benchmark.scenario import fingerprint
 
 VALIDATION_SHARE = 0.2
@@ -40,6 +48,7 @@ class Stream:
             them than training experiences.
         tests_seen: For each experience, the indices of the test sets evaluated after it.
         classes: For each test set of an experience, the classes of that experience.
+        joint: Whether there is one test set for all experiences.
         further: The last columns once more, with names and classes: test sets of the scenario
             beside those of the experiences.
     """
@@ -49,6 +58,7 @@ class Stream:
     tests_seen: tuple[tuple[int, ...], ...]
     further: tuple[TestSet, ...] = ()
     classes: tuple[tuple[int, ...], ...] = ()
+    joint: bool = False
 
     @property
     def main(self) -> int:
@@ -57,8 +67,12 @@ class Stream:
 
     @property
     def tasks(self) -> dict[int, Task]:
-        """The experience that each test set belongs to, as it is trained here; by column. Only where classes grow."""
-        if not families.get(self.scenario.family).grows:
+        """The experience that each test set belongs to, as it is trained here; by column.
+
+        Only where classes grow and those of other experiences compete.
+        """
+        family = families.get(self.scenario.family)
+        if not family.grows or family.names == "own":
             return {}
         alone = len(self.scenario.experiences) == 1
         return {place: Task(0 if alone else place, classes) for place, classes in enumerate(self.classes)}
@@ -69,23 +83,46 @@ class Stream:
         domains = self.scenario.domains
         family = families.get(self.scenario.family)
         named = len(domains) == self.main and not family.test
+        if self.joint:
+            return ("joint", *(test.name for test in self.further))
         own = [(domains[place] if named else None) or family.test or str(place) for place in range(self.main)]
         return (*own, *(test.name for test in self.further))
 
     @property
+    def unknown(self) -> Unknown | None:
+        """The label of the classes that are never trained and have no name, where the test sets have some."""
+        trained = len(self.scenario.seen_classes(len(self.scenario.experiences) - 1))
+        if not families.get(self.scenario.family).unknown or self.scenario.num_classes == trained:
+            return None
+        return Unknown(trained, tuple(range(self.main)))
+
+    @property
     def vocabularies(self) -> dict[int, tuple[int, ...]]:
-        """Labels of the test sets whose classes are known by name only, by column."""
-        return {self.main + place: test.classes for place, test in enumerate(self.further) if test.classes is not None}
+        """Labels of the test sets that are classified among names, by column."""
+        own = {place: named for place, classes in enumerate(self.classes) if (named := self.named(classes))}
+        further = enumerate(self.further, self.main)
+        return own | {place: test.classes for place, test in further if test.classes is not None}
+
+    def named(self, classes: tuple[int, ...]) -> tuple[int, ...]:
+        """Labels among whose names samples of an experience are classified; none where it is the classes seen.
+
+        Args:
+            classes: Of the experience.
+        """
+        names = families.get(self.scenario.family).names
+        return tuple(range(self.scenario.num_classes)) if names == "all" else classes if names else ()
 
 
 def sequential(scenario: Scenario) -> Stream:
     """The stream as it is.
 
-    Where classes grow, and unseen ones cannot be predicted, only the test sets
-    met so far are evaluated; elsewhere all of them, so that the accuracy matrix is full.
+    Where unseen classes cannot be predicted, only the test sets met so far are evaluated; elsewhere all of them, so
+    that the accuracy matrix is full. One test set for all experiences is evaluated after each.
     """
     count = len(scenario.experiences)
-    growing = families.get(scenario.family).grows
+    if scenario.joint_test:
+        return _stream(scenario, scenario.experiences, (tuple(range(1 + len(scenario.tests))),) * count)
+    growing = families.get(scenario.family).waits
     last = tuple(range(count, count + len(scenario.tests)))
     seen = tuple((*range(index + 1 if growing else count), *last) for index in range(count))
     return _stream(scenario, scenario.experiences, seen)
@@ -104,17 +141,18 @@ def joint(scenario: Scenario) -> Stream:
         )
     parts = scenario.experiences
     domains = list(dict.fromkeys(name for part in parts for name in part.source_domains))
-    sets = [part.train for part in parts]
+    # Where classes come and go, a sample is in several experiences; here it is trained once.
+    sets = _without_repeats(parts) if families.get(scenario.family).mixed else [part.train for part in parts]
     if domains and all(part.source_domains for part in parts):
         sets = [_with_domains(part, domains) for part in parts]
     merged = Experience(
         train=ImageSet.concat(sets),
-        test=ImageSet.concat([part.test for part in parts]),
+        test=parts[0].test if scenario.joint_test else ImageSet.concat([part.test for part in parts]),
         classes=scenario.seen_classes(len(parts) - 1),
         sources=tuple(domains),
     )
     one = dataclasses.replace(scenario, experiences=(merged,))
-    seen = tuple(range(len(parts) + len(scenario.tests)))
+    seen = tuple(range((1 if scenario.joint_test else len(parts)) + len(scenario.tests)))
     return _stream(one, parts, (seen,))
 
 
@@ -136,6 +174,9 @@ def oracle(scenario: Scenario) -> Stream:
             )
         target = part.target
         labelled = ImageSet(target.source, target.rows, part.target_labels, target.ids)
+        if families.get(scenario.family).unknown:  # what is unknown is trained by nobody
+            known = torch.isin(labelled.labels, torch.tensor(part.classes))
+            labelled = labelled.subset(known.nonzero().flatten())
         domain = part.domain
         parts.append(
             Experience(
@@ -193,8 +234,8 @@ def held_out(stream: Stream) -> Stream:
     return dataclasses.replace(stream, scenario=dataclasses.replace(stream.scenario, experiences=parts))
 
 
-def validation(scenario: Scenario, experiences: int) -> Scenario:
-    """A stream for choosing hyper-parameters that never touches test images.
+def validation(scenario: Scenario, experiences: int, on: str = "") -> Scenario:
+    """A stream for choosing hyper-parameters that never touches test images, unless an oracle is asked for.
 
     The first experiences only, each tested on a fifth of its own training images (per class, the
     rule of `benchmark.splits.holdout`), which are taken out of its training set; or on the
@@ -204,21 +245,34 @@ def validation(scenario: Scenario, experiences: int) -> Scenario:
     Args:
         scenario: The real stream.
         experiences: How many to keep, from the front.
+        on: What is tested instead, as `benchmark.jobs.Job.validate_on` (the other rules of DomainBed).
 
     Raises:
-        UsageError: There are not so many experiences, or too few images.
+        UsageError: There are not so many experiences, too few images, or no such domain.
     """
     if not 1 <= experiences <= len(scenario.experiences):
         raise UsageError(
             f"--validate {experiences}: `{scenario.name}` has {len(scenario.experiences)} experiences",
             hint=f"use 1..{len(scenario.experiences)}",
         )
+    if families.get(scenario.family).mixed:
+        raise UsageError(
+            f"--validate: the experiences of `{scenario.name}` share samples: held-out ones would be trained on",
+            hint="choose options on the stream without scenario.stream=blurry",
+        )
     cut = []
     for part in scenario.experiences[:experiences]:
-        if part.validation is not None:
+        if on.startswith("domain:"):
+            part, held = without_domain(scenario.name, part, int(on.removeprefix("domain:")))
+            kept = part.train
+        elif part.validation is not None:
             kept, held = part.train, part.validation
         else:
             kept, held = _cut(part.train, VALIDATION_SHARE)
+        if on == "target":
+            if not families.get(scenario.family).shift:
+                raise UsageError(f"`{scenario.name}` has no target to be chosen on", hint="take another rule")
+            _, held = _cut(part.test, VALIDATION_SHARE)
         if not len(held):
             raise UsageError(f"--validate: `{scenario.name}` has too few training images per class to hold some out")
         cut.append(dataclasses.replace(part, train=kept, test=held, validation=None))
@@ -235,6 +289,41 @@ def validation(scenario: Scenario, experiences: int) -> Scenario:
     )
     mark = "-lossy" if scenario.fingerprint.endswith("-lossy") else ""
     return dataclasses.replace(short, fingerprint=fingerprint(short.experiences, (), scenario.content) + mark)
+
+
+def fitted(scenario: Scenario, pipeline: Pipeline, gigabytes: float = 0.0) -> Scenario:
+    """The same scenario, its image files read as the preset of a run says; sources in memory stay as they are.
+
+    Args:
+        scenario: Any.
+        pipeline: Of the run.
+        gigabytes: That decoded images may take in the cache folder (`EngineConfig.decoded_cache_gb`).
+    """
+    if not isinstance(pipeline, ImagePipeline):
+        return scenario
+    fit, known = pipeline.fit(), dict[int, Content]()
+
+    def change(source: Content) -> Content:
+        if not isinstance(source, FileImages):
+            return source
+        own = source.fitted(fit)
+        return known.setdefault(id(source), own if cache is None else own.keeping(cache))
+
+    if not any(in_files(part.train.source) for part in scenario.experiences):
+        return scenario
+    cache = DecodedCache(cache_root(), int(gigabytes * 1e9)) if gigabytes else None
+    parts = tuple(
+        dataclasses.replace(
+            part,
+            train=part.train.on(change),
+            test=part.test.on(change),
+            target=None if part.target is None else part.target.on(change),
+            validation=None if part.validation is None else part.validation.on(change),
+        )
+        for part in scenario.experiences
+    )
+    tests = tuple(dataclasses.replace(test, images=test.images.on(change)) for test in scenario.tests)
+    return dataclasses.replace(scenario, experiences=parts, tests=tests)
 
 
 def first_samples(data: ImageSet, count: int) -> ImageSet:
@@ -255,13 +344,31 @@ def with_task_known(scenario: Scenario) -> Scenario:
             "to know it changes nothing",
             hint="use a stream whose classes grow",
         )
+    if family.names:
+        raise UsageError(
+            f"engine.task_known: `{scenario.name}` says among which names a sample is classified ({family.name})",
+            hint="leave it out",
+        )
     (known,) = [other.name for other in families.FAMILIES.values() if other.task_id]
     return dataclasses.replace(scenario, family=known)
 
 
 def _stream(scenario: Scenario, parts: Sequence[Experience], seen: tuple[tuple[int, ...], ...]) -> Stream:
-    tests = (*(part.test for part in parts), *(test.images for test in scenario.tests))
-    return Stream(scenario, tests, seen, scenario.tests, tuple(part.classes for part in parts))
+    joint = len(parts) > 1 and all(part.test is parts[0].test for part in parts)
+    own = [parts[0].test] if joint else [part.test for part in parts]
+    classes = tuple(part.classes for part in parts)
+    return Stream(scenario, (*own, *(test.images for test in scenario.tests)), seen, scenario.tests, classes, joint)
+
+
+def _without_repeats(parts: Sequence[Experience]) -> list[ImageSet]:
+    met: set[int] = set()
+    sets = []
+    for part in parts:
+        new = [place for place, sample in enumerate(part.train.ids.tolist()) if sample not in met]
+        met.update(part.train.ids.tolist())
+        if new:
+            sets.append(part.train.subset(torch.tensor(new)))
+    return sets
 
 
 def _with_domains(part: Experience, names: list[str]) -> ImageSet:
@@ -269,7 +376,7 @@ def _with_domains(part: Experience, names: list[str]) -> ImageSet:
     train = part.train
     own = torch.zeros(len(train), dtype=torch.int64) if train.domains is None else train.domains
     places = torch.tensor([names.index(name) for name in part.source_domains])
-    return ImageSet(train.source, train.rows, train.labels, train.ids, places[own])
+    return ImageSet(train.source, train.rows, train.labels, train.ids, places[own], train.references)
 
 
 def _cut(train: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:

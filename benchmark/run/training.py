@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import numbers
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.api import Batch, Experience, ExperienceView, FeatureMethod, LoopMethod, Method, Transform
-from benchmark.errors import RunFailed
+from benchmark.errors import RunFailed, UsageError
 from benchmark.guard import Guard
 from benchmark.run import checkpoint, costs, places
+from benchmark.run.batches import BatchTrainer
 from benchmark.run.examination import Examiner
 from benchmark.run.feed import Feed
 from benchmark.run.interruption import Stop
+from benchmark.run.keeper import Keeper
+from benchmark.run.losses import Losses, Tally, read, terms_of
 from benchmark.run.preparation import Prepared
 from benchmark.run.progress import Progress
 from benchmark.run.selection import Selection
-
-Losses = dict[str, float]
 
 
 class Trainer:
@@ -36,8 +39,10 @@ class Trainer:
         stop: Ctrl-C.
         guard: Stands around the method's functions.
         examiner: For model selection.
+        keeper: Knows features of frozen networks; default: nobody does.
         told: Is called after every epoch with its index, their number, its losses and the seconds so far.
         wall: Seconds that the run has taken so far, in all processes.
+        still_ours: Is called before a checkpoint is written; raises where another process has taken the run over.
         quiet: No progress bars.
     """
 
@@ -49,9 +54,11 @@ class Trainer:
         stop: Stop,
         guard: Guard,
         examiner: Examiner,
+        keeper: Keeper | None = None,
         *,
         told: Callable[[int, int, int, Losses, float], None],
         wall: Callable[[], float],
+        still_ours: Callable[[], None],
         quiet: bool,
     ) -> None:
         self._prepared = prepared
@@ -62,9 +69,11 @@ class Trainer:
         self._stop = stop
         self._guard = guard
         self._examiner = examiner
+        self._keeper = keeper
         self._told = told
         self._quiet = quiet
         self._wall = wall
+        self._still_ours = still_ours
 
     def train_loop(self, method: LoopMethod, view: ExperienceView, index: int) -> tuple[list[Losses], float]:
         """Lets a method with its own loop train; returns its losses and the seconds it took."""
@@ -74,11 +83,11 @@ class Trainer:
                 self._done.flops_train_step = costs.loop_step_flops(method, self._scenario, index, manifest)
         started = time.perf_counter()
         with self._bar(1, index) as bar:
-            with self._guard("train_experience"):
+            with self._guard("train_experience"), self._prepared.computing.forward():
                 terms = method.train_experience(view)
-            losses = self._checked("train_experience", terms)
+            (losses,) = read([terms_of(terms, self._guard, "train_experience")])
             bar.update()
-        self._finite(losses, index, 0, 0)
+        self._finite(index, 0, losses, 0)
         seconds = time.perf_counter() - started
         self._told(index, 0, 1, losses, seconds)
         return [losses], seconds
@@ -88,11 +97,19 @@ class Trainer:
 
         Raises:
             PluginError: The method names other passes than there are.
+            UsageError: It makes several where the stream has one.
         """
         with self._guard("passes"):
             found = method.passes()
         if not isinstance(found, (list, tuple)) or not all(one in ("train", "test") for one in map(str, found)):
             raise self._guard.refuse("passes", found, hint='return a tuple of "train" and "test", one per pass')
+        online = self._plan.arrival.stream == "online" and self._plan.method_spec.stream == "sequential"
+        if online and len(found) > 1:
+            raise UsageError(
+                f"method `{self._plan.method_spec.name}` makes {len(found)} passes over an experience, "
+                "an online stream has one",
+                hint="choose options of the method under which it makes one, e.g. epochs=0",
+            )
         return tuple(found)
 
     def train(
@@ -119,6 +136,15 @@ class Trainer:
         """
         guard, stop = self._guard, self._stop
         feed = self._feed(method, experience, index, passes)
+        trainer = BatchTrainer(
+            method,
+            self._prepared,
+            self._done,
+            guard,
+            index,
+            checked=lambda found: terms_of(found, guard, "train_step", needs="loss"),
+            kept=lambda: places.kept(self._work),
+        )
         first_epoch, first_step = 0, 0
         losses: list[Losses] = []
         sums: Losses = {}
@@ -131,34 +157,40 @@ class Trainer:
             before = middle["seconds"]
             self._done.baseline = middle["baseline"]
             self._done.flops_train_step = middle["flops"]
+            self._done.micro_batch = middle.get("micro_batch", 0)
             selection.load(middle["selection"])
+        ranks, ahead = self._prepared.ranks, _Ahead(self._prepared.device)
+        ranks.share(method)
         started = saved = time.perf_counter()
-        with self._bar(sum(feed.steps), index, sum(feed.steps[:first_epoch]) + first_step) as bar:
+        behind = sum(feed.steps[:first_epoch]) + first_step
+        with contextlib.closing(feed), self._bar(sum(feed.steps), index, behind) as bar:
             for epoch in range(first_epoch, feed.epochs):
+                tally = Tally(sums, partial(self._finite, index, epoch))
                 for step in range(first_step if epoch == first_epoch else 0, feed.steps[epoch]):
-                    batch = self._batch(feed, method, epoch, step)
+                    batch = ahead.take(epoch, step) or self._batch(feed, method, epoch, step)
                     if self._is_last(index) and epoch == step == 0:
                         pause = time.perf_counter()
-                        with guard("train_step"):
-                            self._done.flops_train_step = costs.step_flops(method, batch)
+                        self._done.flops_train_step = trainer.flops(batch, costs.step_flops)
                         started += time.perf_counter() - pause  # counting is not training
+
+                    def meanwhile(epoch: int = epoch, step: int = step + 1) -> None:
+                        if step < feed.steps[epoch]:
+                            ahead.make(epoch, step, lambda: self._batch(feed, method, epoch, step))
+
                     with stop.deferring():
-                        with guard("train_step"):
-                            found = method.train_step(batch)
-                        terms = self._checked("train_step", found, needs="loss")
-                    self._finite(terms, index, epoch, step)
-                    for name, value in terms.items():
-                        sums[name] = sums.get(name, 0.0) + value * feed.weight(batch)
+                        terms = trainer.step(batch, partial(feed.handing, batch, epoch, step), meanwhile)
+                    stopping = ranks.any(stop.requested)
+                    tally.add(terms, feed.weight(batch), step)
                     bar.update()
                     now = time.perf_counter()
-                    if stop.requested or now - saved >= self._plan.engine.checkpoint_seconds:
-                        place = {"epoch": epoch, "step": step + 1, "losses": losses, "sums": sums}
+                    if stopping or now - saved >= self._plan.engine.checkpoint_seconds:
+                        place = {"epoch": epoch, "step": step + 1, "losses": losses, "sums": tally.read()}
                         place["selection"] = selection.state()
                         self._save(method, index, place, before + now - started)
                         saved = time.perf_counter()
-                    if stop.requested:
+                    if stopping:
                         raise KeyboardInterrupt
-                losses.append({name: value / feed.samples(epoch) for name, value in sums.items()})
+                losses.append({name: value / feed.samples(epoch) for name, value in tally.read().items()})
                 sums = {}
                 pause = time.perf_counter()
                 if selection.images is not None and feed.epochs > 1:
@@ -173,7 +205,7 @@ class Trainer:
 
     def _feed(self, method: Method, experience: Experience, index: int, passes: Sequence[Transform]) -> Feed:
         with self._guard("reads"):
-            return Feed(method, experience, index, passes, self._prepared.rules)
+            return Feed(method, experience, index, passes, self._prepared.rules, self._keeper)
 
     def _batch(self, feed: Feed, method: Method, epoch: int, step: int) -> Batch:
         if not isinstance(method, FeatureMethod):
@@ -189,29 +221,7 @@ class Trainer:
                 raise self._guard.refuse("encode", found, hint=f"return features of shape ({rows}, d)")
         return batch
 
-    def _checked(self, what: str, terms: object, *, needs: str = "") -> Losses:
-        """Loss terms as numbers.
-
-        Raises:
-            PluginError: They are something else.
-        """
-        hint = "return a mapping of names to numbers or tensors of one element, the total under `loss`"
-        if not isinstance(terms, Mapping) or not all(isinstance(name, str) for name in terms):
-            raise self._guard.refuse(what, terms, hint=hint)
-        if needs and needs not in terms:
-            raise self._guard.refuse(f"{what} without `{needs}`", terms, hint=hint)
-        losses = {}
-        for name, value in terms.items():
-            real = isinstance(value, numbers.Real) or (
-                isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
-            )
-            if not real:
-                raise self._guard.refuse(f"{what}: {name}", value, hint=hint)
-            with self._guard(what):
-                losses[name] = float(value.detach() if isinstance(value, Tensor) else value)
-        return losses
-
-    def _finite(self, terms: Losses, index: int, epoch: int, step: int) -> None:
+    def _finite(self, index: int, epoch: int, terms: Losses, step: int) -> None:
         bad = ", ".join(f"{name} = {value}" for name, value in terms.items() if not math.isfinite(value))
         if bad:
             raise RunFailed(
@@ -223,6 +233,7 @@ class Trainer:
         return index == len(self._scenario.experiences) - 1
 
     def _save(self, method: Method, index: int, place: Mapping[str, Any], seconds: float) -> None:
+        self._still_ours()
         with self._guard("extra_state"):
             checkpoint.save(
                 self._work / places.MIDDLE,
@@ -233,6 +244,7 @@ class Trainer:
                     "wall": self._wall(),
                     "baseline": self._done.baseline,
                     "flops": self._done.flops_train_step,
+                    "micro_batch": self._done.micro_batch,
                     "resumed": self._done.resumed,
                     "random": checkpoint.random_state(),
                     "method": checkpoint.snapshot(method),
@@ -243,3 +255,25 @@ class Trainer:
         name = f"{self._plan.method_label} {index + 1}/{len(self._scenario.experiences)}"
         disable = True if self._quiet else None  # None: only on a terminal
         return tqdm(total=total, initial=initial, desc=name, disable=disable, leave=False, unit="step")
+
+
+class _Ahead:
+    """One batch on its way to a device while that computes on the one before; none on the CPU, which does both.
+
+    Args:
+        device: Of the run.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._beside = device.type != "cpu"
+        self._held: tuple[int, int, Batch] | None = None
+
+    def make(self, epoch: int, step: int, batch: Callable[[], Batch]) -> None:
+        """Makes the batch of a step, if that is of use."""
+        if self._beside:
+            self._held = epoch, step, batch()
+
+    def take(self, epoch: int, step: int) -> Batch | None:
+        """The batch of a step, if it was made ahead."""
+        held, self._held = self._held, None
+        return held[2] if held is not None and held[:2] == (epoch, step) else None

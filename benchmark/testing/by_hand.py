@@ -101,7 +101,7 @@ def batch_of(method: Method, scenario: Scenario, index: int, step: int = 0, *, s
     rows = (torch.arange(size) + size * step) % len(train)
     part = train.subset(rows)
     inputs = method.context.pipeline.eval(part.read(slice(None)))
-    return Batch(inputs, part.labels, place=place_of(method, len(train), step))
+    return Batch(inputs, part.labels, place=place_of(method, len(train), step), references=part.references)
 
 
 def place_of(method: Method, samples: int, step: int) -> Place:

@@ -10,17 +10,17 @@ from typing import Any, Literal
 from benchmark.errors import BenchError, DataMissing
 from benchmark.testing.backbone_checks import BACKBONE_CHECKS, BackboneSubject, backbone_subject
 from benchmark.testing.exporter_checks import EXPORTER_CHECKS
-from benchmark.testing.laboratory import (
+from benchmark.testing.laboratory import MethodSubject
+from benchmark.testing.method_checks import CHECKS as METHOD_CHECKS
+from benchmark.testing.observation import CheckFailed, CheckSkipped
+from benchmark.testing.scenario_checks import SCENARIO_CHECKS
+from benchmark.testing.subjects import (
     ExporterSubject,
-    MethodSubject,
     ScenarioSubject,
     exporter_subject,
     method_subject,
     scenario_subject,
 )
-from benchmark.testing.method_checks import CHECKS as METHOD_CHECKS
-from benchmark.testing.observation import CheckFailed, CheckSkipped
-from benchmark.testing.scenario_checks import SCENARIO_CHECKS
 
 __all__ = [
     "BACKBONE_CHECKS",

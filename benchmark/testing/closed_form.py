@@ -18,7 +18,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from benchmark.backbones import _open_clip
+from benchmark.backbones import _open_clip, _open_clip_weights
 from benchmark.backbones.backbone import Backbone
 
 ARCHITECTURE: dict[str, Any] = {
@@ -106,11 +106,11 @@ def tiny_clip() -> Backbone:
     """The tiny CLIP, frozen and in eval mode, loaded as a file of open_clip would be; random state is left as found."""
     with torch.random.fork_rng(devices=[]):
         dual = _open_clip.build(ARCHITECTURE, name="tiny-clip", quick_gelu=True)
-    _open_clip.put(dual, tiny_clip_state(), "closed form")
+    _open_clip_weights.put(dual, tiny_clip_state(), "closed form")
     dual.requires_grad_(False).eval()
     return Backbone(
         name="tiny-clip",
-        model=_open_clip.image_tower(dual),
+        model=_open_clip.image_tower(dual, "tiny-clip", ARCHITECTURE["embed_dim"]),
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         sha256="0" * 64,

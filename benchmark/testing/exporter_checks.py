@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable, Mapping
 
 from benchmark.tables import Cell, Column, Row, Scalar, Table, starts_formula
-from benchmark.testing.laboratory import ExporterSubject
 from benchmark.testing.observation import CheckFailed
+from benchmark.testing.subjects import ExporterSubject
 
 STRANGE = "_ & % # $ { } ~ ^ \\ < > \" ' | é – ∞ =1+1\n second line"
 

@@ -1,4 +1,4 @@
-"""Runs a method or builds a scenario under observation; the checks judge what is seen.
+"""Runs a method under observation; the checks judge what is seen.
 
 A method is run by the real engine, on a toy stream of three experiences with two classes each and a
 tiny ViT with random weights, so that a run takes a fraction of a second on a CPU. Watchers are
@@ -9,35 +9,32 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import pluggy
-import torch
 
 from benchmark import config as configs
-from benchmark import data, hookspecs, records, registry
+from benchmark import families, hookspecs, records
 from benchmark.api import ExperienceView, Method, Scenario
-from benchmark.backbones.backbone import Nothing
-from benchmark.errors import did_you_mean
+from benchmark.backbones.backbone import Pretrained
 from benchmark.families import FAMILIES
 from benchmark.jobs import Job
 from benchmark.records import predictions
 from benchmark.records.predictions import Predictions
 from benchmark.registry import Entry, Loaded
-from benchmark.run import checkpoint, engine, interruption, places, preparation
+from benchmark.run import engine, interruption, places, preparation
 from benchmark.run.interruption import Interrupted
 from benchmark.run.options import EngineConfig
 from benchmark.run.plan import Plan
 from benchmark.run.preparation import Prepared
-from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
+from benchmark.specs import MethodSpec
 from benchmark.testing import toys
-from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest, SpyView, Watcher
+from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest, SpyView, Watcher, surroundings
 
 PRESET = "glyph32"  # has an augmentation, so that its random numbers are part of what is checked
 TOLERANCE = 1e-4  # of logits, relative to the largest: batched and single products differ by about 1e-6
@@ -67,10 +64,14 @@ class MethodSubject:
     Attributes:
         loaded: The spec and where it comes from.
         recipe: Its recipe.
+        model: Makes the model it is given; None: a tiny one of the kind that it takes first.
+        device: Where its runs compute, unless one is told otherwise.
     """
 
     loaded: Loaded
     recipe: str
+    model: Callable[[], Pretrained] | None = None
+    device: str = "cpu"
 
     @property
     def spec(self) -> MethodSpec:
@@ -102,7 +103,9 @@ class MethodSubject:
     @property
     def families(self) -> list[str]:
         """The families that have a toy stream: where test images come with their experience only if it asks for it."""
-        return [name for name, family in FAMILIES.items() if not family.task_id or "task_id" in self.uses]
+        wanted = {False: self.spec.classifies, True: self.spec.generates}
+        told = [name for name, family in FAMILIES.items() if not family.task_id or "task_id" in self.uses]
+        return [name for name in told if wanted[FAMILIES[name].generates]]
 
     @cached_property
     def family(self) -> str:
@@ -124,17 +127,8 @@ class MethodSubject:
 
         Families that transfer have one experience.
         """
-        return toys.toy_scenario(
-            **{
-                "experiences": 3,
-                "classes": 2,
-                "train": 10,
-                "test": 12,
-                "family": self.family,
-                "kind": self.spec.reads,
-                **options,
-            }
-        )
+        sizes = {"experiences": 3, "classes": 2, "train": 10, "test": 12}
+        return toys.toy_scenario(**{**sizes, "family": self.family, "kind": self.spec.reads, **options})
 
     def brief(self, **options: Any) -> Scenario:
         """A stream just long enough to see that something trains: one step a pass, one test image a class."""
@@ -144,6 +138,16 @@ class MethodSubject:
     def baseline(self) -> Outcome:
         """The undisturbed run with seed 0, made once."""
         return self.run(look=True)
+
+    @cached_property
+    def writing(self) -> Outcome:
+        """The undisturbed run on a stream of texts to generate, made once; `baseline` if that is one."""
+        if FAMILIES[self.family].generates:
+            return self.baseline
+        family = next(name for name in self.families if FAMILIES[name].generates)
+        if (reason := self.refusal(family)) is not None:
+            raise CheckSkipped(f"the toy stream of texts to generate: {reason}")
+        return self.run(self.scenario(family=family), look=True)
 
     @cached_property
     def repetition(self) -> Repetition:
@@ -162,20 +166,26 @@ class MethodSubject:
         config: Any = None,
         every_step: bool = False,
         view: type[ExperienceView] = ExperienceView,
+        device: str | None = None,
+        **engine: Any,
     ) -> Prepared:
-        """What `benchmark.run.preparation.prepare` makes, with a tiny backbone instead of loaded weights."""
+        """What `benchmark.run.preparation.prepare` makes, with a tiny backbone instead of loaded weights.
+
+        ``engine`` are options of the engine, e.g. ``precision="bf16"``.
+        """
         recipe = self.recipe if recipe is None else recipe
         config = self.small(recipe) if config is None else config
-        pretrained = toys.tiny_backbone(text=self.spec.text) if self.spec.pretrained else Nothing()
+        generates = families.get(scenario.family).generates
+        pretrained = toys.tiny_model(self.spec, generates=generates) if self.model is None else self.model()
         plan = Plan(
-            job=Job(scenario="toy", method=self.spec.name, seed=seed, device="cpu"),
+            job=Job(scenario="toy", method=self.spec.name, seed=seed, device=device or self.device),
             scenario=Loaded(toys.TOY_SCENARIO, Entry("toy", toys.__name__, "adaptbench"), "0" * 64),
             scenario_name="toy",
             scenario_config=toys.ToyConfig(),
             method=self.loaded,
             recipe=recipe,
             method_config=config,
-            engine=EngineConfig(save_logits=True, checkpoint_seconds=0.0 if every_step else 3600.0),
+            engine=EngineConfig(**{"save_logits": True, "checkpoint_seconds": 0.0 if every_step else 3600.0, **engine}),
             track="nano",
             preset=PRESET,
             backbone=pretrained.name,
@@ -228,23 +238,11 @@ class MethodSubject:
 
 @dataclass(frozen=True)
 class Repetition:
-    """A second run with the same seed, and its surroundings (`surroundings`) before and after."""
+    """A second run with the same seed, and what was around it (`surroundings`) before and after."""
 
     outcome: Outcome
     before: Mapping[str, Any]
     after: Mapping[str, Any]
-
-
-def surroundings() -> dict[str, Any]:
-    """What a run must leave as it is, by the words for it."""
-    return {
-        "the random state": checkpoint.random_state(),
-        "grad mode": torch.is_grad_enabled(),
-        "the default dtype": torch.get_default_dtype(),
-        "the number of threads": torch.get_num_threads(),
-        "the working folder": os.getcwd(),
-        "the environment": dict(os.environ),
-    }
 
 
 @dataclass(frozen=True)
@@ -290,94 +288,3 @@ def manager(plugins: Sequence[object]) -> pluggy.PluginManager:
     for plugin in plugins:
         made.register(plugin)
     return made
-
-
-@dataclass
-class ScenarioSubject:
-    """A scenario under test, with its default options.
-
-    Attributes:
-        loaded: The spec and where it comes from.
-        variant: What followed the ``/`` of its name.
-        data_root: Folder with data sets, or None for the default places.
-    """
-
-    loaded: Loaded
-    variant: str = ""
-    data_root: Path | None = None
-
-    @property
-    def spec(self) -> ScenarioSpec:
-        """The scenario's spec."""
-        return cast("ScenarioSpec", self.loaded.spec)
-
-    @cached_property
-    def options(self) -> Any:
-        """Its default options, with the variant."""
-        from benchmark.run.plan import resolve_scenario
-
-        return resolve_scenario(self.spec, self.variant, [])[0]
-
-    def build(self, seed: int = 0) -> Scenario:
-        """Builds it; nothing is downloaded."""
-        places = {"data_root": self.data_root, "cache": data.cache_root(), "download": "never"}
-        return preparation.make_scenario(self.loaded, self.options, places, seed=seed)
-
-    @cached_property
-    def scenario(self) -> Scenario:
-        """The scenario with seed 0, built once."""
-        return self.build()
-
-
-@dataclass
-class ExporterSubject:
-    """An exporter under test."""
-
-    spec: ExporterSpec
-
-
-Subject = MethodSubject | ScenarioSubject | ExporterSubject
-
-
-def _given(spec: Any) -> Loaded:
-    return Loaded(spec, Entry(spec.name, str(getattr(spec, "build", spec).__module__), "not installed"), "0" * 64)
-
-
-def method_subject(method: str | MethodSpec) -> MethodSubject:
-    """The subject for a registered method (``name`` or ``name@recipe``), or for a spec.
-
-    Raises:
-        UsageError: No such method or recipe.
-        PluginError: Its plugin is broken.
-    """
-    if isinstance(method, MethodSpec):
-        return MethodSubject(_given(method), method.default_recipe)
-    name, _, recipe = method.partition("@")
-    loaded = registry.load_method(name)
-    spec = cast("MethodSpec", loaded.spec)
-    if recipe and recipe != spec.default_recipe and recipe not in spec.recipes:
-        raise did_you_mean(f"recipe of {name}", recipe, [spec.default_recipe, *spec.recipes])
-    return MethodSubject(loaded, recipe or spec.default_recipe)
-
-
-def scenario_subject(scenario: str | ScenarioSpec, data_root: Path | None = None) -> ScenarioSubject:
-    """The subject for a registered scenario (``name`` or ``name/variant``), or for a spec.
-
-    Raises:
-        UsageError: No such scenario.
-        PluginError: Its plugin is broken.
-    """
-    if isinstance(scenario, ScenarioSpec):
-        return ScenarioSubject(_given(scenario), data_root=data_root)
-    name, _, variant = scenario.partition("/")
-    return ScenarioSubject(registry.load_scenario(name), variant, data_root)
-
-
-def exporter_subject(exporter: str | ExporterSpec) -> ExporterSubject:
-    """The subject for a registered exporter, or for a spec.
-
-    Raises:
-        UsageError: No such exporter.
-        PluginError: Its plugin is broken.
-    """
-    return ExporterSubject(exporter if isinstance(exporter, ExporterSpec) else registry.load_exporter(exporter))

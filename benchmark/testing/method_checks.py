@@ -8,24 +8,32 @@ from top to bottom, in the order in which it is checked.
 from __future__ import annotations
 
 import dataclasses
-import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
 from benchmark import config as configs
-from benchmark import records
-from benchmark.api import Experience, ExperienceView, LoopMethod, Manifest, Raw, Samples, Scenario
+from benchmark.api import Experience, ExperienceView, LoopMethod, Manifest, Samples, Scenario
 from benchmark.errors import PluginError
-from benchmark.inputs.pipeline import Pipeline
-from benchmark.records.predictions import Predictions
 from benchmark.run import checkpoint
+from benchmark.run.options import EngineConfig
 from benchmark.samples import Window
 from benchmark.testing import observation, raw
-from benchmark.testing.laboratory import TOLERANCE, MethodSubject, Outcome, Stop
+from benchmark.testing.comparisons import (
+    at,
+    close,
+    difference,
+    equal_trees,
+    first_change,
+    held,
+    other_answers,
+    recognised,
+    same,
+    same_past,
+)
+from benchmark.testing.device_checks import device
+from benchmark.testing.laboratory import MethodSubject, Outcome, Stop
 from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest
 
 
@@ -43,6 +51,8 @@ def options(subject: MethodSubject) -> None:
             both = f"recipe {recipe} on track {track}"
             layers = [configs.Layer(both, values) for values in (given, spec.recipes.get(recipe, {}))]
             configs.resolve(spec.config, layers, key=f"method.{spec.name}")
+    for recipe, given in spec.engine.items():
+        configs.resolve(EngineConfig, [configs.Layer(f"recipe {recipe}", given)], key="engine")
     config = subject.baseline.prepared.plan.method_config
     if config != subject.small(subject.recipe):
         raise CheckFailed(f"the run changed its configuration to {config}", hint="make the dataclass frozen")
@@ -70,7 +80,7 @@ def supports(subject: MethodSubject) -> None:
 
 def same_seed(subject: MethodSubject) -> None:
     """The same seed gives the same record, bit for bit."""
-    _same(subject.baseline, subject.repetition.outcome, "a second run with the same seed")
+    same(subject.baseline, subject.repetition.outcome, "a second run with the same seed")
 
 
 def other_seed(subject: MethodSubject) -> None:
@@ -83,9 +93,9 @@ def other_seed(subject: MethodSubject) -> None:
         if subject.baseline.record["losses"] != other.record["losses"]:
             raise CheckFailed("it says that it is deterministic, but seeds 0 and 1 give different losses")
         for one, two in zip(subject.baseline.watcher.sights, other.watcher.sights, strict=True):
-            _close(two.logits, one.logits, "it says that it is deterministic, but the seed matters", "draw nothing")
+            close(two.answers, one.answers, "it says that it is deterministic, but the seed matters", "draw nothing")
         return
-    if _difference(subject.baseline, other, scenario_part=False) is None:
+    if difference(subject.baseline, other, scenario_part=False) is None:
         raise CheckFailed(
             "seeds 0 and 1 give the same losses and predictions",
             hint="draw from torch's global generator, which the engine seeds; do not seed it yourself",
@@ -108,16 +118,23 @@ def weights(subject: MethodSubject) -> None:
 
 
 def logits(subject: MethodSubject) -> None:
-    """Logits are finite, one row per image and one column per class seen."""
+    """Logits are finite, one row per image and one column per class seen; or there is one text per sample."""
     for index, sight in enumerate(subject.baseline.watcher.sights):
-        rows, columns = sight.logits.shape
+        if isinstance(sight.answers, tuple):
+            if len(sight.answers) != len(sight.raw) or not all(isinstance(text, str) for text in sight.answers):
+                raise CheckFailed(
+                    f"after experience {index}: {len(sight.answers)} answers for {len(sight.raw)} samples, or one that "
+                    "is no text"
+                )
+            continue
+        rows, columns = sight.answers.shape
         more = "num_classes" in subject.uses
         if rows != len(sight.raw) or columns < sight.seen or (columns > sight.seen and not more):
             raise CheckFailed(
                 f"after experience {index}: logits of shape {(rows, columns)} for {len(sight.raw)} images "
                 f"and {sight.seen} classes seen"
             )
-        if torch.isnan(sight.logits).any():
+        if torch.isnan(sight.answers).any():
             raise CheckFailed(f"after experience {index}: NaN among the logits")
 
 
@@ -125,8 +142,11 @@ def batch(subject: MethodSubject) -> None:
     """A prediction does not depend on the test batch (1, 7, 64, shuffled, sorted, foreign images)."""
     if "test_batch" in subject.uses:
         raise CheckSkipped("it declares `test_batch`: tables mark it as leaking")
-    run = subject.baseline
-    sight, method, pipeline = run.watcher.sights[-1], run.method, run.prepared.pipeline
+    _batch_alike(subject.baseline)
+
+
+def _batch_alike(run: Outcome) -> None:
+    sight, method, prepared = run.watcher.sights[-1], run.method, run.prepared
     count = len(sight.raw)
     generator = torch.Generator().manual_seed(0)
     for name, places, size in (
@@ -136,11 +156,35 @@ def batch(subject: MethodSubject) -> None:
         ("shuffled", torch.randperm(count, generator=generator), 32),
         ("sorted by class", sight.labels.sort(stable=True).indices, 8),
     ):
-        found = torch.empty_like(sight.logits)
-        found[places] = observation.predict(method, pipeline, raw.pick(sight.raw, places), size)
-        _close(found, sight.logits, f"samples predicted {name} and all together differ", "do without batch statistics")
-    found = observation.predict(method, pipeline, raw.foreign(sight.raw, 56, generator))[-8:]
-    _close(found, sight.logits[:8], "samples among foreign ones are predicted differently", "use no batch statistics")
+        found = observation.answers(method, prepared, raw.pick(sight.raw, places), size)
+        close(
+            at(found, places.argsort()),
+            sight.answers,
+            f"samples predicted {name} and all together differ",
+            "do without batch statistics",
+        )
+    found = observation.answers(method, prepared, raw.foreign(sight.raw, 56, generator))[-8:]
+    close(found, sight.answers[:8], "samples among foreign ones are predicted differently", "use no batch statistics")
+
+
+def written(subject: MethodSubject) -> None:
+    """Texts depend on neither their batch nor the references of test samples, and come out again."""
+    if not subject.spec.generates:
+        raise CheckSkipped("it generates no texts")
+    run = subject.writing
+    sight = run.watcher.sights[-1]
+    if "test_batch" not in subject.uses:
+        _batch_alike(run)
+    again = observation.answers(run.method, run.prepared, sight.raw)
+    close(again, sight.answers, "it writes other texts the second time", "draw nothing at random in `generate`")
+    scenario = run.prepared.stream.scenario
+    parts = tuple(dataclasses.replace(part, test=other_answers(part.test)) for part in scenario.experiences)
+    other = subject.run(dataclasses.replace(scenario, experiences=parts), look=True)
+    hint = "train on what the view shows"
+    for one, two in zip(run.watcher.sights, other.watcher.sights, strict=True):
+        close(two.answers, one.answers, "with other references of test samples", hint)
+    told = [tuple(() if found.text is None else found.text.tolist()) for found in (run.predictions, other.predictions)]
+    close(told[1], told[0], "with other references of test samples the engine is given other texts", hint)
 
 
 def undeclared(subject: MethodSubject) -> None:
@@ -166,7 +210,7 @@ def task_id(subject: MethodSubject) -> None:
             shifted = dataclasses.replace(scenario, experiences=(*[empty] * 7, *scenario.experiences))
             super().__init__(shifted, index + 7, manifest)
 
-    _same(subject.baseline, subject.run(view=Renumbered), "a run whose experiences are numbered from 7")
+    same(subject.baseline, subject.run(view=Renumbered), "a run whose experiences are numbered from 7")
 
 
 def future(subject: MethodSubject) -> None:
@@ -183,7 +227,7 @@ def future(subject: MethodSubject) -> None:
         changes.append(("no images", tuple(past)))
     for what, parts in changes:
         found = subject.predictions_after(1, dataclasses.replace(scenario, experiences=parts))
-        _same_past(subject.baseline.predictions.after(1), found, what)
+        same_past(subject.baseline.predictions.after(1), found, what)
 
 
 def hidden_labels(subject: MethodSubject) -> None:
@@ -194,12 +238,12 @@ def hidden_labels(subject: MethodSubject) -> None:
     parts = tuple(
         dataclasses.replace(
             part,
-            test=_other_labels(part.test),
+            test=other_answers(part.test),
             target_labels=None if part.target_labels is None else part.target_labels.flip(0),
         )
         for part in scenario.experiences
     )
-    tests = tuple(dataclasses.replace(test, images=_other_labels(test.images)) for test in scenario.tests)
+    tests = tuple(dataclasses.replace(test, images=other_answers(test.images)) for test in scenario.tests)
     other = subject.run(dataclasses.replace(scenario, experiences=parts, tests=tests), look=True)
     first = subject.baseline
     if first.record["losses"] != other.record["losses"]:
@@ -207,7 +251,7 @@ def hidden_labels(subject: MethodSubject) -> None:
             "with other labels of test and target images its losses differ", hint="train on what the view shows"
         )
     for one, two in zip(first.watcher.sights, other.watcher.sights, strict=True):
-        _close(two.logits, one.logits, "with other labels of test and target images", "train on what the view shows")
+        close(two.answers, one.answers, "with other labels of test and target images", "train on what the view shows")
 
 
 def named(subject: MethodSubject) -> None:
@@ -217,7 +261,7 @@ def named(subject: MethodSubject) -> None:
     run = subject.baseline
     some = run.watcher.sights[-1].raw[:9]
     names = ["a heron", "thing 1", "an umbrella"]
-    method, inputs = run.method, run.prepared.pipeline.eval(some)
+    method, inputs = run.method, run.prepared.pipeline.eval(some, run.prepared.device)
     with observation.evaluating(method):
         found = method.predict_named(inputs, names)
         turned = method.predict_named(inputs, names[::-1])
@@ -227,9 +271,9 @@ def named(subject: MethodSubject) -> None:
         raise CheckFailed(f"`predict_named` returned shape {tuple(found.shape)} for {len(some)} samples and 3 names")
     if not torch.equal(found, again):
         raise CheckFailed("`predict_named` gives other logits the second time")
-    _close(turned.flip(1), found, "names in another order give other logits", "one column per name, in their order")
+    close(turned.flip(1), found, "names in another order give other logits", "one column per name, in their order")
     if "test_batch" not in subject.uses:
-        _close(alone, found, "samples predicted alone and together differ", "do without batch statistics")
+        close(alone, found, "samples predicted alone and together differ", "do without batch statistics")
 
 
 def evaluation(subject: MethodSubject) -> None:
@@ -237,25 +281,26 @@ def evaluation(subject: MethodSubject) -> None:
     run = subject.baseline
     shown = run.watcher.sights[-1].raw
     before, random = observation.state_of(run.method), checkpoint.random_state()
-    first = observation.predict(run.method, run.prepared.pipeline, shown)
+    asked = run.prepared.rules.asked
+    first = observation.answers(run.method, run.prepared, shown)
     found, drawn = observation.state_of(run.method), checkpoint.random_state()
     checkpoint.set_random_state(random)
-    if changed := _changed(before, found):
-        raise CheckFailed(f"`predict` changed `{changed}`")
-    if not _equal_trees(random, drawn):
-        raise CheckFailed("`predict` draws random numbers", hint="predictions must not be random")
-    if not torch.equal(first, observation.predict(run.method, run.prepared.pipeline, shown)):
-        raise CheckFailed("`predict` gives other logits the second time", hint="does eval mode switch dropout off?")
+    if changed := first_change(before, found):
+        raise CheckFailed(f"`{asked}` changed `{changed}`")
+    if not equal_trees(random, drawn):
+        raise CheckFailed(f"`{asked}` draws random numbers", hint="predictions must not be random")
+    if not equal_trees(first, observation.answers(run.method, run.prepared, shown)):
+        raise CheckFailed(f"`{asked}` answers otherwise the second time", hint="does eval mode switch dropout off?")
 
 
 def resume(subject: MethodSubject) -> None:
     """A run that was stopped and resumed gives the same record, bit for bit."""
     stops = _stops(subject)
     try:
-        _same(subject.baseline, subject.run_in_pieces(stops), f"a run stopped {', '.join(map(str, stops))}")
+        same(subject.baseline, subject.run_in_pieces(stops), f"a run stopped {', '.join(map(str, stops))}")
     except CheckFailed:
         for stop in stops:  # does one alone do harm? Then its place tells the author more
-            _same(subject.baseline, subject.run_in_pieces([stop]), f"a run stopped {stop}")
+            same(subject.baseline, subject.run_in_pieces([stop]), f"a run stopped {stop}")
         raise
 
 
@@ -290,31 +335,14 @@ def no_images_kept(subject: MethodSubject) -> None:
     parts = run.prepared.stream.scenario.experiences
     given = [images for part in parts for images in (part.train, part.target, part.validation)]
     shown = [images for images in given if images is not None]
-    is_one, kind = _recognised(Samples.concat(shown).read(slice(None)), run.prepared.pipeline), subject.spec.reads
-    for where, thing in _held(run.method):
+    is_one, kind = recognised(Samples.concat(shown), run.prepared.pipeline), subject.spec.reads
+    for where, thing in held(run.method):
         if isinstance(thing, (Samples, Window, Scenario, Experience)):
             raise CheckFailed(
                 f"`{where}` keeps training {kind}s ({type(thing).__name__})", hint="declare `memory`, or let it go"
             )
         if is_one(thing):
             raise CheckFailed(f"`{where}` holds a training {kind}", hint="declare `memory`, or let it go")
-
-
-def _recognised(samples: Raw, pipeline: Pipeline) -> Callable[[object], bool]:
-    """Whether a thing is one of these samples, or a tensor of some of them: stored, scaled or ready for the model."""
-    if not isinstance(samples, Tensor):
-        fields = {value for sample in samples for value in sample.values()}
-        return lambda thing: isinstance(thing, str) and thing in fields
-    known = [look.flatten(1) for look in (samples.float(), samples.float() / 255, pipeline.eval(samples))]
-    size = samples[0].numel()
-
-    def holds(thing: object) -> bool:
-        if not isinstance(thing, Tensor) or thing.numel() % size or not thing.numel():
-            return False
-        rows = thing.detach().float().reshape(-1, size)
-        return any(bool(torch.cdist(rows, look).amin() < 1e-3) for look in known)
-
-    return holds
 
 
 def batch_of_one(subject: MethodSubject) -> None:
@@ -329,7 +357,7 @@ def surroundings(subject: MethodSubject) -> None:
     """Random state, grad mode, dtype, threads, folder and environment are as found after a run."""
     seen = subject.repetition
     for name, value in seen.before.items():
-        if not _equal_trees(value, seen.after[name]):
+        if not equal_trees(value, seen.after[name]):
             raise CheckFailed(f"a run changes {name}", hint="put it back, or do without")
 
 
@@ -353,110 +381,6 @@ def costs(subject: MethodSubject) -> None:
         raise CheckFailed(f"{cost['params_trainable']} of {known} parameters are trained")
 
 
-def _difference(first: Outcome, second: Outcome, *, scenario_part: bool = True) -> str | None:
-    """Names the first part in which two records differ."""
-    one, two = records.comparable(first.record), records.comparable(second.record)
-    keys = sorted(one) if scenario_part else ["accuracy", "losses"]
-    for key in keys:
-        if key != "predictions" and one[key] != two[key]:
-            return f"{key}: {_short(one[key])} and {_short(two[key])}"
-    for field in dataclasses.fields(first.predictions):
-        a, b = getattr(first.predictions, field.name), getattr(second.predictions, field.name)
-        if not np.array_equal(a, b):
-            return f"the {field.name} of the predictions"
-    return None
-
-
-def _short(value: object) -> str:
-    return text if len(text := str(value)) <= 160 else text[:157] + "..."
-
-
-def _same(first: Outcome, second: Outcome, what: str) -> None:
-    if (found := _difference(first, second)) is not None:
-        raise CheckFailed(f"{what} differs in {found}", hint="keep all state in parameters, buffers and extra_state")
-
-
-def _same_past(first: Predictions, second: Predictions, what: str) -> None:
-    """Compares logits after the second experience, on the first two test sets."""
-    found = []
-    for predictions in (first, second):
-        if predictions.logits is None:
-            raise CheckFailed("the run kept no logits")
-        order = np.argsort(predictions.sample_id, kind="stable")
-        kept = order[predictions.test_set[order] < 2]
-        found.append(torch.from_numpy(predictions.logits[kept]))
-    width = min(logits.shape[1] for logits in found)
-    _close(
-        found[1][:, :width],
-        found[0][:, :width],
-        f"with {what} in the third experience, predictions after the second differ",
-        "train on what was given so far",
-    )
-
-
-def _close(found: Tensor, expected: Tensor, message: str, hint: str) -> None:
-    finite = torch.isfinite(expected)
-    if not torch.equal(finite, torch.isfinite(found)):
-        raise CheckFailed(f"{message}: other classes are allowed", hint=hint)
-    gap = float((found[finite] - expected[finite]).abs().max()) if finite.any() else 0.0
-    if gap > TOLERANCE * max(1.0, float(expected[finite].abs().max())):
-        raise CheckFailed(f"{message}: logits by {gap:.2g}", hint=hint)
-
-
-def _other_labels(images: Samples) -> Samples:
-    """The same set, each label replaced by the next one that occurs in it."""
-    known = torch.tensor(sorted(set(images.labels.tolist())))
-    moved = known.roll(1)[torch.searchsorted(known, images.labels)]
-    return Samples(images.source, images.rows, moved, images.ids, images.domains)
-
-
-def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> str | None:
-    for name in sorted(set(before) | set(after)):
-        if name not in before or name not in after or not torch.equal(before[name], after[name]):
-            return name
-    return None
-
-
-def _equal_trees(one: Any, two: Any) -> bool:
-    if isinstance(one, (Tensor, np.ndarray)):
-        return bool(np.array_equal(one, two))
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(_equal_trees(one[key], two[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(two) and all(map(_equal_trees, one, two))
-    return bool(one == two)
-
-
-def _held(method: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Everything a method holds on to outside its backbone: attributes, state, the optimiser's too."""
-    skipped = {id(vars(method).get("context")), id(vars(method).get("config"))}
-    stack: list[tuple[str, Any, int]] = [("self", vars(method), 0)]
-    visited: set[int] = set()
-    while stack:
-        where, thing, depth = stack.pop()
-        if id(thing) in visited or id(thing) in skipped or depth > 8:
-            continue
-        visited.add(id(thing))
-        if isinstance(thing, (Tensor, str, Samples, Window, Scenario, Experience)):
-            yield where, thing
-        elif isinstance(thing, np.ndarray) and thing.dtype != object:
-            yield where, torch.from_numpy(thing)
-        elif isinstance(thing, dict):
-            stack += [(f"{where}.{key}", value, depth + 1) for key, value in thing.items()]
-        elif isinstance(thing, (list, tuple, set)):
-            stack += [(f"{where}[{place}]", value, depth + 1) for place, value in enumerate(thing)]
-        elif isinstance(thing, types.MethodType):
-            stack.append((where, thing.__self__, depth + 1))
-        elif isinstance(thing, types.FunctionType):
-            stack += [(where, cell.cell_contents, depth + 1) for cell in thing.__closure__ or ()]
-        elif isinstance(thing, nn.Module) or _is_plain_object(thing):
-            stack.append((where, vars(thing), depth + 1))
-
-
-def _is_plain_object(thing: object) -> bool:
-    return hasattr(thing, "__dict__") and not isinstance(thing, (type, ExperienceView)) and not callable(thing)
-
-
 CHECKS: dict[str, Callable[[MethodSubject], None]] = {
     "options": options,
     "recipes": recipes,
@@ -466,6 +390,7 @@ CHECKS: dict[str, Callable[[MethodSubject], None]] = {
     "weights": weights,
     "logits": logits,
     "batch": batch,
+    "written": written,
     "undeclared": undeclared,
     "task-id": task_id,
     "future": future,
@@ -477,4 +402,5 @@ CHECKS: dict[str, Callable[[MethodSubject], None]] = {
     "batch-of-one": batch_of_one,
     "surroundings": surroundings,
     "costs": costs,
+    "device": device,
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,8 +17,12 @@ from benchmark.errors import BenchError
 from benchmark.events import ExperienceEnded, ExperienceStarted
 from benchmark.hookspecs import hookimpl
 from benchmark.inputs.pipeline import Pipeline
+from benchmark.run import checkpoint
 from benchmark.run.preparation import Prepared
 from benchmark.testing.raw import split
+
+Answers: TypeAlias = "Tensor | tuple[str, ...]"
+"""Logits ``(N, C)`` or N texts."""
 
 
 class CheckFailed(BenchError, AssertionError):
@@ -34,14 +39,14 @@ class Sight:
 
     Attributes:
         state: Copies of all tensors by name: weights, buffers, optimiser and extra state.
-        logits: Of all test images of the stream met so far, in natural order.
+        answers: The logits of all test samples of the stream met so far, in natural order, or the texts for them.
         seen: Number of classes seen.
         raw: Those test samples, as their source has them.
         labels: Their labels.
     """
 
     state: dict[str, Tensor]
-    logits: Tensor
+    answers: Answers
     seen: int
     raw: Raw
     labels: Tensor
@@ -82,7 +87,7 @@ class Watcher:
 
     @hookimpl
     def bench_experience_ended(self, event: ExperienceEnded) -> None:
-        """Looks at the state and the logits."""
+        """Looks at the state and the answers."""
         if self.look and self.method is not None:
             self.moved |= {name for name, (now, then) in self.promised.items() if not torch.equal(now, then)}
             self.sights.append(self._sight(self.method, event.experience))
@@ -95,7 +100,7 @@ class Watcher:
         raw = tests.read(slice(None))
         return Sight(
             state=state_of(method),
-            logits=predict(method, self.prepared.pipeline, raw),
+            answers=answers(method, self.prepared, raw),
             seen=len(stream.scenario.seen_classes(experience)),
             raw=raw,
             labels=tests.labels,
@@ -130,7 +135,23 @@ def predict(method: Method, pipeline: Pipeline, raw: Raw, sizes: int | None = No
     """Logits of raw samples, ``sizes`` at a time (default: all at once)."""
     size = len(raw) if sizes is None else sizes
     with evaluating(method):
-        return torch.cat([method.predict(pipeline.eval(part)).detach().clone() for part in split(raw, size)])
+        device = method.context.device
+        return torch.cat([method.predict(pipeline.eval(part, device)).detach().cpu() for part in split(raw, size)])
+
+
+def generate(method: Method, pipeline: Pipeline, raw: Raw, sizes: int | None = None) -> tuple[str, ...]:
+    """Texts for raw samples, ``sizes`` at a time (default: all at once)."""
+    size = len(raw) if sizes is None else sizes
+    device = method.context.device
+    with evaluating(method):
+        return tuple(text for part in split(raw, size) for text in method.generate(pipeline.eval(part, device)))
+
+
+def answers(method: Method, prepared: Prepared, raw: Raw, sizes: int | None = None) -> Answers:
+    """What a method answers in a run: texts where these are generated, else logits."""
+    if prepared.rules.generates:
+        return generate(method, prepared.pipeline, raw, sizes)
+    return predict(method, prepared.pipeline, raw, sizes)
 
 
 class SpyManifest(Manifest):
@@ -157,3 +178,15 @@ class SpyView(ExperienceView):
                 manifest: SpyManifest = super().__getattribute__("_manifest")
                 manifest.refused.append(f"the private attribute `{name}` of its view (in {reader})")
         return super().__getattribute__(name)
+
+
+def surroundings() -> dict[str, Any]:
+    """What a run must leave as it is, by the words for it."""
+    return {
+        "the random state": checkpoint.random_state(),
+        "grad mode": torch.is_grad_enabled(),
+        "the default dtype": torch.get_default_dtype(),
+        "the number of threads": torch.get_num_threads(),
+        "the working folder": os.getcwd(),
+        "the environment": dict(os.environ),
+    }

@@ -20,7 +20,7 @@ def toy_set(
     """A set of the toy world.
 
     Args:
-        kind: What it holds. A text tells its class, its domain and how bright its image is.
+        kind: What it holds. A text tells its class, its domain and how bright its image is, in 4 to 22 words.
         images: uint8 ``(N, 3, H, W)``.
         labels: int64 ``(N,)``.
         ids: int64 ``(N,)``.
@@ -33,7 +33,7 @@ def toy_set(
     light = images.float().mean(dim=(1, 2, 3)).long()
     texts: list[Text] = [
         {
-            "text": f"a thing{label} in light{int(light[row])}",
+            "text": " ".join([f"a thing{label} in light{int(light[row])}", *(["it is ."] * (row * 5 % 7))]),
             "place": f"place{0 if told is None else int(told[row])}",
         }
         for row, label in enumerate(labels.tolist())
@@ -70,7 +70,9 @@ def altered(samples: Samples) -> Samples:
     if samples.kind == "image":
         return Samples(255 - samples.images(slice(None)), rows, samples.labels, samples.ids)
     texts = [{field: value[::-1] for field, value in text.items()} for text in samples.texts(slice(None))]
-    return Samples(texts, rows, samples.labels, samples.ids)
+    told = samples.references
+    backwards = None if told is None else [[text[::-1] for text in right] for right in told]
+    return Samples(texts, rows, samples.labels, samples.ids, references=backwards)
 
 
 def same(one: Raw, two: Raw) -> bool:

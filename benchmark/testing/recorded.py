@@ -8,8 +8,9 @@ how: under ``config`` the options, under ``reference`` the code.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,16 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
+Kind = Literal["outputs", "loss", "gradients", "parameters"]
+
+
+def kind_of(key: str) -> Kind:
+    """What a recorded quantity is, by its name: ``grad.*``, ``after3.*``, ``*loss*``, else an output."""
+    if key.startswith("grad"):
+        return "gradients"
+    if re.match(r"after\d*(_buffers)?\.", key):
+        return "parameters"
+    return "loss" if "loss" in key else "outputs"
 
 
 class Recorded:
@@ -85,14 +96,21 @@ class Recorded:
         finite = np.isfinite(wanted)
         exact = np.ones_like(finite) if wanted.dtype.kind == "i" else ~finite
         assert np.array_equal(got[exact], wanted[exact]), f"{self.name}: {key} differs"
-        if exact.all():
-            return
-        error = float(np.abs(got[finite] - wanted[finite]).max() / max(1.0, np.abs(wanted[finite]).max()))
+        error = 0.0
+        if not exact.all():
+            error = float(np.abs(got[finite] - wanted[finite]).max() / max(1.0, np.abs(wanted[finite]).max()))
         self.worst[key] = error
         assert error < (LIMITS[self.dtype] if limit is None else limit), f"{self.name}: {key} deviates by {error:.1e}"
 
+    def deviations(self) -> dict[Kind, tuple[float, str]]:
+        """The largest deviation of each kind of quantity compared so far, and the quantity."""
+        found: dict[Kind, tuple[float, str]] = {}
+        for key, error in self.worst.items():
+            found[kind_of(key)] = max(found.get(kind_of(key), (0.0, "")), (error, key))
+        return found
+
     def report(self, label: str = "") -> None:
-        """Prints the six largest deviations; seen with ``pytest -s``."""
+        """Prints the largest deviation of each kind, the largest first; seen with ``pytest -s``."""
         precision = str(self.dtype).removeprefix("torch.")
-        for key, error in sorted(self.worst.items(), key=lambda item: -item[1])[:6]:
-            print(f"{self.name:24s} {label:8s} {precision:8s} {key:40s} {error:.1e}")
+        for kind, (error, key) in sorted(self.deviations().items(), key=lambda item: -item[1][0]):
+            print(f"{self.name:24s} {label:8s} {precision:8s} {kind:10s} {key:40s} {error:.1e}")

@@ -31,8 +31,9 @@ from benchmark.api import (
     ScenarioRequest,
     TestSet,
 )
-from benchmark.backbones.backbone import Backbone
+from benchmark.backbones.backbone import Backbone, Nothing, Pretrained
 from benchmark.backbones.dual import DualEncoder, ViTTower
+from benchmark.backbones.features import FeatureModel
 from benchmark.backbones.text import TextTower, WordTokenizer
 from benchmark.families import Family
 from benchmark.jobs import Job
@@ -41,6 +42,8 @@ from benchmark.run import plan, preparation
 from benchmark.run.preparation import Prepared
 from benchmark.samples import Kind
 from benchmark.specs import MethodSpec, ScenarioSpec
+from benchmark.testing import generation
+from benchmark.testing.language import tiny_language, toy_wording
 from benchmark.testing.raw import toy_set
 
 SIZE = 32
@@ -56,8 +59,8 @@ class ToyConfig:
             cross-dataset have as many again that are never trained.
         train: Training images per class and experience (and domain).
         test: Test images per class and experience.
-        family: ``class-il``, ``domain-il``, ``uda``, ``dg``, ``few-shot``, ``base-to-new`` or
-            ``cross-dataset``.
+        family: ``class-il``, ``domain-il``, ``uda``, ``dg``, ``few-shot``, ``base-to-new``,
+            ``cross-dataset``, or ``generation``, which always holds texts.
         data_seed: Of the images.
         kind: What the samples are; texts tell what the images show.
     """
@@ -74,6 +77,9 @@ class ToyConfig:
 def build_toy(config: ToyConfig, request: ScenarioRequest) -> Scenario:
     """Builds the toy stream."""
     family = families.get(config.family)
+    if family.generates:
+        sizes = (config.classes * config.train, config.classes * config.test)
+        return generation.toy_stream(family.name, config.experiences, *sizes, seed=config.data_seed)
     if not family.stream:
         return _build_transfer(config, family)
     generator = torch.Generator().manual_seed(config.data_seed)
@@ -104,13 +110,14 @@ def build_toy(config: ToyConfig, request: ScenarioRequest) -> Scenario:
         family=family.name,
         experiences=tuple(experiences),
         class_names=tuple(f"thing {label}" for label in range(total)),
+        wording=toy_wording(total) if config.kind != "image" else None,
     )
 
 
 def _build_transfer(config: ToyConfig, family: Family) -> Scenario:
     """One experience of a family that transfers; domains are shifts of colour."""
     generator = torch.Generator().manual_seed(config.data_seed)
-    total = config.classes * (2 if family.unseen else 1)
+    total = config.classes * (2 if family.unseen else 1) + family.unknown
     means = F.normalize(torch.randn(total, 3 * 8 * 8, generator=generator), dim=1).view(total, 3, 8, 8)
     means = F.interpolate(means, size=(SIZE, SIZE), mode="nearest")
     shifts = torch.randn(3, 3, 1, 1, generator=generator) * 0.1
@@ -132,10 +139,11 @@ def _build_transfer(config: ToyConfig, family: Family) -> Scenario:
     sources, goal = [0], 0
     if family.shift:
         sources, goal = ([0], 1) if family.unlabelled else ([0, 1], 2)
-    target = draw(known, config.train, [goal]) if family.unlabelled else None
+    met = [*known, *unknown] if family.unknown else known
+    target = draw(met, config.train, [goal]) if family.unlabelled else None
     experience = Experience(
         train=draw(known, config.train, sources),
-        test=draw(known, config.test, [goal]),
+        test=draw(met, config.test, [goal]),
         classes=tuple(known),
         domain=f"domain{goal}",
         target=None if target is None else target.without_labels(),
@@ -155,6 +163,7 @@ def _build_transfer(config: ToyConfig, family: Family) -> Scenario:
         family=family.name,
         experiences=(experience,),
         class_names=tuple(f"thing {label}" for label in range(total)),
+        wording=toy_wording(total) if config.kind != "image" else None,
         tests=tests,
     )
 
@@ -199,6 +208,58 @@ def tiny_backbone(seed: int = 0, *, text: bool = False, **architecture: Any) -> 
         dual=dual,
         classifier=classifier,
     )
+
+
+def tiny_resnet(seed: int = 0) -> Backbone:
+    """A residual network with BatchNorm, of width 8, with random weights: features and no tokens.
+
+    Running statistics are not those of a fresh network, so that it shows whether they are used. Global random state is
+    left as found.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = _TinyResNet()
+        for part in net.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                nn.init.normal_(part.running_mean, std=0.1)  # type: ignore[arg-type]  # it tracks them
+                nn.init.uniform_(part.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+    return Backbone(
+        name="tiny-resnet",
+        model=FeatureModel(net, name="tiny-resnet", width=8, image_size=SIZE).requires_grad_(False).eval(),
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        sha256="1" * 64,
+    )
+
+
+class _TinyResNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8))
+        self.down = nn.Sequential(
+            nn.Conv2d(8, 8, 8, bias=False), nn.BatchNorm2d(8)
+        )  # to one place, as 32 px in stage 5
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.stem(images)
+        features: Tensor = self.down(F.relu(maps + self.block(maps))).flatten(1)
+        return features
+
+
+def tiny_model(spec: MethodSpec, *, generates: bool = False) -> Pretrained:
+    """The tiny pretrained model of the kind that a method is given.
+
+    Args:
+        spec: The method.
+        generates: Whether it is to write texts, which no masked model does.
+    """
+    if not spec.pretrained:
+        return Nothing()
+    if spec.reads == "image":
+        return tiny_backbone(text=spec.text)
+    kinds = [kind for kind in spec.models if not (generates and kind == "masked")]
+    return tiny_language((kinds or spec.models)[0])
 
 
 def _tiny_dual(vit: VisionTransformer) -> DualEncoder:

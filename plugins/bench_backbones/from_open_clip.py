@@ -14,6 +14,7 @@ def bench_register_backbones() -> list[BackboneSpec]:
             name="open_clip",
             tag="MODEL/TAG",
             load=sources.load_open_clip,
+            tokenless=sources.open_clip_tokenless,
             describe=lambda name: {"source": "open_clip", "description": "open_clip dual encoder"},
             summary="any dual encoder of open_clip, with its tag",
         )

@@ -1,4 +1,4 @@
-"""timm: any plain vision transformer of the library, by its full name, ``timm:NAME.TAG``."""
+"""timm: any image model of the library, by its full name, ``timm:NAME.TAG``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def bench_register_backbones() -> list[BackboneSpec]:
             name="timm",
             tag="MODEL.TAG",
             load=sources.load_timm,
-            describe=lambda name: {"source": "timm", "description": "timm vision transformer"},
-            summary="any plain ViT of timm, with its full tag",
+            tokenless=sources.timm_tokenless,
+            describe=lambda name: {"source": "timm", "description": "timm image model"},
+            summary="any image model of timm, with its full tag",
         )
     ]

@@ -1,18 +1,13 @@
-"""local: one run after the other, in this process."""
+"""local: runs on this machine, one after the other or in several processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-from benchmark import ExecutorSpec, Job, Outcome, hookimpl, run_jobs
-
-
-def execute(jobs: Sequence[Job]) -> Iterator[Outcome]:
-    """Does the jobs in order; a scenario stays in memory for the jobs on it."""
-    yield from run_jobs(jobs)
+from benchmark import ExecutorSpec, hookimpl, run_jobs
 
 
 @hookimpl
 def bench_register_executors() -> list[ExecutorSpec]:
     """Registers the executor."""
-    return [ExecutorSpec(name="local", execute=execute, summary="one run after the other, in this process")]
+    return [
+        ExecutorSpec(name="local", execute=run_jobs, summary="this machine: one run after the other, or --jobs at once")
+    ]

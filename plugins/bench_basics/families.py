@@ -1,4 +1,4 @@
-"""The eight families of `benchmark.families`."""
+"""The families of `benchmark.families`."""
 
 from __future__ import annotations
 

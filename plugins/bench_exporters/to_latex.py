@@ -1,8 +1,9 @@
 r"""LaTeX with booktabs: one ``table`` environment per table, to be ``\input`` into a paper.
 
-Needs only ``\usepackage{booktabs,graphicx}``. A table that is wider than the text is scaled down to
-it. The output is ASCII: special characters are escaped, accents become commands (é is ``\'{e}``),
-and what plain LaTeX cannot print is shown as its code point, so that the file always compiles with
+Needs only ``\usepackage{booktabs,graphicx}``. A table of more than `COLUMN` columns goes over both columns of a page
+that has two (``table*``); one that is wider than its place is scaled down to it (``bench leaderboard --split`` and
+``--transpose`` make less of it). The output is ASCII: special characters are escaped, accents become commands (é is
+``\'{e}``), and what plain LaTeX cannot print is shown as its code point, so that the file always compiles with
 pdflatex, xelatex and lualatex.
 """
 
@@ -15,6 +16,7 @@ from benchmark import ExporterSpec, hookimpl
 from benchmark.tables import Cell, Column, Table, one_line
 
 HEADING = 13  # characters on a line of a column's heading, about as wide as `[95.02, 97.51]`
+COLUMN = 5  # columns of a table that still fits one of the two columns of a page
 LABEL = 40  # characters on a line of a cell: options may make the label of a row long
 
 _SPECIAL = {
@@ -99,8 +101,9 @@ def _char(char: str) -> str:
 
 def _table(table: Table) -> str:
     sides = "".join("l" if column.align == "left" else "r" for column in table.columns)
+    float_ = "table*" if len(table.columns) > COLUMN else "table"
     lines = [
-        r"\begin{table}",
+        rf"\begin{{{float_}}}",
         r"\centering",
         rf"\caption{{{escape(table.title)}. {escape(table.caption)}}}",
         r"\footnotesize",
@@ -125,7 +128,7 @@ def _table(table: Table) -> str:
         ]
         lines += ["", r"\smallskip", r"\begin{minipage}{\linewidth}", r"\raggedright", " \\par\n".join(notes)]
         lines += [r"\end{minipage}"]
-    return "\n".join([*lines, r"\end{table}", ""])
+    return "\n".join([*lines, rf"\end{{{float_}}}", ""])
 
 
 def _heading(column: Column) -> str:

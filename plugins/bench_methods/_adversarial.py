@@ -33,7 +33,7 @@ class AdversarialConfig(AdaptationConfig):
         hidden_norm: ``batch`` puts a BatchNorm behind each of them.
     """
 
-    trade_off: Annotated[float, Range(min=0)] = 1.0
+    trade_off: Annotated[float, Range(min=0, log=True)] = 1.0
     warmup_alpha: Annotated[float, Range(min=0)] = 10.0
     warmup_steps: Annotated[int, Range(min=0)] = 0
     hidden: Annotated[int, Range(min=1)] = 1024

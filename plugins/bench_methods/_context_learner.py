@@ -50,9 +50,9 @@ class ContextConfig(FeatureConfig):
     batch_size: int = 32
     vectors: Annotated[int, Range(min=1)] = 16
     words: str = ""
-    lr: Annotated[float, Range(above=0)] = 0.002
+    lr: Annotated[float, Range(above=0, log=True, search=(1e-4, 0.1))] = 0.002
     momentum: Annotated[float, Range(min=0, below=1)] = 0.9
-    weight_decay: Annotated[float, Range(min=0)] = 0.0005
+    weight_decay: Annotated[float, Range(min=0, log=True)] = 0.0005
     warmup: Annotated[int, Range(min=0)] = 1
     warmup_lr: Annotated[float, Range(above=0)] = 0.00001
     mask: Literal["current", "none"] = "current"
@@ -135,9 +135,9 @@ class ContextLearner(FeatureMethod):
 
     def places(self, labels: Tensor) -> Tensor:
         """Positions of labels ``(B,)`` among the classes that compete."""
-        place = torch.full((len(self.names),), -1, dtype=torch.int64, device=labels.device)
-        place[list(self.competing)] = torch.arange(len(self.competing), device=labels.device)
-        return place[labels]
+        place = torch.full((len(self.names),), -1, dtype=torch.int64)
+        place[list(self.competing)] = torch.arange(len(self.competing))
+        return place.to(labels.device, non_blocking=True)[labels]
 
     @abc.abstractmethod
     def backward(self, features: Tensor, places: Tensor) -> Tensor:

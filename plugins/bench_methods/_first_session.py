@@ -49,7 +49,7 @@ class FirstSessionConfig(MethodConfig):
     epochs: int = 20
     batch_size: int = 48
     adaptation: Adaptation = "adapter"
-    lr: Annotated[float, Range(above=0)] = 0.01
+    lr: Annotated[float, Range(above=0, log=True, search=(1e-4, 0.3))] = 0.01
     momentum: Annotated[float, Range(min=0, below=1)] = 0.9
     weight_decay: Annotated[float, Range(min=0)] = 5e-4
     bottleneck: Annotated[int, Range(min=1)] = 64

@@ -83,7 +83,7 @@ class PixelConfig(MethodConfig):
     test_position: Literal["middle", "batch"] = "middle"
     mask: Literal["none", "current"] = "none"
     optimizer: Literal["sgd", "adam"] = "adam"
-    lr: Annotated[float, Range(above=0)] = 0.1
+    lr: Annotated[float, Range(above=0, log=True, search=(1e-2, 10.0))] = 0.1
     momentum: Annotated[float, Range(min=0, below=1)] = 0.9
     warmup_steps: Annotated[int, Range(min=0)] = 0
     schedule: Literal["constant", "cosine"] = "constant"

@@ -90,6 +90,7 @@ def bench_register_methods() -> list[MethodSpec]:
             build=Adapter,
             config=AdapterConfig,
             summary="a bottleneck adapter in every block and the head train",
+            tokens=True,
             uses=frozenset({"boundaries"}),
             recipes={
                 "masked": {"mask": "current"},

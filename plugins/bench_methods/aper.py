@@ -87,6 +87,7 @@ def bench_register_methods() -> list[MethodSpec]:
             build=APER,
             config=APERConfig,
             summary="class means of frozen and adapted features; adapts in the first experience only (ADAM)",
+            tokens=lambda config: config.adaptation not in ("none", "finetune"),
             uses=frozenset({"boundaries"}),
             recipes={
                 "ssf": {"adaptation": "ssf"},

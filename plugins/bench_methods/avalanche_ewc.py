@@ -37,7 +37,7 @@ class EwcConfig(AvalancheConfig):
         decay: In ``online`` mode, factor on the old importances.
     """
 
-    penalty: Annotated[float, Range(min=0)] = 100.0
+    penalty: Annotated[float, Range(min=0, log=True, search=(0.1, 1e4))] = 100.0
     mode: Literal["separate", "online"] = "separate"
     decay: Annotated[float, Range(min=0, max=1)] = 1.0
 

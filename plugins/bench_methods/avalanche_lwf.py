@@ -42,7 +42,7 @@ class LwfConfig(AvalancheConfig):
             only those of the experience (without effect in domain-incremental streams).
     """
 
-    alpha: Annotated[float, Range(min=0)] = 1.0
+    alpha: Annotated[float, Range(min=0, log=True, search=(0.1, 100.0))] = 1.0
     temperature: Annotated[float, Range(above=0)] = 2.0
     mask: Literal["none", "current"] = "none"
 

@@ -80,10 +80,10 @@ class ClipLinearConfig(MethodConfig):
     solver: Literal["lbfgs", "adamw"] = "lbfgs"
     normalise: bool = False
     search: bool = False
-    strength: Annotated[float, Range(above=0)] = 0.316
+    strength: Annotated[float, Range(above=0, log=True)] = 0.316
     max_iter: Annotated[int, Range(min=1)] = 1000
-    lr: Annotated[float, Range(above=0)] = 0.1
-    weight_decay: Annotated[float, Range(min=0)] = 0.0
+    lr: Annotated[float, Range(above=0, log=True, search=(1e-4, 1.0))] = 0.1
+    weight_decay: Annotated[float, Range(min=0, log=True)] = 0.0
     keep: Literal["nothing", "features"] = "nothing"
 
     def __post_init__(self) -> None:

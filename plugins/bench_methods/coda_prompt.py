@@ -286,6 +286,7 @@ def bench_register_methods() -> list[MethodSpec]:
             build=CodaPrompt,
             config=CodaPromptConfig,
             summary="CODA-Prompt: prefixes summed from components by attention to a frozen query",
+            tokens=True,
             uses=uses,
             recipes=RECIPES,
             default_recipe="honest",

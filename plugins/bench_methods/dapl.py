@@ -91,9 +91,9 @@ class DAPLConfig(FeatureConfig):
     target_weight: Annotated[float, Range(min=0)] = 1.0
     template: str = "a photo of a {}."
     stop: Literal["..", "."] = ".."
-    lr: Annotated[float, Range(above=0)] = 0.003
+    lr: Annotated[float, Range(above=0, log=True, search=(1e-4, 0.1))] = 0.003
     momentum: Annotated[float, Range(min=0, below=1)] = 0.9
-    weight_decay: Annotated[float, Range(min=0)] = 0.0005
+    weight_decay: Annotated[float, Range(min=0, log=True)] = 0.0005
     schedule: Literal["per_iteration", "per_epoch"] = "per_iteration"
     period: Annotated[int, Range(min=0)] = 0
     warmup: Annotated[int, Range(min=0)] = 1

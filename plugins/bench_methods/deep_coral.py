@@ -55,7 +55,7 @@ class DeepCoralConfig(PlainConfig):
 
     batch_size: int = 128
     weight_decay: float = 0.0005
-    trade_off: Annotated[float, Range(min=0)] = 1.0
+    trade_off: Annotated[float, Range(min=0, log=True)] = 1.0
     layer: Literal["logits", "features"] = "logits"
     form: Form = "paper"
 
@@ -86,6 +86,11 @@ class DeepCoral(Adaptation):
     def __init__(self, config: DeepCoralConfig, context: Context) -> None:
         super().__init__(config, context)
         self.weight = config.trade_off
+
+    @property
+    def coupled(self) -> str | None:
+        """See `Method.coupled`."""
+        return "it compares covariances of the samples of a batch"
 
     def alignment(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
         """Mean distance over all pairs of domains in the batch."""

@@ -140,7 +140,7 @@ class DualPrompt(PromptLearner):
         """Slots per image, ``(B, k)``, or ``(S, B, k)`` with keys per layer."""
         config = self.config
         if training and self._slots is not None:
-            own = torch.tensor(self._slots, device=similarity.device)
+            own = torch.arange(self._slots.start, self._slots.stop, device=similarity.device)
             return own.expand(*similarity.shape[:-1], -1)
         index = prompts.top_k(similarity.detach(), config.top_k)
         if config.selection == "batchwise":
@@ -291,8 +291,17 @@ def bench_register_methods() -> list[MethodSpec]:
             build=DualPrompt,
             config=DualPromptConfig,
             summary="DualPrompt: general and expert prefixes, experts picked by a frozen query",
+            tokens=True,
             uses=uses,
             recipes=RECIPES,
+            # The layout of the ports mixes prompts of a test batch, and votes depend on it: these are their batches.
+            engine={
+                "jax": {"eval_batch_size": 24, "eval_order": "by-experience"},
+                "dualprompt-pytorch": {"eval_batch_size": 24, "eval_order": "by-experience"},
+                "dualprompt-pytorch-imagenet-r": {"eval_batch_size": 24, "eval_order": "by-experience"},
+                "pilot": {"eval_batch_size": 24, "eval_order": "natural"},
+                "mammoth": {"eval_batch_size": 128, "eval_order": "by-experience"},
+            },
             default_recipe="honest",
             tracks={
                 "nano": {"batch_size": 16, "epochs": 3, "lr": 0.03},

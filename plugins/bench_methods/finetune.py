@@ -71,6 +71,7 @@ def bench_register_methods() -> list[MethodSpec]:
             build=Finetune,
             config=FinetuneConfig,
             summary="sequential full fine-tuning, nothing done against forgetting",
+            tokens=lambda config: config.dropout > 0,  # it is put into the blocks
             uses=frozenset({"boundaries"}),
             recipes={
                 "masked": {"mask": "current"},

@@ -108,6 +108,11 @@ class ICaRL(Classifier):
         drops = sum(place.step >= share * place.steps for share in (0.7, 0.9)) if self.config.drops else 0
         return super().factor(place) / 5.0**drops
 
+    @property
+    def coupled(self) -> str | None:
+        """See `Method.coupled`."""
+        return "every step draws images that it remembers"
+
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step on new images and their share of the exemplars."""
         images, labels = self._with_exemplars(batch)
@@ -138,8 +143,8 @@ class ICaRL(Classifier):
         device = self.context.device
         raw = torch.stack([self.exemplars[label][index] for label, index in (places[place] for place in chosen)])
         # The global generator, which the engine seeds, and puts back on resume.
-        images = self.context.pipeline.train(raw.to(device), torch.default_generator).to(batch.images.dtype)
-        labels = torch.tensor([places[place][0] for place in chosen], device=device)
+        images = self.context.pipeline.train(raw, torch.default_generator, device).to(batch.images.dtype)
+        labels = torch.tensor([places[place][0] for place in chosen]).to(device, non_blocking=True)
         return torch.cat([batch.images, images]), torch.cat([batch.labels, labels])
 
     def end_experience(self, experience: ExperienceView) -> None:

@@ -143,6 +143,13 @@ class L2P(QueryLearner):
             index = prompts.vote(index, config.pool_size, config.top_k, group=config.selection_group)
         return index
 
+    @property
+    def coupled(self) -> str | None:
+        """See `Method.coupled`."""
+        if self.config.selection_train == "batchwise":
+            return "selection_train=batchwise: a batch chooses its prompts together"
+        return super().coupled
+
     def choose(self, query: Tensor, *, training: bool) -> Chosen:
         """The prompts whose keys are nearest, and minus c times the pull term R."""
         config = self.config
@@ -250,8 +257,17 @@ def bench_register_methods() -> list[MethodSpec]:
             build=L2P,
             config=L2PConfig,
             summary="Learning to Prompt: a prompt pool picked by a frozen query",
+            tokens=True,
             uses=uses,
             recipes=RECIPES,
+            # Votes over the test batch depend on the batches: see the table of ports in the official repositories.
+            engine={
+                "paper-v1-jax": {"eval_batch_size": 16, "eval_order": "by-experience"},
+                "v2-jax": {"eval_batch_size": 16, "eval_order": "by-experience"},
+                "l2p-pytorch": {"eval_batch_size": 16, "eval_order": "by-experience"},
+                "pilot": {"eval_batch_size": 16, "eval_order": "natural"},
+                "mammoth": {"eval_batch_size": 128, "eval_order": "by-experience"},
+            },
             default_recipe="honest",
             tracks={
                 "nano": {

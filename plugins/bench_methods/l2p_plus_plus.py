@@ -109,6 +109,13 @@ class L2PPlusPlus(PromptLearner):
         )
         self.to(context.device)
 
+    @property
+    def coupled(self) -> str | None:
+        """See `Method.coupled`."""
+        if self.config.prompts == "on" and self.config.key_weight:
+            return "key_weight: the key loss is a sum over the images of a batch"
+        return super().coupled
+
     def choose(self, query: Tensor, *, training: bool) -> Chosen:
         """Every image takes the k prompts of each layer whose keys are nearest, in training as at test time."""
         similarity = self.pool.similarity(query)
@@ -156,6 +163,7 @@ def bench_register_methods() -> list[MethodSpec]:
             build=L2PPlusPlus,
             config=L2PPlusPlusConfig,
             summary="L2P++: a pool of key/value prefixes per layer, picked by a frozen query",
+            tokens=True,
             uses=prompting.uses,
             recipes=RECIPES,
             default_recipe="honest",

@@ -91,6 +91,7 @@ def bench_register_methods() -> list[MethodSpec]:
             build=LoRATuning,
             config=LoRAConfig,
             summary="low-rank changes of query and value projections and the head train",
+            tokens=True,
             uses=frozenset({"boundaries"}),
             recipes={"masked": {"mask": "current"}, "vpt": {**VPT_ADAMW, "rank": 8, "alpha": 8.0, "targets": "qv"}},
             tracks={

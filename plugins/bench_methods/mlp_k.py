@@ -73,6 +73,11 @@ class MlpK(Classifier):
             init=config.head_init,
         )
 
+    @property
+    def coupled(self) -> str | None:
+        """See `Method.coupled`."""
+        return "norm=batch: BatchNorm takes statistics of a batch" if self.config.norm == "batch" else None
+
     def begin_experience(self, experience: ExperienceView) -> None:
         """As every classifier; what was frozen before a restart is frozen again."""
         self.head.restore_frozen()

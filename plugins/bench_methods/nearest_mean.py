@@ -103,6 +103,7 @@ def bench_register_methods() -> list[MethodSpec]:
             recipes={"simplecil": {"reappearing": "overwrite", "normalize": "zero_one"}},
             default_recipe="merge",
             rule="nothing to choose",
+            waits=1,  # which label is the largest: without boundaries it is not told how many classes there are
             sources={"simplecil": "LAMDA-PILOT models/simplecil.py at 5240714", "merge": "RanPAC at 012927f"},
             paper="arXiv:2303.07338",
             reference="zhoudw-zdw/RevisitingCIL@a2e6b71",

@@ -62,6 +62,7 @@ def bench_register_methods() -> list[MethodSpec]:
             build=PartialK,
             config=PartialKConfig,
             summary="the last k blocks, the final norm and the head train",
+            tokens=True,
             uses=frozenset({"boundaries"}),
             recipes={"masked": {"mask": "current"}, "vpt": {**VPT_ADAMW, "batch_size": 1280}},
             tracks={

@@ -177,6 +177,7 @@ def bench_register_methods() -> list[MethodSpec]:
             build=PrefixTuning,
             config=PrefixTuningConfig,
             summary="keys and values in front of every block's attention, and the head, train",
+            tokens=True,
             uses=frozenset({"boundaries"}),
             recipes={
                 "masked": {"mask": "current"},

@@ -102,6 +102,7 @@ def bench_register_methods() -> list[MethodSpec]:
             build=RanPAC,
             config=RanPACConfig,
             summary="random projection and closed-form ridge head, after adaptation in the first experience",
+            tokens=lambda config: config.adaptation not in ("none", "finetune"),
             uses=frozenset({"boundaries"}),
             recipes={
                 "official": OFFICIAL,

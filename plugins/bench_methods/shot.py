@@ -206,6 +206,11 @@ class Shot(Adaptation):
         done, steps = self.phase(place)
         return (done + 1) / steps
 
+    @property
+    def coupled(self) -> str | None:
+        """See `Method.coupled`."""
+        return "it spreads the mean prediction of a batch over the classes"
+
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """A step of the source phase or of the target phase."""
         if batch.target is None or batch.target_index is None:
@@ -219,7 +224,7 @@ class Shot(Adaptation):
         information = information_maximisation(logits, diversity=config.diversity)
         terms = {"loss": config.entropy_weight * information, "information": information}
         if config.pseudo_weight > 0:
-            labels = self._labels[batch.target_index].to(logits.device)
+            labels = self._labels[batch.target_index].to(logits.device, non_blocking=True)
             terms["loss_pseudo"] = F.cross_entropy(logits, labels)
             terms["loss"] = terms["loss"] + config.pseudo_weight * terms["loss_pseudo"]
         return self.learn(batch, terms, still=[self.head])
@@ -233,7 +238,7 @@ class Shot(Adaptation):
         self.eval()
         features, logits = [], []
         for rows in torch.split(torch.arange(len(self._target)), 4 * self.config.batch_size):
-            images = self.context.pipeline.eval(self._target.images(rows).to(self.context.device))
+            images = self.context.pipeline.eval(self._target.images(rows), self.context.device)
             features.append(self.features(images))
             logits.append(self.head(features[-1]))
         self.train(was_training)
@@ -267,6 +272,7 @@ def bench_register_methods() -> list[MethodSpec]:
             config=ShotConfig,
             summary="a source model adapted to the target without the source, classifier frozen",
             uses=frozenset({"boundaries", "unlabelled"}),
+            waits=2,  # `interval` times in the target phase: features and logits, for pseudo-labels on the CPU
             recipes={
                 "im": {"pseudo_weight": 0.0},
                 "office": {"source_epochs": 100, "epochs": 15, "batch_size": 64, "interval": 15, "lr": 0.01},

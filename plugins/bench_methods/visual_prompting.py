@@ -70,7 +70,7 @@ class VisualPromptingConfig(PixelConfig):
     scale: Annotated[float, Range(above=0)] = 20.0
     mapping: Literal["fixed", "random", "frequency", "iterative"] = "fixed"
     multiplicity: Annotated[int, Range(min=1)] = 1
-    head_lr: Annotated[float, Range(above=0)] = 0.01
+    head_lr: Annotated[float, Range(above=0, log=True)] = 0.01
     head_init: HeadInit = "trunc_normal"
 
     def __post_init__(self) -> None:

@@ -304,6 +304,7 @@ def bench_register_methods() -> list[MethodSpec]:
             build=VPT,
             config=VPTConfig,
             summary="prompts in the input of a frozen ViT, and the head, train",
+            tokens=True,
             uses=frozenset({"boundaries"}),
             recipes=SHALLOW,
             tracks={
@@ -321,6 +322,7 @@ def bench_register_methods() -> list[MethodSpec]:
             build=VPT,
             config=VPTDeepConfig,
             summary="prompts in the input of every block of a frozen ViT, and the head, train",
+            tokens=True,
             uses=frozenset({"boundaries"}),
             recipes=DEEP,
             tracks={

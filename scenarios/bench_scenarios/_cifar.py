@@ -17,6 +17,7 @@ than one.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,9 @@ from benchmark.scenario import ScenarioRequest
 SPLITS = ("train", "test")
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 LICENCE = "none stated at the source; MIT according to the L2P paper"
+
+FACTS = Path(__file__).with_name("facts")
+"""Committed statistics of data sets (`benchmark.data_facts`)."""
 
 _READER = "2"  # part of every cache key; rises when the decoded arrays change
 
@@ -69,7 +73,9 @@ class Cifar:
     image_size: int = 32
 
 
-CIFAR10 = Cifar(
+_NAMES10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+CIFAR10: Cifar = Cifar(
     name="split-cifar10",
     version=1,
     dataset=data.DataSet(
@@ -86,6 +92,30 @@ CIFAR10 = Cifar(
             size=170_498_071,
             md5="c58f30108f718f92721af3b95e74349a",
         ),
+        mirror=data.Mirror(
+            repository="uoft-cs/cifar10",
+            revision="cfedcaa60e884c97a878950117875781a7106166",
+            files=(
+                data.Download(
+                    url="plain_text/cifar10-train.parquet",
+                    file="train.parquet",
+                    size=119_705_255,
+                    sha256="ead8c41c0968c6f96c522dfaa5393b361819ee998968037cce7c7efc3396568e",
+                ),
+                data.Download(
+                    url="plain_text/cifar10-test.parquet",
+                    file="test.parquet",
+                    size=23_940_850,
+                    sha256="a4b5762d285d0775cfd7bd06b30c514f3bf98f8feab7f15f672bfe8161c14735",
+                ),
+            ),
+        ),
+        source=SOURCE,
+        licence=LICENCE,
+        class_names=_NAMES10,
+        look=lambda root: _look(CIFAR10, root),
+        contents=lambda request: _contents(CIFAR10, request),
+        facts=FACTS / "cifar10.json",
     ),
     native="cifar-10-batches-py",
     # As in torchvision.datasets.CIFAR10.
@@ -101,7 +131,7 @@ CIFAR10 = Cifar(
     },
     native_label="labels",
     label_columns=("label",),
-    class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    class_names=_NAMES10,
 )
 
 # The fine labels; their numbers are their alphabetical ranks.
@@ -115,7 +145,7 @@ shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pep
 television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
 
-CIFAR100 = Cifar(
+CIFAR100: Cifar = Cifar(
     name="split-cifar100",
     version=1,
     dataset=data.DataSet(
@@ -132,6 +162,12 @@ CIFAR100 = Cifar(
             size=169_001_437,
             md5="eb9058c3a382ffc7106e4002c42a8d85",
         ),
+        source=SOURCE,
+        licence=LICENCE,
+        class_names=tuple(_NAMES.split()),
+        look=lambda root: _look(CIFAR100, root),
+        contents=lambda request: _contents(CIFAR100, request),
+        facts=FACTS / "cifar100.json",
     ),
     native="cifar-100-python",
     # As in torchvision.datasets.CIFAR100.
@@ -186,16 +222,16 @@ def load(cifar: Cifar, root: Path, request: ScenarioRequest) -> Arrays:
         found = _find(cifar, root)
         if found is None:
             archive = data.fetch(cifar.dataset, root, mode=request.download)
-            found = _Found([archive], archive.parent, functools.partial(_read_archive, cifar, archive))
+            found = _Found([archive], archive.parent, functools.partial(_read_archive, cifar, archive), "archive")
         key = readers.file_key(found.files, found.base, _READER, cifar.name)
 
         def checked() -> tuple[dict[str, Array], dict[str, str]]:
             arrays, notes = found.read()
-            _check(cifar, arrays)
+            _check(cifar, arrays, request)
             return arrays, notes
 
         kept = readers.cached_arrays(request.cache / f"{cifar.name}-{key}", checked)
-        _check(cifar, kept.arrays)
+        _check(cifar, kept.arrays, request)
     if "lossy" in kept.notes:
         warnings.warn(
             f"{cifar.dataset.title}: this copy is re-encoded as {kept.notes['lossy']}, the original is lossless; "
@@ -212,6 +248,8 @@ class _Found:
     files: list[Path]
     base: Path
     read: Read
+    form: str
+    md5: Mapping[Path, str] = dataclasses.field(default_factory=dict)
 
 
 def _find(cifar: Cifar, root: Path) -> _Found | None:
@@ -227,35 +265,48 @@ def _find(cifar: Cifar, root: Path) -> _Found | None:
         files = [native / name for split in SPLITS for name in cifar.files[split]]
         absent = [file for file in files if not readers.is_file(file)]
         if not absent:
-            return _Found(files, native, functools.partial(_read_folder, cifar, native))
+            md5 = {native / name: md5 for split in SPLITS for name, md5 in cifar.files[split].items()}
+            return _Found(files, native, functools.partial(_read_folder, cifar, native), "native", md5)
         if readers.is_folder(native):
             incomplete.append(f"{readers.shown(absent[0])} is missing")
     if folder is not None:
         if cifar.dataset.download is not None:
             archive = folder / cifar.dataset.download.file
             if readers.is_file(archive):
-                return _Found([archive], folder, functools.partial(_read_archive, cifar, archive))
+                md5 = {archive: cifar.dataset.download.md5}
+                return _Found([archive], folder, functools.partial(_read_archive, cifar, archive), "archive", md5)
         trees = {split: folder / split for split in SPLITS}
         absent = [place for place in trees.values() if not readers.is_folder(place)]
         if not absent:
             classes = readers.class_folders(trees, cifar.class_names)
             files = [file for split in SPLITS for one in sorted(classes[split]) for file in readers.image_files(one)]
-            return _Found(files, folder, functools.partial(_read_tree, cifar, classes))
+            return _Found(files, folder, functools.partial(_read_tree, cifar, classes), "tree")
         tables = {split: folder / f"{split}.parquet" for split in SPLITS}
         missing = [place for place in tables.values() if not readers.is_file(place)]
         if not missing:
-            return _Found(list(tables.values()), folder, functools.partial(_read_parquet, cifar, tables))
+            read = functools.partial(_read_parquet, cifar, tables)
+            return _Found(list(tables.values()), folder, read, "parquet")
         incomplete += [f"{readers.shown(gone[0])} is missing" for gone in (absent, missing) if len(gone) < len(SPLITS)]
     if incomplete:
         raise DataMissing("; ".join(incomplete))
     return None
 
 
-def _check(cifar: Cifar, arrays: Mapping[str, Array]) -> None:
+def _look(cifar: Cifar, root: Path) -> data.Form | None:
+    found = _find(cifar, root)
+    return None if found is None else data.Form(name=found.form, files=tuple(found.files), md5=found.md5)
+
+
+def _contents(cifar: Cifar, request: ScenarioRequest) -> tuple[dict[str, Samples], Mapping[str, str]]:
+    return image_sets(cifar, request, dict.fromkeys(SPLITS, 0))
+
+
+def _check(cifar: Cifar, arrays: Mapping[str, Array], request: ScenarioRequest) -> None:
     """Compares counts, sizes and labels with what the data set must have."""
     classes = len(cifar.class_names)
-    for split, expected in zip(SPLITS, cifar.counts, strict=True):
+    for split, published in zip(SPLITS, cifar.counts, strict=True):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        expected = len(labels) if request.miniature else published
         problem = ""
         if len(images) != expected:
             problem = f"the {split} set holds {len(images):,} images instead of {expected:,}"
@@ -329,3 +380,17 @@ def _encoded(
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = decoded.images, labels
     lossy = sorted({codec for decoded, _ in found.values() for codec in decoded.codecs if codec})
     return arrays, {"layout": layout, **({"lossy": ", ".join(lossy)} if lossy else {})}
+
+
+def miniature(cifar: Cifar, root: Path) -> None:
+    """Writes a few images of every class as a tree (`benchmark.specs.ScenarioSpec.miniature`)."""
+    from PIL import Image
+
+    generator = np.random.RandomState(0)
+    for split, count in (("train", 3), ("test", 2)):
+        for name in cifar.class_names:
+            folder = root / cifar.dataset.folders[0] / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.randint(0, 256, (cifar.image_size, cifar.image_size, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")

@@ -1,17 +1,17 @@
 """Reads PACS: 9,991 images of 7 classes in four domains, from a tree of folders.
 
 Source: Li et al., "Deeper, Broader and Artier Domain Generalization", ICCV 2017. Layout: ``<domain>/<class>/<image>``
-below ``PACS/``, ``PACS/images/`` (Dassl) or ``PACS/kfold/`` (DomainBed); class index = alphabetical rank. The official
-lists ``<domain>_train_kfold.txt`` and ``<domain>_crossval_kfold.txt`` (90/10) are used for the split where all eight
-are there; otherwise 80/20 per class by `benchmark.splits.train_test`, per domain, seed 0. Sample ids are ranks of
-(domain, class, file name). Decoded images are kept in the cache folder.
+below ``PACS/``, ``PACS/images/`` (Dassl) or ``PACS/kfold/`` (DomainBed); class index = alphabetical rank, folders are
+matched by name (`benchmark.readers.class_folders`). The official lists ``<domain>_train_kfold.txt`` and
+``<domain>_crossval_kfold.txt`` (90/10) are used for the split where all eight are there; otherwise 80/20 per class by
+`benchmark.splits.train_test`, per domain, seed 0. Sample ids are ranks of (domain, class, file name). Decoded images
+are kept in the cache folder.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmark import data, readers, splits
 from benchmark.config import Range, check_ranges
-from benchmark.data import DataSet
+from benchmark.data import DataSet, Form
 from benchmark.errors import DataMissing
 from benchmark.readers import Array
 from benchmark.samples import Pixels, Samples
@@ -34,6 +34,9 @@ COUNTS = {"art_painting": 2_048, "cartoon": 2_344, "photo": 1_670, "sketch": 3_9
 ORIGINAL_SIDE = 227
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 
+SOURCE = "https://domaingeneralization.github.io; fetched by facebookresearch/DomainBed domainbed/scripts/download.py"
+LICENCE = "none stated at the source"
+
 PACS = DataSet(
     title="PACS",
     folders=("PACS", "pacs"),
@@ -42,9 +45,13 @@ PACS = DataSet(
         "images/<domain>/<class>/*",
         "kfold/<domain>/<class>/*",
     ),
+    source=SOURCE,
+    licence=LICENCE,
+    class_names=CLASSES,
+    look=lambda root: _look(root),
+    contents=lambda request: _contents(request),
+    facts=Path(__file__).with_name("facts") / "pacs.json",
 )
-SOURCE = "https://domaingeneralization.github.io; fetched by facebookresearch/DomainBed domainbed/scripts/download.py"
-LICENCE = "none stated at the source"
 
 _READER = "2"  # part of every cache key; rises when the decoded arrays change
 
@@ -117,15 +124,14 @@ def load(config: PacsConfig, request: ScenarioRequest) -> Pacs:
     root = data.data_root(request.data_root)
     with PACS.reading(root):
         base = _find(root)
-        files = _files(base)
+        files, labels, names = _files(base)
         key = readers.file_key(files, base, _READER, f"size {config.size}")
         decode = functools.partial(_decode, files, config.size)
         kept = readers.cached_arrays(request.cache / f"pacs-{key}", decode)
         lists = _lists(base)
         domain_of = np.array([path.parent.parent.name for path in files])
-        labels = np.array([CLASSES.index(path.parent.name) for path in files], np.int64)
         rows = {domain: np.flatnonzero(domain_of == domain) for domain in DOMAINS}
-        known = {} if lists is None else {path.relative_to(base).as_posix(): row for row, path in enumerate(files)}
+        known = {} if lists is None else {name: row for row, name in enumerate(names)}
         parts = {
             domain: _cut(labels, rows[domain]) if lists is None else _listed(lists[domain], domain, known, labels)
             for domain in DOMAINS
@@ -138,6 +144,19 @@ def load(config: PacsConfig, request: ScenarioRequest) -> Pacs:
     chosen = hashlib.sha256(b" ".join(train[domain].astype("<i8").tobytes() for domain in DOMAINS)).hexdigest()
     partition = "80/20 cut" if lists is None else f"official lists {chosen[:8]}"
     return Pacs(images, source, labels, rows, train, test, kept.notes, partition)
+
+
+def _look(root: Path) -> Form | None:
+    """What is below a data root, or None where there is nothing."""
+    if data.find(PACS.folders, root) is None:
+        return None
+    return Form(name="tree", files=tuple(_files(_find(root))[0]))
+
+
+def _contents(request: ScenarioRequest) -> tuple[dict[str, Samples], Mapping[str, str]]:
+    """The images of each domain."""
+    found = load(PacsConfig(), request)
+    return {domain: found.subset(found.rows[domain]) for domain in sorted(DOMAINS)}, found.notes
 
 
 def _find(root: Path) -> Path:
@@ -155,20 +174,22 @@ def _find(root: Path) -> Path:
     raise DataMissing(f"{readers.shown(folder)} has none of the folders {', '.join(DOMAINS)}")
 
 
-def _files(base: Path) -> list[Path]:
-    """All images in the order of (domain, class, file name) by code point."""
-    found = []
+def _files(base: Path) -> tuple[list[Path], Array, list[str]]:
+    """All images in the order of (domain, class, file name) by code point, their labels, and what lists call them."""
+    found: list[Path] = []
+    labels: list[int] = []
     for domain in sorted(DOMAINS):
-        names = [path.name for path in readers.listing(base / domain) if os.path.isdir(path)]
-        where = readers.shown(base / domain)
-        if tuple(names) != CLASSES:
-            held = ", ".join(map(readers.shown, names)) or "nothing"
-            raise DataMissing(f"{where} holds {held}, not {', '.join(CLASSES)}")
-        own = [path for name in names for path in readers.image_files(base / domain / name, SUFFIXES)]
-        if len(own) != COUNTS[domain]:
-            raise DataMissing(f"{where} holds {len(own):,} images instead of {COUNTS[domain]:,}")
-        found += own
-    return found
+        before = len(found)
+        for label, folder in enumerate(readers.class_folders({domain: base / domain}, CLASSES)[domain]):
+            found += readers.image_files(folder, SUFFIXES)
+            labels += [label] * (len(found) - len(labels))
+        if len(found) - before != COUNTS[domain]:
+            where = readers.shown(base / domain)
+            raise DataMissing(f"{where} holds {len(found) - before:,} images instead of {COUNTS[domain]:,}")
+    names = [
+        f"{path.parent.parent.name}/{CLASSES[label]}/{path.name}" for path, label in zip(found, labels, strict=True)
+    ]
+    return found, np.array(labels, np.int64), names
 
 
 def _decode(files: Sequence[Path], size: int) -> tuple[dict[str, Array], dict[str, str]]:

@@ -47,6 +47,7 @@ SPEC = ScenarioSpec(
     source=_cifar.SOURCE,
     licence=_cifar.LICENCE,
     size_mb=169.0,
+    data=(_cifar.CIFAR100.dataset,),
 )
 
 

@@ -56,6 +56,7 @@ SPEC = ScenarioSpec(
     source=_cifar.SOURCE,
     licence=_cifar.LICENCE,
     size_mb=339.0,
+    data=(_cifar.CIFAR100.dataset, _cifar.CIFAR10.dataset),
 )
 
 

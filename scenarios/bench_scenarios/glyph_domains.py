@@ -85,7 +85,7 @@ SPEC = ScenarioSpec(
     config=GlyphDomainsConfig,
     summary="50 characters through the styles ink, chalk, outline, photo; domain-incremental; bundled",
     family="domain-il",
-    tracks={"nano": "glyph32"},
+    tracks={"nano": "glyph32-v2"},
     source="rendered by adaptbench from DejaVu and STIX fonts",
     licence="Apache-2.0, as adaptbench",
 )

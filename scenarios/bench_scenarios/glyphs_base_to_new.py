@@ -77,7 +77,7 @@ SPEC = ScenarioSpec(
     config=GlyphsBaseToNewConfig,
     summary="30 letters from 16 images each, 30 more by their names alone; bundled",
     family="base-to-new",
-    tracks={"nano": "glyph32"},
+    tracks={"nano": "glyph32-v2"},
     source=_glyphs.SOURCE,
     licence=_glyphs.LICENCE,
 )

@@ -126,12 +126,13 @@ SPEC = ScenarioSpec(
     config=MnistGlyphsConfig,
     summary="handwritten digits of MNIST and printed digits, adapted from one to the other, both ways",
     family="uda",
-    tracks={"nano": "glyph32"},
+    tracks={"nano": "glyph32-v2"},
     variant="pair",
     variants=PAIRS,
     source="MNIST: LeCun, Cortes, Burges, via torchvision's mirror; glyphs: " + _glyphs.SOURCE,
     licence="MNIST: CC BY-SA 3.0 according to the L2P paper; glyphs: Apache-2.0",
     size_mb=11.6,
+    data=(_mnist.MNIST,),
 )
 
 

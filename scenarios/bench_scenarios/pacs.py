@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench_scenarios import _pacs
-from benchmark import ScenarioSpec, hookimpl, splits
+from benchmark import ScenarioSpec, builders, hookimpl
 from benchmark.scenario import Experience, Scenario, ScenarioRequest
 
 
@@ -29,21 +29,11 @@ class PacsDilConfig(_pacs.PacsConfig):
     def __post_init__(self) -> None:
         """Checks that the domains exist, once each."""
         _pacs.PacsConfig.__post_init__(self)
-        if len(self.order) == 1 and self.order[0] not in _pacs.DOMAINS:
-            try:
-                splits.class_order(self.order[0], len(_pacs.DOMAINS))
-            except ValueError as error:
-                raise ValueError(f"order: {error}") from error
-        elif not self.order or len(set(self.order)) != len(self.order) or not set(self.order) <= set(_pacs.DOMAINS):
-            raise ValueError(
-                f"order: {','.join(self.order)!r} is not possible; use each of {', '.join(_pacs.DOMAINS)} once"
-            )
+        builders.check_order(self.order, _pacs.DOMAINS)
 
     def domains(self, seed: int) -> tuple[str, ...]:
         """The order of a run with this class-order seed."""
-        if self.order[0] in _pacs.DOMAINS:
-            return self.order
-        return tuple(_pacs.DOMAINS[place] for place in splits.class_order(self.order[0], len(_pacs.DOMAINS), seed=seed))
+        return builders.ordered(self.order, _pacs.DOMAINS, seed)
 
 
 def build(config: PacsDilConfig, request: ScenarioRequest) -> Scenario:
@@ -79,6 +69,7 @@ SPEC = ScenarioSpec(
     source=_pacs.SOURCE,
     licence=_pacs.LICENCE,
     size_mb=174.0,
+    data=(_pacs.PACS,),
 )
 
 

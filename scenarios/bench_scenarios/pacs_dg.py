@@ -73,6 +73,7 @@ SPEC = ScenarioSpec(
     source=_pacs.SOURCE,
     licence=_pacs.LICENCE,
     size_mb=174.0,
+    data=(_pacs.PACS,),
 )
 
 

@@ -2,88 +2,48 @@
 
 Source: `bench_scenarios._cifar`. CIFAR-10: split and order as ``seq-cifar10`` of aimagelab/mammoth (5x2, natural
 order). CIFAR-100, fine labels: published are ``10x10`` in natural order (google-research/l2p), and ``10x10``, ``20x5``,
-``5x20`` and ``b50-inc10`` in order ``numpy:1993`` (LAMDA-CL/LAMDA-PILOT, LAMDA-CL/PyCIL). Version 1.
+``5x20``, ``50x2``, ``b50-inc10``, ``b50-inc5`` and ``b50-inc2`` in order ``numpy:1993`` (LAMDA-CL/LAMDA-PILOT,
+LAMDA-CL/PyCIL). Version 1.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Annotated
+from typing import ClassVar
 
 from bench_scenarios import _cifar
-from benchmark import ScenarioSpec, hookimpl, splits
-from benchmark.config import Range, check_ranges
+from benchmark import ScenarioSpec, builders, hookimpl
 from benchmark.scenario import Scenario, ScenarioRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SplitCifar100Config:
-    """Options of ``split-cifar100``.
+class SplitCifar100Config(builders.ClassStreamConfig):
+    """Options of ``split-cifar100``, see `benchmark.builders.ClassStreamConfig`."""
 
-    Attributes:
-        split: Experiences, `benchmark.splits.sizes`: ``10x10``, ``20x5``, ``b50-inc10``, ...
-        class_order: ``natural``, ``numpy:SEED``, ``python:SEED``, ``seed`` (follows the run's seed)
-            or a list, `benchmark.splits.class_order`.
-        train: Training images per class, the first of the file; 0 for all, as published.
-        test: Test images per class, likewise.
-    """
+    CLASSES: ClassVar[int] = 100
 
     split: str = "10x10"
-    class_order: str = "natural"
-    train: Annotated[int, Range(min=0)] = 0
-    test: Annotated[int, Range(min=0)] = 0
-
-    def __post_init__(self) -> None:
-        """Checks that the split adds up, the order is a permutation, and no count is negative."""
-        self._check(100)
-
-    def _check(self, num_classes: int) -> None:
-        for field, check in (("split", splits.sizes), ("class_order", splits.class_order)):
-            try:
-                check(getattr(self, field), num_classes)
-            except ValueError as error:
-                raise ValueError(f"{field}: {error}") from error
-        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SplitCifar10Config(SplitCifar100Config):
-    """Options of ``split-cifar10``.
+class SplitCifar10Config(builders.ClassStreamConfig):
+    """Options of ``split-cifar10``, see `benchmark.builders.ClassStreamConfig`."""
 
-    Attributes:
-        split: Experiences, `benchmark.splits.sizes`: ``5x2``, ``b5-inc1``, ``4,3,3``, ...
-        class_order: ``natural``, ``numpy:SEED``, ``python:SEED``, ``seed`` (follows the run's seed)
-            or a list, `benchmark.splits.class_order`.
-        train: Training images per class, the first of the file; 0 for all, as published.
-        test: Test images per class, likewise.
-    """
+    CLASSES: ClassVar[int] = 10
 
     split: str = "5x2"
 
-    def __post_init__(self) -> None:
-        """Checks that the split adds up, the order is a permutation, and no count is negative."""
-        self._check(10)
 
-
-def build(cifar: _cifar.Cifar, config: SplitCifar100Config, request: ScenarioRequest) -> Scenario:
+def build(cifar: _cifar.Cifar, config: builders.ClassStreamConfig, request: ScenarioRequest) -> Scenario:
     """Builds the stream.
 
     Raises:
         DataMissing: The data are absent, incomplete, damaged, or not what they should be.
     """
-    whole, notes = _cifar.image_sets(cifar, request, {"train": config.train, "test": config.test})
-    order = splits.class_order(config.class_order, len(cifar.class_names), seed=request.seed)
-    sizes = splits.sizes(config.split, len(order))
-    return Scenario.of(
-        SPECS[cifar.name],
-        config,
-        version=cifar.version,
-        experiences=splits.class_incremental(whole["train"], whole["test"], order, sizes),
-        class_names=tuple(cifar.class_names[label] for label in order),
-        class_order=order,
-        notes=notes,
-    )
+    whole, notes = _cifar.image_sets(cifar, request, {"train": 0, "test": 0})
+    cut = builders.Cut(train=whole["train"], test=whole["test"], class_names=cifar.class_names, notes=notes)
+    return builders.class_stream(SPECS[cifar.name], config, request, cut, version=cifar.version)
 
 
 SPECS = {
@@ -100,6 +60,8 @@ SPECS = {
             source=_cifar.SOURCE,
             licence=_cifar.LICENCE,
             size_mb=170.5,
+            data=(_cifar.CIFAR10.dataset,),
+            miniature=functools.partial(_cifar.miniature, _cifar.CIFAR10),
         ),
         ScenarioSpec(
             name="split-cifar100",
@@ -113,6 +75,8 @@ SPECS = {
             source=_cifar.SOURCE,
             licence=_cifar.LICENCE,
             size_mb=169.0,
+            data=(_cifar.CIFAR100.dataset,),
+            miniature=functools.partial(_cifar.miniature, _cifar.CIFAR100),
         ),
     )
 }

@@ -57,14 +57,14 @@ def test_core_has_no_plugin_by_name(path: Path) -> None:
     Built-in families and presets are data of the core (`benchmark.families`, `benchmark.inputs.presets`); who compares
     names of families is told in test_laws. `accuracy` is a field of records.
 
-    Six words mean something else in the core: a kind of stream (`MethodSpec.stream`), ``--json``, what torch calls the
-    parameters of a layer, a rule of model selection (``engine.select``), a package whose version is recorded, and the
-    paper of a method. The toy scenario of the contract is offered on the track ``nano``,
-    and without ``--executor`` runs are done ``local``ly.
+    Eight words mean something else in the core: a kind of stream (`MethodSpec.stream`), ``--json``, what torch calls
+    the parameters of a layer, a rule of model selection (``engine.select``), a package whose version is recorded, the
+    paper of a method, the board of generated texts, and what a method may be told (``uses``). The toy scenario of the
+    contract is offered on the track ``nano``, and without ``--executor`` runs are done ``local``ly.
     """
     kinds = [kind for kind in registry.KINDS if kind not in ("families", "presets", "plots")]
     names = {name for kind in kinds for name in registry.names(kind)}
-    names -= {"joint", "json", "bias", "target-oracle", "timm", "paper", "nano", "local"}
+    names -= {"joint", "json", "bias", "target-oracle", "timm", "paper", "texts", "nano", "local", "domains"}
     used = names & set(code_strings(path))
     assert not used, f"{path} names {sorted(used)}"
 
@@ -134,7 +134,9 @@ print(json.dumps([code, sorted(name for name in sys.modules if "." not in name)]
 """
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "--json"], ["--version"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list"], ["list", "--json"], ["--version"], ["run", "--help"], ["tune", "--help"]]
+)
 def test_help_and_list_import_nothing_heavy(words: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROBE, *words], capture_output=True, text=True, check=True, timeout=120

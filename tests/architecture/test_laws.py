@@ -43,8 +43,8 @@ def authors_front_knows_no_engine(name: str, imported: set[str]) -> set[str]:
 
 
 def only_users_of_runs_import_run(name: str, imported: set[str]) -> set[str]:
-    """3. Only the command line, the contract and run itself import run; and `benchmark.run_job`, the way for users."""
-    if inside(name, "run", "cli", "testing"):
+    """3. Only the command line, the contract, results and run itself import run; and `benchmark.run_job`."""
+    if inside(name, "run", "cli", "testing", "results"):
         return set()
     if name == "benchmark":
         return {found for found in imported if inside(found, "run") and found != "benchmark.run.jobs"}

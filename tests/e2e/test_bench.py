@@ -139,6 +139,36 @@ def test_ctrl_c_keeps_what_is_done_and_prints_how_to_resume(tmp_path: Path) -> N
     assert record["timing"]["resumed"] == 1
 
 
+@pytest.mark.slow
+def test_ctrl_c_stops_a_sweep_in_the_middle_of_its_runs_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as many for runs on their own as for two at once
+    words = small("l2p", "runs", "--seed", "0,1", "--set", "engine.checkpoint_seconds=0")[1:]
+    grid = ["--grid", "epochs=1", "--jobs", "2"]
+    process = subprocess.Popen([str(BENCH), "sweep", *words, *grid], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not checkpoints(tmp_path / "runs"):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "runs are done, what the others have finished is kept" in errors
+    assert "waiting until " in errors
+    assert "Traceback" not in errors
+    kept = [record["status"] for record in records.read_all(tmp_path / "runs")[0]]
+    assert "interrupted" in kept, "a worker has stopped at a step and said so"
+    (line,) = re.findall(r"^hint: resume with: (.+)$", errors, re.MULTILINE)
+    assert " sweep " in line
+    pasted = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False)
+    assert pasted.returncode == 0, pasted.stderr
+    words[words.index("runs")] = "alone"
+    bench("run", *words, "--set", "epochs=1", "-q", cwd=tmp_path)
+    found = [records.read_all(tmp_path / name)[0] for name in ("runs", "alone")]
+    assert len(found[0]) == 2
+    assert any(record["timing"]["resumed"] for record in found[0])
+    assert [records.comparable(record) for record in found[0]] == [records.comparable(record) for record in found[1]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from bench_methods.coop import CoOp, bench_register_methods
 from benchmark.api import Batch, Context, ExperienceView, ImageSet, Manifest
-from benchmark.backbones import _open_clip
+from benchmark.backbones import _open_clip, _open_clip_weights
 from benchmark.backbones.backbone import Backbone
 from benchmark.inputs.images import ImagePipeline
 from benchmark.run.feed import Feed
@@ -71,7 +71,7 @@ def both_ways(name: str, shots: int) -> tuple[Plain, CoOp, Feed, ImagePipeline, 
     torch.manual_seed(0)
     model = open_clip.CLIP(**config).eval().requires_grad_(False)
     dual = _open_clip.build(config, name=name, quick_gelu=False)
-    _open_clip.put(dual, model.state_dict(), "random")
+    _open_clip_weights.put(dual, model.state_dict(), "random")
     dual.requires_grad_(False).eval()
     image = _open_clip.image_tower(dual)
     backbone = Backbone(name=name, model=image, mean=(0.5,) * 3, std=(0.5,) * 3, sha256="", dual=dual)

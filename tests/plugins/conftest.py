@@ -83,6 +83,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     start, pipe = [str(python), "-c", BENCH], subprocess.PIPE
     with subprocess.Popen(start, env={**os.environ, **more}, stdin=pipe, stdout=pipe, text=True) as bench:
         yield run
+        bench.kill()  # the end of its input may be held open by another process
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ NAMES = {
     "plots": "doors-bars",
     "metrics": "doors-worst",
     "executors": "doors-backwards",
+    "importers": "doors-lines",
+    "protocols": "doors-ours",
 }
 
 
@@ -56,6 +58,10 @@ def test_run_leaderboard_and_plot(doors: Callable[..., Any], tmp_path: Path) -> 
     (table,) = leaderboard(records)  # here, where its plugins are not installed
     assert table.title.startswith("doors-noise (version 1), track doors")
     assert {"Loudest (%)", "Worst ever (%)"} <= {column.title for column in table.columns}
+    (tmp_path / "theirs.txt").write_text("naive 0.5\n", encoding="utf-8")
+    doors("bench", "import", "doors-lines", "theirs.txt", "--out", "runs", "--beside", "doors-noise", cwd=tmp_path)
+    shown = doors("bench", "leaderboard", cwd=tmp_path).stdout
+    assert "naive (Doors)" in shown
     doors("bench", "plot", "doors-bars", "--results", "runs", "-o", "bars.svg", cwd=tmp_path)
     assert b"nearest-mean" in (tmp_path / "bars.svg").read_bytes()
 

@@ -57,7 +57,7 @@ def test_texts_go_the_road_of_images(words: Callable[..., Any], tmp_path: Path) 
         "method `finetune` does not run on `toy-sentences/2x2`: it reads images, and the scenario holds texts"
         in refused
     )
-    drawn = words("bench", "info", "toy-sentences", "--show-images", "sheet.png", cwd=tmp_path, code=2).stderr
+    drawn = words("bench", "info", "toy-sentences", "--show", "sheet.png", cwd=tmp_path, code=2).stderr
     assert "`toy-sentences/2x2` holds texts, no images" in drawn
     given = words(*RUN, "--backbone", "nano-vit", cwd=tmp_path, code=2).stderr
     assert "--backbone: method `bag-of-words` has no pretrained model" in given
@@ -78,8 +78,22 @@ def test_a_run_on_texts_that_was_killed_goes_on_as_if_it_had_not_been(
     assert resumed.with_suffix(".parquet").read_bytes() == whole.with_suffix(".parquet").read_bytes()
 
 
+def test_a_strangers_method_on_a_language_model(words: Callable[..., Any], tmp_path: Path) -> None:
+    """With the bundled masked model of the track, with a causal one, and on no image."""
+    run = (*RUN[:-3], "mean-state", "--out", "runs")
+    words(*run, cwd=tmp_path)
+    words(*run, "--backbone", "nano-lm", cwd=tmp_path)
+    found = {record["backbone"]["name"]: record for record in map(records.read, (tmp_path / "runs").rglob("*.json"))}
+    assert set(found) == {"nano-mlm", "nano-lm"}
+    for record in found.values():
+        assert record["accuracy"][0][0] > 0.6  # of two classes; some of the words are not the models'
+        assert len(record["inputs"]["facts"]["tokenizer_sha256"]) == 64
+    refused = words(*run, "--backbone", "nano-vit", cwd=tmp_path, code=2).stderr
+    assert "reads texts, but `nano-vit` is a vision backbone" in refused
+
+
 def test_texts_pass_the_contract(words: Callable[..., Any]) -> None:
-    done = words("bench", "check", "bag-of-words", "toy-sentences", "--json")
+    done = words("bench", "check", "bag-of-words", "mean-state", "toy-sentences", "--json")
     results = {row["check"]: row["result"] for part in json.loads(done.stdout) for row in part["checks"]}
     assert "fail" not in results.values()
     assert results["resume"] == results["batch"] == results["no-images-kept"] == results["images"] == "pass"

@@ -202,6 +202,44 @@ class NeedsTwo(ToyMethod):
         return super().train_step(batch)
 
 
+class ForgetsTheDevice(ToyMethod):
+    """Makes a tensor where tensors are made by default."""
+
+    def predict(self, images: Tensor) -> Tensor:
+        return super().predict(images) + torch.arange(len(self.head)) * 0.0
+
+
+class ReadsItsLoss(ToyMethod):
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        return {name: float(term) for name, term in super().train_step(batch).items()}
+
+
+class LeavesItsPastBehind(ToyMethod):
+    """What it takes back from a checkpoint stays on the CPU."""
+
+    def begin_experience(self, experience: ExperienceView) -> None:
+        super().begin_experience(experience)
+        self.shift = torch.zeros(1, 192, device=self.head.device)
+
+    def _features(self, images: Tensor) -> Tensor:
+        return super()._features(images) + self.shift
+
+    def extra_state(self) -> Mapping[str, Any]:
+        return {"shift": self.shift}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.shift = state["shift"]
+
+
+class AsksForTheDevice(ToyMethod):
+    """Learns otherwise where there is a GPU."""
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        for group in self.optimizer.param_groups if self.optimizer else ():
+            group["lr"] = self.config.lr / (1 if batch.images.device.type == "cpu" else 2)
+        return super().train_step(batch)
+
+
 class PeeksAhead(ToyMethod):
     """Reaches through the frames that a determined cheat would use."""
 
@@ -234,6 +272,10 @@ class PeeksAhead(ToyMethod):
         (ThawsTheBackbone, "weights", r"the frozen backbone weight `norm\.weight` changed"),
         (ChangesThreads, "surroundings", "a run changes the number of threads"),
         (NeedsTwo, "batch-of-one", "more than 1 value"),
+        (ForgetsTheDevice, "device", r"`predict` failed: MixedDevices: .* at unit/test_check.py:\d+"),
+        (ReadsItsLoss, "device", r"the host waits 1 times .* a number is read at unit/test_check.py:\d+ \(1 times\)"),
+        (LeavesItsPastBehind, "device", "MixedDevices"),
+        (AsksForTheDevice, "device", "on a GPU and on the CPU its losses differ"),
         (PeeksAhead, "future", "in the third experience, predictions after the second differ"),
     ],
 )

@@ -29,7 +29,7 @@ RUN = ("run", "--scenario", "split-glyphs", "--method", "finetune")
         (["list", "meth"], "bench list: argument group: invalid choice: 'meth'", "`bench list --help`"),
         (["check"], "bench check: the following arguments are required: name", "`bench check --help`"),
         (["--plugin", "x.py", "lits"], "unknown command `lits`", "did you mean `list`"),
-        ([*RUN, "--init-seed=-1"], "--init-seed: `-1` is not a whole number that is 0 or more", "--help"),
+        ([*RUN, "--init-seed=-1"], "--init-seed -1: `-1` is not a seed or a range", "--init-seed 0-4"),
         ([*RUN, "--validate", "x"], "--validate: `x` is not a whole number that is 0 or more", "--help"),
     ],
 )
@@ -151,7 +151,7 @@ def test_the_command_that_resumes_can_be_pasted(monkeypatch: pytest.MonkeyPatch)
     assert provenance.resume_command() == "the same call again", "started from Python"
 
 
-def test_weights_that_a_user_brings_are_named_as_own_in_the_record(
+def test_weights_that_a_user_brings_and_another_image_size_are_in_the_record(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None
 ) -> None:
     import safetensors.torch
@@ -163,16 +163,21 @@ def test_weights_that_a_user_brings_are_named_as_own_in_the_record(
     safetensors.torch.save_file(
         {f"module.{name}": 0.9 * value for name, value in state.items()}, tmp_path / "own.safetensors"
     )
-    small = ["--set", "scenario.train=1", "--set", "scenario.test=1", "--set", "scenario.split=50x2"]
-    words = ["run", "--scenario", "split-glyphs", "--method", "nearest-mean", *small, "--out", str(tmp_path), "--json"]
-    for weights, name in (
-        (tmp_path / "own.safetensors", "custom:own-"),
-        (WEIGHTS / "nano-vit.safetensors", "nano-vit"),
+    small = ["--scenario", "glyphs-few-shot/1", "--set", "scenario.test=1"]
+    words = ["run", *small, "--method", "nearest-mean", "--out", str(tmp_path), "--json"]
+    for weights, name, size in (
+        (tmp_path / "own.safetensors", "custom:own-", ["--set", "engine.image_size=16"]),
+        (WEIGHTS / "nano-vit.safetensors", "nano-vit", []),
     ):
-        assert main([*words, "--weights", str(weights)]) == EXIT_OK
+        assert main([*words, "--weights", str(weights), *size]) == EXIT_OK
         record = read(Path(json.loads(capsys.readouterr().out)[0]["record"]))
         assert record["backbone"]["name"].startswith(name)
         assert record["backbone"]["own_weights"] == (name != "nano-vit")
+        assert record.backbone.architecture == ("nano-vit" if size else "")
+        assert record["inputs"]["facts"]["size"] == (16 if size else 32)
+        assert record["config"]["effective"]["engine"].get("image_size") == (16 if size else None)
+    assert main([*words, "--set", "engine.image_size=30"]) == EXIT_USAGE
+    assert "engine.image_size=30: nano-vit reads patches of" in capsys.readouterr().err
 
 
 def test_warnings_are_one_line_without_the_place_in_our_code(tmp_path: Path) -> None:

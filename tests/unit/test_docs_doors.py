@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import families, loading, registry
+from benchmark import How, families, loading, registry
+from benchmark.importing import import_file
 from benchmark.records import read
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,9 @@ def test_every_block_is_a_plugin_that_works(tmp_path: Path) -> None:
     assert registry.load_family("noise-il").domains
     del families.REGISTERED["noise-il"]
     assert found["metrics"].compute(accuracy=np.array([[0.5, np.nan], [0.25, 0.75]])) == 0.5
-    assert list(found["executors"].execute([])) == []
+    assert list(found["executors"].execute([], How())) == []
+    scores = tmp_path / "scores.csv"
+    scores.write_text("method,accuracy\nmine,0.5\nyours,0.25\n", encoding="utf-8")
+    assert [run.reported[0].value for run in import_file("their-suite", scores)] == [0.5, 0.25]
     record = read(ROOT / "tests" / "golden" / "records" / "v1.json")
     assert registry.load_plot("finals").draw([record]).axes

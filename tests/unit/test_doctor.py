@@ -56,16 +56,22 @@ def test_broken_plugin_gives_exit_code_3(monkeypatch: pytest.MonkeyPatch, capsys
 def test_data_of_every_scenario_is_looked_for(tmp_path: Path) -> None:
     found = doctor._data(tmp_path)
     assert found["root"] == str(tmp_path)
-    assert found["scenarios"]["split-glyphs"].startswith("found: 10 experiences")
-    assert found["scenarios"]["split-cifar100"] == f"missing: CIFAR-100: not found below {tmp_path}"
+    assert found["scenarios"]["split-glyphs"] == "found: made by the suite"
+    assert found["scenarios"]["folder"] == "found: reads folder:PATH"
+    assert found["scenarios"]["split-cifar100"] == f"missing: CIFAR-100 not found below {tmp_path}"
     assert found["scenarios"]["split-cifar"] == "alias of split-cifar100"
-    assert doctor._data(tmp_path / "none")["root"].startswith("missing: ")
+    (tmp_path / "cifar100").mkdir()
+    assert doctor._data(tmp_path)["scenarios"]["split-cifar100"] == "found: CIFAR-100"
+    nowhere = doctor._data(tmp_path / "none")
+    assert nowhere["root"].startswith("missing: ")
+    assert nowhere["scenarios"]["split-cifar100"] == nowhere["root"]
 
 
 def test_damaged_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench_backbones import bundled
 
-    assert all("found" in text for name, text in doctor._weights().items() if name != "hub cache")
+    found = doctor._weights()
+    assert all("found" in text or "installed" in text for name, text in found.items() if name != "hub cache")
     monkeypatch.setattr(bundled, "WEIGHTS", tmp_path)
     assert doctor._weights()["nano-vit"].startswith("damaged: ")
 

@@ -251,18 +251,18 @@ def test_latex_escapes() -> None:
     assert to_latex.export(example()).count(r"\midrule") == 3 + 1  # one below each heading, one between groups
 
 
-def latex_log(tables: list[Table]) -> str:
+def latex_log(tables: list[Table] | str, options: str = "") -> str:
     """What pdflatex says while it compiles an article; must end with a page."""
     program = shutil.which("pdflatex")
     if program is None:
         pytest.skip("pdflatex is not installed (Debian: texlive-latex-base, texlive-latex-recommended)")
     document = "\n".join(
         [
-            r"\documentclass{article}",
+            rf"\documentclass[{options}]{{article}}",
             r"\usepackage{booktabs,graphicx}",
             r"\begin{document}",
             "x",
-            to_latex.export(tables),
+            tables if isinstance(tables, str) else to_latex.export(tables),
             r"\end{document}",
         ]
     )
@@ -281,6 +281,22 @@ def latex_log(tables: list[Table]) -> str:
 
 def test_latex_compiles() -> None:
     latex_log(example())
+
+
+def test_wide_tables_go_over_both_columns_of_a_page() -> None:
+    columns = tuple(Column(f"c{i}", f"Heading {i} (%)") for i in range(9))
+    broad = Table("Wide", "Caption.", columns, (Row(tuple(Cell("81.00 ± 1.00", 0.81) for _ in columns)),))
+    assert r"\begin{table*}" in to_latex.export([broad])
+    assert r"\begin{table}" in to_latex.export(example())
+    assert "Overfull" not in latex_log([broad, *example()[:2]], "twocolumn")
+
+
+@pytest.mark.parametrize("options", ["", "twocolumn"])
+def test_the_committed_leaderboards_compile(options: str) -> None:
+    for track in ("nano", "mini"):
+        text = (Path(__file__).parents[2] / "results" / "leaderboards" / f"{track}.tex").read_text(encoding="ascii")
+        assert max(line.count(" & ") for line in text.splitlines()) <= 12, "wide tables are split"
+        assert "Overfull" not in latex_log(text, options)
 
 
 def test_latex_fits_the_page() -> None:

@@ -11,7 +11,7 @@ from benchmark.errors import PluginError, UsageError
 from benchmark.families import FAMILIES, Family
 
 OWN = Family(
-    name="open-set",
+    name="open-world",
     summary="known and unknown classes",
     own="known_acc",
     further={"unknown": "unknown_acc"},
@@ -32,12 +32,12 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_registered_family_is_found_and_once_more_is_no_conflict(registered: None) -> None:
     families.register(OWN, owner="a stranger 1.0")
-    assert families.get("open-set") is OWN
+    assert families.get("open-world") is OWN
     assert families.get("uda") is FAMILIES["uda"]
 
 
 def test_a_name_is_taken_once(registered: None) -> None:
-    for taken in ("open-set", "uda"):
+    for taken in ("open-world", "uda"):
         with pytest.raises(PluginError, match=f"`{taken}` of me is already defined otherwise"):
             families.register(Family(name=taken, summary="another"), owner="me")
 
@@ -50,9 +50,9 @@ def test_an_unknown_family_is_suggested() -> None:
 
 def test_records_keep_what_is_not_built_in(registered: None) -> None:
     assert families.facts("uda") is None
-    kept = json.loads(json.dumps(families.facts("open-set")))
+    kept = json.loads(json.dumps(families.facts("open-world")))
     families.REGISTERED.clear()  # the plugin is not installed where tables are made
-    assert families.of_record("open-set", kept) == OWN
+    assert families.of_record("open-world", kept) == OWN
 
 
 @pytest.mark.parametrize(

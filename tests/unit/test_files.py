@@ -13,7 +13,7 @@ import pytest
 
 from benchmark import data, files
 from benchmark.backbones import _hub
-from benchmark.cli import COMMANDS, _module, main
+from benchmark.cli import COMMANDS, main, module_of
 from benchmark.errors import EXIT_OK, EXIT_USAGE, DataMissing, RunFailed, UsageError
 
 RUN = ["run", "--scenario", "split-glyphs", "--method", "finetune"]
@@ -31,7 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_that_takes_a_path_understands_the_home_folder(command: str, home: Path) -> None:
     parser = argparse.ArgumentParser()
-    _module(command).add_arguments(parser)
+    module_of(command).add_arguments(parser)
     for action in parser._actions:
         if action.type is Path or "DIR" in str(action.metavar) or "FILE" in str(action.metavar):
             assert callable(action.type), action.option_strings

@@ -134,6 +134,6 @@ def test_wrong_options_name_the_key(config: type, field: str, value: str, messag
 @pytest.mark.parametrize("module", [split_glyphs, glyph_domains])
 def test_the_spec_is_what_the_command_line_needs(module: Any) -> None:
     (spec,) = module.bench_register_scenarios()
-    assert spec.tracks == {"nano": "glyph32"}
+    assert spec.tracks == {"nano": "glyph32-v2"}
     assert spec.size_mb == 0
     assert dataclasses.is_dataclass(spec.config)

@@ -46,7 +46,7 @@ def test_pairs_are_all_ordered_pairs() -> None:
     assert len(_glyphs.PAIRS) == len(set(_glyphs.PAIRS)) == 12
     assert _glyphs.PAIRS[:3] == ("ink-chalk", "ink-outline", "ink-photo")
     assert glyphs_uda.bench_register_scenarios()[0].variants == _glyphs.PAIRS
-    with pytest.raises(ValueError, match="pair: 'ink-ink' is not a pair of styles"):
+    with pytest.raises(ValueError, match="pair: 'ink-ink' is not possible; use SOURCE-TARGET"):
         glyphs_uda.GlyphsUdaConfig(pair="ink-ink")
 
 
@@ -73,6 +73,21 @@ def test_uda(tmp_path: Path, pair: str) -> None:
     assert [chosen[label] for label in part.target_labels.tolist()] == characters(part.target)
     assert [chosen[label] for label in part.test.labels.tolist()] == characters(part.test)
     assert scenario.class_names[part.test.labels[0]] == glyph_world.class_names()[characters(part.test)[0]]
+
+
+def test_several_source_styles_are_told_apart(tmp_path: Path) -> None:
+    config = glyphs_uda.GlyphsUdaConfig(pair="rest-chalk", **SMALL)
+    scenario = glyphs_uda.build(config, request_in(tmp_path))
+    (part,) = scenario.experiences
+    assert part.source_domains == ("ink", "outline", "photo")
+    assert part.train.domains is not None
+    assert part.train.domains.bincount().tolist() == [120] * 3
+    for place, style in enumerate(part.source_domains):
+        of_style = part.train.subset((part.train.domains == place).nonzero().flatten())
+        assert styles(of_style) == {glyph_world.DOMAINS.index(style)}
+    rest = scenario.tests[0].images
+    assert (rest.domains, len(rest)) == (None, 180)
+    assert scenario.partition == "several sources"  # a table of its own
 
 
 def test_transductive_uda(tmp_path: Path) -> None:

@@ -45,12 +45,14 @@ TELLS = (
     "run/progress.py",
     "run/provenance.py",
     "run/recording.py",
+    "run/tuning.py",
     "spec_rules.py",
     "specs.py",
     "tables.py",
     "templates/",
     "testing/",
     "tracks.py",
+    "tuning/",
 )
 """What only asks, tells, keeps or tabulates; data, weights and options are in the identity of a run themselves."""
 
@@ -97,10 +99,34 @@ def test_words_and_layout_change_no_identity(tmp_path: Path, other: str) -> None
     assert written(tmp_path, other) == written(tmp_path, "import torch\ndef f(x):\n    return 2 * x\n")
 
 
+def test_what_a_method_says_of_splitting_its_batches_changes_no_identity(tmp_path: Path) -> None:
+    text = "class M:\n    def f(self):\n        return 1\n"
+    told = text + "    @property\n    def coupled(self):\n        return 'a variance'\n"
+    assert written(tmp_path, told) == written(tmp_path, text)
+    assert written(tmp_path, told.replace("coupled", "factor")) != written(tmp_path, text)
+
+
 @pytest.mark.parametrize("other", ["3 * x", "2 + x", "2.0 * x", "x * 2", "2 * y"])
 def test_whatever_can_change_a_number_changes_the_identity(tmp_path: Path, other: str) -> None:
     text = "def f(x):\n    return "
     assert written(tmp_path, text + other) != written(tmp_path, text + "2 * x")
+
+
+def test_what_a_range_says_to_a_search_alone_changes_no_identity(tmp_path: Path) -> None:
+    text = "class A:\n    lr: Annotated[float, Range({})] = 0.1\n    on: bool = {}"
+    plain = written(tmp_path, text.format("above=0", "f(1)"))
+    assert written(tmp_path, text.format("above=0, log=True, search=(1e-4, 1.0)", "f(1)")) == plain
+    assert written(tmp_path, text.format("above=1, log=True", "f(1)")) != plain
+    assert written(tmp_path, text.format("above=0", "f(1, log=True)")) != plain
+    assert written(tmp_path, text.format("log=True", "1")) == written(tmp_path, text.format("", "1"))
+
+
+def test_what_a_method_says_of_models_that_are_refused_changes_no_identity(tmp_path: Path) -> None:
+    spec = "s = MethodSpec(name='x'{})\n"
+    plain = written(tmp_path, spec.format(""))
+    assert written(tmp_path, spec.format(", tokens=lambda config: config.depth > 0")) == plain
+    assert written(tmp_path, spec.format(", text=True")) != plain
+    assert written(tmp_path, "f(tokens=1)\n") != written(tmp_path, "f()\n")
 
 
 def test_a_method_is_its_module_and_what_it_imports_of_its_package(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,37 +24,13 @@ from benchmark.errors import (
 )
 from benchmark.run import executors, jobs, lock, places, preparation
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "plugin_file")
 LINE = ["--scenario", "toy", "--method", "toy-linear", "--set", "epochs=1", "--device", "cpu"]
-
-
-TOYS = """
-from benchmark import hookimpl
-from benchmark.testing.toys import TOY_METHOD, TOY_SCENARIO
-
-@hookimpl
-def bench_register_methods():
-    return [TOY_METHOD]
-
-@hookimpl
-def bench_register_scenarios():
-    return [TOY_SCENARIO]
-"""
 
 
 def job(out: Path, **changes: Any) -> Job:
     values = {"scenario": "toy", "method": "toy-linear", "settings": {"epochs": "1"}}
     return Job(**{**values, "out": str(out), "device": "cpu", **changes})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The toy scenario and the toy method as plugins."""
-    path, before = tmp_path_factory.mktemp("plugins") / "toy_world.py", list(registry._files)
-    path.write_text(TOYS, encoding="utf-8")
-    registry.add_file(path)
-    yield
-    registry._files[:] = before
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +93,15 @@ def test_a_job_is_checked_as_a_command_is(tmp_path: Path, changes: Any, error: A
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_jobs_are_asked_for_one_by_one(done: Path) -> None:
+    """So that a process can be given them as they come (the executor of Ray lives by it)."""
+    asked: list[Job] = []
+    outcomes = benchmark.run_jobs(iter(asked.pop, None))
+    for seed in (0, 0):
+        asked.append(job(done, seed=seed))
+        assert next(outcomes).status == "known"
+
+
 def test_jobs_go_on_after_one_that_fails_and_skip_one_that_is_busy(
     tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,35 +126,35 @@ import pathlib
 from benchmark import ExecutorSpec, Outcome, hookimpl, run_jobs
 from benchmark.errors import RunFailed
 
-def backwards(jobs):
-    yield from run_jobs(reversed(jobs))
+def backwards(jobs, how):
+    yield from run_jobs(reversed(jobs), how)
 
-def lazy(jobs):
+def lazy(jobs, how):
     return []
 
-def junk(jobs):
+def junk(jobs, how):
     return ["done"]
 
-def twice(jobs):
+def twice(jobs, how):
     error = RunFailed("oops")
     return [Outcome(job=job, status="failed", error=error) for job in (*jobs, *jobs)]
 
-def silent(jobs):
+def silent(jobs, how):
     return [Outcome(job=job, status="failed") for job in jobs]
 
-def pathless(jobs):
+def pathless(jobs, how):
     return [Outcome(job=job, status="done") for job in jobs]
 
-def empty(jobs):
+def empty(jobs, how):
     return [Outcome(job=job, status="known", path=pathlib.Path("nowhere.json")) for job in jobs]
 
-def both(jobs):
+def both(jobs, how):
     return [Outcome(job=job, status="done", error=RunFailed("oops")) for job in jobs]
 
-def other(jobs):
+def other(jobs, how):
     return [Outcome(job=job, status="lost", error=RunFailed("oops")) for job in jobs]
 
-def leaves(jobs):
+def leaves(jobs, how):
     raise SystemExit(0)
 
 @hookimpl

@@ -22,18 +22,18 @@ ONE = "1" * 64
 CONTROLS = {"floor": "sequential", "probe": "sequential", "everything": "joint"}
 
 
-def run(method: str, seed: int, accuracy: float, **changes: Any) -> records.Record:
+def run(method: str, seed: int, value: float, **changes: Any) -> records.Record:
     """A record; ``changes`` are ``part__key=value`` or ``key=value``."""
     record = copy.deepcopy(TEMPLATE)
     record["method"] |= {"name": method, "control": method in CONTROLS, "stream": CONTROLS.get(method, "sequential")}
     record["seeds"] = dict.fromkeys(record["seeds"], seed)
-    record["metrics"] |= {"final_avg_acc": accuracy, "final_acc": accuracy}
-    for name, value in changes.items():
+    record["metrics"] |= {"final_avg_acc": value, "final_acc": value}
+    for name, other in changes.items():
         part, _, key = name.partition("__")
         if key:
-            record[part][key] = value
+            record[part][key] = other
         else:
-            record[part] = value
+            record[part] = other
     identity = json.dumps([record[key] for key in sorted(record) if key != "run_id"], sort_keys=True)
     record["run_id"] = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return records.parse(record)
@@ -94,6 +94,71 @@ def test_bold_needs_more_than_noise() -> None:
     assert not any(row["final_avg_acc"].bold for row in found.values())
     assert found["mine"]["final_avg_acc"].text == "80.00"
     assert found["mine"]["ci95"].text == "–"
+
+
+def test_a_weak_row_takes_no_bold_away() -> None:
+    near = [run("near", seed, value) for seed, value in enumerate([0.785, 0.790, 0.80])]
+    weak = [run(f"weak-{n}", seed, 0.2 + n / 100 + (seed % 2) / 5) for n in range(8) for seed in range(3)]
+    for found in (basic() + near, basic() + near + weak):
+        table = only(found)
+        assert [name for name, row in rows(table).items() if row["final_avg_acc"].bold] == ["mine"]
+        said = (
+            "Best row: mine. Second: near, n = 3 common seeds, 1.83 points apart, p = 0.0082; the smallest difference "
+        )
+        said += "that they could show: 0.72 points (2.48 standard deviations of the differences)."
+        assert ("", said) in table.footnotes
+
+
+def test_what_the_seeds_cannot_tell_is_said() -> None:
+    table = only([*basic(), *(run("near", seed, value) for seed, value in enumerate([0.79, 0.815, 0.82]))])
+    said = [text for mark, text in table.footnotes if not mark and text.startswith("Best row")]
+    assert said[0].startswith(
+        "Best row: mine. Hardest to tell from it: near, n = 3 common seeds, 0.17 points apart, p = 0.7"
+    )
+    table = only([*basic(), run("once", 0, 0.5), run("twice", 7, 0.1)])
+    said = "Best row: mine. No test tells it from once and 1 more: fewer than two seeds in common."
+    assert ("", said) in table.footnotes
+    assert not any(text.startswith("Best row") for _, text in only([run("mine", 0, 0.5)]).footnotes)
+
+
+def test_seeds_that_change_nothing_are_called_deterministic() -> None:
+    matrix = [[0.5, None, None], [0.5, 0.5, None], [0.5, 0.5, 0.5]]
+    same = {"accuracy": matrix, "metrics": {"final_avg_acc": 0.5, "forgetting": 0.0}}
+    found = rows(only([*basic(), *(run("fixed", seed, 0.5, **same) for seed in range(3)), run("once", 0, 0.5, **same)]))
+    assert (found["fixed"]["final_avg_acc"].text, found["fixed"]["ci95"].text) == ("50.00", "deterministic")
+    assert found["fixed"]["forgetting"].text == "0.00"
+    assert (found["once"]["final_avg_acc"].text, found["once"]["ci95"].text) == ("50.00", "–")
+    other = {**same, "accuracy": [[0.6, None, None], *matrix[1:]]}  # the same mean in the end, by chance
+    mixed = [run("chance", seed, 0.5, **(other if seed else same)) for seed in range(3)]
+    assert rows(only([*basic(), *mixed]))["chance"]["final_avg_acc"].text == "50.00 ± 0.00"
+
+
+def test_intervals_end_where_accuracies_end() -> None:
+    found = rows(only([run("mine", seed, value) for seed, value in enumerate([0.0, 0.02, 0.999])]))
+    assert found["mine"]["ci95"].text == "[0.00, 100.00]"
+
+
+def test_times_of_other_machines_are_marked() -> None:
+    found = [*basic(), run("far", 0, 0.5, provenance__threads=8), run("far", 1, 0.5)]
+    table = only(found)
+    notes = dict(table.footnotes)
+    far, mine = rows(table)["far"], rows(table)["mine"]
+    assert notes[far["train_seconds"].marks[0]].startswith("time of Linux")
+    assert notes[far["train_seconds"].marks[0]].endswith("cpu, 8 threads: does not compare")
+    assert mine["train_seconds"].marks == ()
+    assert any(text.endswith("where not marked; what ran beside is not known.") for _, text in table.footnotes)
+
+
+def test_rows_are_called_otherwise() -> None:
+    found = [*basic(), run("mine", 0, 0.7, method__recipe="x"), run("mine", 0, 0.6, **with_options("method", lr=5.0))]
+    names = {"mine": "Mine", "mine (lr=5.0)": "Mine, fast", "probe": "Probe"}
+    table = only(found, names=names)
+    assert set(rows(table)) == {"everything", "Mine", "Mine@x", "Mine, fast", "Probe", "floor"}
+    assert {row["row"] for row in table.runs if row["method"] == "mine"} == {"Mine", "Mine@x", "Mine, fast"}
+    assert any(text.startswith("Best row: Mine.") for _, text in table.footnotes)
+    assert {row.cells[0].value for row in table.rows} >= {"mine", "mine (lr=5.0)", "probe"}
+    same = only(found, names={"mine": "One", "probe": "One"})  # no two rows get one name
+    assert {"mine", "probe"} <= set(rows(same))
 
 
 def test_controls_that_are_missing_show() -> None:
@@ -293,6 +358,23 @@ def test_an_option_whose_value_on_the_track_is_not_known_is_told() -> None:
     assert list(rows(only([run("mine", 0, 0.5, config=config)]))) == ["mine (lr=0.01)"]
 
 
+def test_one_name_is_not_two_settings_in_two_tables() -> None:
+    def under(lr: float, origin: str, scenario: str) -> records.Record:
+        config = copy.deepcopy(TEMPLATE["config"])
+        config["track"]["method"]["lr"] = config["effective"]["method"]["lr"] = lr
+        config["origin"]["method.lr"] = origin
+        return run("mine", 0, 0.5, config=config, scenario__name=scenario)
+
+    def labels(*found: records.Record) -> list[str]:
+        return [name for table in leaderboard(found) for name in rows(table)]
+
+    old, new = under(0.1, "track nano", "old"), under(0.2, "track nano", "new")
+    assert labels(new, old) == ["mine (lr=0.2)", "mine (lr=0.1)"]
+    assert labels(old) == labels(old, under(0.1, "track nano", "new"))[:1] == ["mine"]
+    demanded = under(0.3, "scenario.stream=online", "stream")  # which the title of its table says
+    assert labels(old, demanded) == ["mine", "mine"]
+
+
 def test_another_device_is_told() -> None:
     found = [run("mine", 0, 0.5), run("mine", 0, 0.6, provenance__device="cuda:1")]
     assert set(rows(only(found))) == {"mine", "mine (device=cuda)"}
@@ -420,6 +502,48 @@ def test_command_filters(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     for name in ("toy-stream", "toy-stream/3x2"):
         assert cli.main(["leaderboard", "--results", str(folder), "--scenario", name, "--track", "nano"]) == 0
         assert "81.00" in capsys.readouterr().out
+
+
+def test_the_last_part_of_a_variant_is_the_column_and_the_others_name_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = {"scenario__family": "few-shot", "scenario__variant_option": "task"}
+    found = [
+        run("mine", 0, shots / 20, **facts, scenario__name=f"toy/{name}/{shots}", scenario__content=name * 64)
+        for name in ("a", "b")
+        for shots in (2, 16)
+    ]
+    tables = leaderboard(found)
+    assert [table.title.partition(" ")[0] for table in tables] == ["toy/a", "toy/b"]
+    assert [column.title for column in tables[0].columns][1:3] == ["2 shots", "16 shots"]
+    assert [cell.text for cell in tables[0].rows[0].cells][1:3] == ["10.00", "80.00"]
+    for record in found:
+        (tmp_path / f"{record.run_id}.json").write_text(json.dumps(records.plain(record)))
+    for name in ("toy", "toy/b", "toy/b/16"):
+        assert cli.main(["leaderboard", "--results", str(tmp_path), "--scenario", name, "--format", "csv"]) == 0
+        told = capsys.readouterr().out
+        assert "toy/b/16" in told
+        assert ("toy/a/16" in told) == (name == "toy")
+
+
+def test_command_makes_tables_for_papers(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["leaderboard", "--results", str(folder), "--rows", "mine,probe", "--columns", "final_avg_acc,Seeds"]
+    words += ["--rename", "probe=Probe", "--rename", "Seeds=n", "--caption", "short", "--bib", str(tmp_path / "x.bib")]
+    assert cli.main([*words]) == 0
+    shown = capsys.readouterr()
+    assert "no paper is known of mine, probe" in shown.err or "wrote" in shown.err
+    lines = shown.out.splitlines()
+    assert lines[2].split() == ["Method", "Final", "avg.", "acc.", "(%)", "n"]
+    assert [line.split()[0] for line in lines[4:7] if line] == ["mine", "Probe"]
+    assert "The final average accuracy in %" in shown.out
+    assert (tmp_path / "x.bib").exists()
+    assert cli.main([*words, "--transpose", "--split", "1", "--over-samples", "wilson"]) == 0
+    assert "part 2 of 2" in capsys.readouterr().out
+    asked = ["leaderboard", "--results", str(folder), "--rows", "nobody (a=1, b=2),mine"]
+    assert cli.main(asked) == 2
+    assert "`nobody (a=1, b=2)`" in capsys.readouterr().err
+    assert cli.main(["leaderboard", "--results", str(folder), "--rename", "mien=x"]) == 2
+    assert "did you mean `mine`" in capsys.readouterr().err
 
 
 def test_command_without_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

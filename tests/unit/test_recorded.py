@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.testing.recorded import Recorded
+from benchmark.testing.recorded import Recorded, kind_of
 
 
 @pytest.fixture
@@ -40,7 +40,8 @@ def test_equal_numbers_pass_and_the_largest_deviation_is_kept(
     case.compare("loss", 20.0001)  # relative to 20
     case.compare("logits", torch.tensor([[1.0, -torch.inf], [2.0, 0.000002]]))
     case.compare("choice", torch.tensor([3, 4]))
-    assert case.worst == pytest.approx({"loss": 5e-6, "logits": 1e-6}, rel=1e-2)
+    assert case.worst == pytest.approx({"loss": 5e-6, "logits": 1e-6, "choice": 0.0}, rel=1e-2)
+    assert {kind: key for kind, (_, key) in case.deviations().items()} == {"loss": "loss", "outputs": "logits"}
     case.report()
     first, second = capsys.readouterr().out.splitlines()
     assert "loss" in first
@@ -68,3 +69,8 @@ def test_a_limit_of_its_own(case: Recorded) -> None:
     case.compare("loss", 20.001, limit=1e-3)
     with pytest.raises(AssertionError, match="deviates"):
         case.compare("loss", 20.0001, limit=1e-7)
+
+
+def test_kinds_of_quantities() -> None:
+    names = ["grad.head.weight", "after3.head.weight", "after.head.weight", "steps.loss_total", "logits_after"]
+    assert [kind_of(name) for name in names] == ["gradients", "parameters", "parameters", "loss", "outputs"]

@@ -26,6 +26,7 @@ HEAD = """
 from dataclasses import dataclass
 from benchmark import *
 from benchmark.api import MethodConfig
+from benchmark.config import Range
 from benchmark.inputs.presets import InputPreset
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +74,19 @@ def metric(**changes):
     return MetricSpec(**{**given, **changes})
 
 def executor(**changes):
-    return ExecutorSpec(**{"name": "mine", "execute": one, "summary": "x", **changes})
+    return ExecutorSpec(**{"name": "mine", "execute": two, "summary": "x", **changes})
+
+def importer(**changes):
+    return ImporterSpec(**{"name": "mine", "read": one, "summary": "x", "suite": "Theirs", **changes})
+
+def protocol(**changes):
+    given = {"name": "mine", "summary": "x", "family": "uda", "axes": {"lr": Range(search=(0.1, 1.0)), "mask": ("a",)}}
+    return ProtocolSpec(**{**given, **changes})
 
 def plot(**changes):
     return PlotSpec(**{"name": "mine", "draw": one, "summary": "x", **changes})
 """
-MAKER = {"methods": "method", "scenarios": "scenario", "exporters": "exporter"}
+MAKER = {"methods": "method", "scenarios": "scenario", "exporters": "exporter", "importers": "importer"}
 MAKER |= {
     "backbones": "backbone",
     "tracks": "track",
@@ -87,6 +95,7 @@ MAKER |= {
     "metrics": "metric",
     "plots": "plot",
     "executors": "executor",
+    "protocols": "protocol",
 }
 
 
@@ -193,8 +202,19 @@ def test_names_are_fit_for_paths_and_commands(kind: registry.Kind, name: str, tm
         ("metrics", "needs=('counts',)", "compute: it is called with"),
         ("metrics", "heading=None", "heading: None is not one line of text"),
         ("metrics", "percent='yes'", "percent: 'yes' is not True or False"),
-        ("executors", "execute=two", "execute: it is called with 1 argument"),
+        ("importers", "read=two", "read: it is called with 1 argument"),
+        ("importers", "version='2'", "version: '2' is no whole number"),
+        ("importers", "suite=None", "suite: None is not one line of text"),
+        ("executors", "execute=one", "execute: it is called with 2 argument"),
         ("plots", "draw=two", "draw: it is called with 1 argument"),
+        ("plots", "config=Options", "draw: it has no parameter `request`"),
+        ("protocols", "family='uda2'", "family: 'uda2' is no family"),
+        ("protocols", "strategy='best'", "strategy: 'best' is unknown; use one of random, grid"),
+        ("protocols", "budget=0", "budget: 0 is not a whole number that is 1 or more"),
+        ("protocols", "seeds=True", "seeds: True is not a whole number"),
+        ("protocols", "select=('lucky',)", "select: .* is no tuple of words among training-domain"),
+        ("protocols", "axes={}", "axes: {} is no mapping"),
+        ("protocols", "axes={'lr': Range(log=True)}", "axes: lr: .* is neither a Range with search nor a tuple"),
     ],
 )
 def test_junk_in_a_record_is_named(kind: registry.Kind, change: str, problem: str, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from benchmark.digests import digest_of_array
 from benchmark.errors import PluginError
 from benchmark.run import streams
 from benchmark.samples import Kind, Pixels, Text, digest_of
+from benchmark.scenario import fingerprint
 from benchmark.testing.toys import toy_scenario
 
 TEXTS: list[Text] = [{"text": f"sentence {number}"} for number in range(6)]
@@ -239,3 +240,38 @@ def test_a_view_shows_copies_of_labels() -> None:
         part.add_(1)
     after = (first.train.labels, first.train.ids, first.target.labels, first.target.ids)
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def told() -> Samples:
+    references = [[f"about {place}", f"of {place}"] for place in range(6)]
+    return Samples(TEXTS, torch.arange(6), torch.zeros(6), references=references)
+
+
+def test_references_follow_their_samples_and_hide_where_labels_hide() -> None:
+    data = told()
+    some = data.subset(torch.tensor([4, 1]))
+    assert some.references == (("about 4", "of 4"), ("about 1", "of 1"))
+    assert some.alone().references == some.without_domains().references == some.references
+    assert some.without_labels().references is None
+    assert some.referring(torch.tensor([1])) == (("about 1", "of 1"),)
+    joined = Samples.concat([some, data.alone()])
+    assert joined.references == (*some.references, *data.references)
+    assert Samples(TEXTS, torch.arange(6), torch.zeros(6)).referring(torch.tensor([1])) is None
+    with pytest.raises(ValueError, match="sets with references and sets without cannot be joined"):
+        Samples.concat([data, Samples(TEXTS, torch.arange(6), torch.zeros(6))])
+
+
+@pytest.mark.parametrize("wrong", [[["one"]], ["one"] * 6, [[]] * 6, [[1]] * 6, [["\ud800"]] * 6])
+def test_references_that_are_none(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="references"):
+        Samples(TEXTS, torch.arange(6), torch.zeros(6), references=wrong)
+
+
+def test_references_are_part_of_the_fingerprint() -> None:
+    def of(references: Any) -> str:
+        part = Samples(TEXTS, torch.arange(6), torch.zeros(6), references=references)
+        return fingerprint([Experience(train=part, test=part.subset(torch.arange(2)), classes=(0,))])
+
+    plain, one = of(None), [[f"about {place}"] for place in range(6)]
+    assert len({plain, of(one), of([*one[1:], one[0]])}) == 3
+    assert of(one) == of([tuple(texts) for texts in one])

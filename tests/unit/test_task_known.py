@@ -17,7 +17,7 @@ from benchmark.leaderboard import leaderboard
 from benchmark.records import predictions
 from benchmark.records.predictions import Predictions
 from benchmark.run import engine
-from benchmark.testing import laboratory
+from benchmark.testing import subjects
 from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import TOY_METHOD, ToyMethod, prepare_toy
 
@@ -200,7 +200,7 @@ def test_where_all_experiences_have_the_same_classes_there_is_nothing_to_know() 
 
 
 def test_the_contract_runs_a_method_that_asks_for_the_task_on_a_task_incremental_stream() -> None:
-    asking = laboratory.method_subject(dataclasses.replace(TOY_METHOD, uses=TOLD))
+    asking = subjects.method_subject(dataclasses.replace(TOY_METHOD, uses=TOLD))
     assert "task-il" in asking.families
     assert asking.run(asking.scenario(family="task-il")).record["scenario"]["family"] == "task-il"
-    assert "task-il" not in laboratory.method_subject(TOY_METHOD).families
+    assert "task-il" not in subjects.method_subject(TOY_METHOD).families

@@ -79,7 +79,7 @@ def test_programs_that_a_plugin_starts_print_no_data_either(tmp_path: Path) -> N
 def test_a_run_with_a_chatty_plugin_in_any_encoding_prints_records_and_does_every_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
-    small = ["--set", "scenario.train=1", "--set", "scenario.test=1", "--set", "scenario.split=50x2", "--seed", "0,1"]
+    small = ["--set", "scenario.train=1", "--set", "scenario.test=1", "--set", "scenario.split=2x50", "--seed", "0,1"]
     words = ["run", "--scenario", "split-glyphs", "--method", "nearest-mean", *small, "--out", str(tmp_path / "é")]
     for options in (["--json"], []):
         stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")

@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark import records
+from benchmark import loading, records
 from benchmark.api import Batch, Context, ExperienceView, Method
-from benchmark.backbones.dual import dual_of
+from benchmark.backbones.dual import dual_of, unclear_names
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.errors import UsageError
 from benchmark.jobs import Job
 from benchmark.registry import Entry, Loaded
 from benchmark.run import checkpoint, costs, engine, plan, preparation
+from benchmark.scenario import TestSet
 from benchmark.testing import MethodContract, toys
+from benchmark.testing.closed_form import tiny_clip
 from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import TOY_METHOD, TOY_SCENARIO, ToyMethod, ToyMethodConfig
 
@@ -73,6 +75,53 @@ SPEC = dataclasses.replace(
 
 class TestPrompts(MethodContract):
     method = SPEC
+
+
+class TestUnclearNames:
+    """Names that the tiny dual encoder of the toys reads alike, or not at all, are told once and kept."""
+
+    @staticmethod
+    def warnings(*names: str, tests: tuple[str, ...] = (), text: bool = True) -> list[str]:
+        count = len(names) + len(tests)
+        scenario = toys.toy_scenario(classes=len(names), experiences=1, train=1, test=1)
+        labels = tuple(range(len(names), count))
+        further = TestSet(name="new", images=scenario.experiences[0].test, classes=labels)
+        scenario = dataclasses.replace(
+            scenario, class_names=(*names, *tests), num_classes=count, tests=(further,) if tests else ()
+        )
+        return list(preparation.unclear(dataclasses.replace(SPEC, text=text), scenario, tiny_clip()))
+
+    def test_names_of_the_same_tokens_are_one_warning(self) -> None:
+        (said,) = self.warnings("sea_turtle", "dog", "Sea turtle", "DOG", "cat")
+        assert said.endswith("these are the same text: sea_turtle, Sea turtle; these are the same text: dog, DOG")
+
+    def test_empty_names_are_told(self) -> None:
+        (said,) = self.warnings("", "dog", " ")
+        assert said.endswith("no word of these is known: '', ' '")
+
+    def test_names_that_differ_are_no_warning(self) -> None:
+        assert self.warnings("dog", "cat", "sea_turtle") == []
+
+    def test_sets_that_are_told_apart_by_themselves_may_share_names(self) -> None:
+        assert self.warnings("dog", "cat", tests=("dog", "bird")) == []
+        assert len(self.warnings("dog", "cat", tests=("bird", "Bird"))) == 1
+
+    def test_methods_without_text_are_not_warned(self) -> None:
+        assert self.warnings("dog", "DOG", text=False) == []
+
+    def test_words_outside_a_small_vocabulary_are_told_where_there_are_two(self) -> None:
+        dual = dual_of(loading.load("nano-clip"))
+        assert unclear_names(dual, ["cat", "frog", "truck", "", "1 frog"]) == ((), ("frog", "truck", ""))
+        assert unclear_names(dual, ["cat frog", "cat truck", "cat"]) == ((("cat frog", "cat truck"),), ())
+
+    def test_the_record_keeps_the_warning(self, tmp_path: Path) -> None:
+        made = prepared(settings={"epochs": "1"})
+        names = ("same", *made.stream.scenario.class_names[1:-1], "SAME")
+        scenario = dataclasses.replace(made.stream.scenario, class_names=names)
+        again = preparation.prepare(made.plan, scenario, pretrained=toys.tiny_backbone(text=True))
+        path = engine.execute(again, tmp_path, hooks=manager([]), quiet=True)
+        (said,) = [text for text in records.read(path).warnings if "class names" in text]
+        assert said == f"class names on `{again.pretrained.name}`: no word of these is known: same, SAME"
 
 
 def prepared(**options: Any) -> Any:

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from benchmark import loading
 from benchmark.backbones import _open_clip
 from benchmark.backbones.dual import DualEncoder, ViTTower, check_text_prompts, dual_of
+from benchmark.backbones.features import NoTokens
 from benchmark.backbones.prompted_vit import check_promptable
 from benchmark.backbones.text import TextTower, WholeText, WordTokenizer
 from benchmark.errors import DataMissing, UsageError
 from benchmark.testing import toys
 from benchmark.testing.closed_form import ARCHITECTURE, image_batch, tiny_clip, tiny_clip_state
+from benchmark.testing.subjects import method_subject
 
 PROMPTS = ["a photo of a dog.", "a photo of a sea turtle.", "a photo of a aircraft carrier."]
 SEVEN = [
@@ -475,10 +477,32 @@ def test_a_resnet_image_tower(register: Register, tmp_path: Path) -> None:
         torch.testing.assert_close(dual.text_features(PROMPTS), original.encode_text(ids), rtol=1e-5, atol=1e-5)
     assert backbone.image_size == 32
     assert dual.embed(torch.tensor([[1, 2]])).shape == (1, 2, 48)
-    with pytest.raises(UsageError, match="this backbone is a ModifiedResNet"):
-        check_promptable(backbone.model)
+    with pytest.raises(NoTokens, match="vision transformer's tokens; tiny-clip has none"):
+        _ = backbone.depth
+    assert torch.equal(backbone.features(images), dual.image_features(images))
     with pytest.raises(UsageError, match="cannot be resized"):
         loading.load("open_clip:tiny-clip/openai", weights=tmp_path / "w.safetensors", image_size=64)
+
+
+def test_methods_run_on_a_resnet_image_tower(register: Register, tmp_path: Path) -> None:
+    register(RESNET)
+    with torch.random.fork_rng(devices=[]):
+        original = open_clip.CLIP(**RESNET, quick_gelu=True)
+    safetensors.torch.save_file(original.state_dict(), tmp_path / "w.safetensors")
+    before = original.state_dict()["visual.bn1.running_mean"]
+    for method in ("coop", "nearest-mean", "finetune", "l2p"):
+        subject = method_subject(method)
+        subject.model = lambda: loading.load("open_clip:tiny-clip/openai", weights=tmp_path / "w.safetensors")
+        brief = subject.brief()
+        if method == "l2p":
+            with pytest.raises(NoTokens, match="method `l2p` needs a vision transformer's tokens; tiny-clip has none"):
+                subject.run(brief)
+            continue
+        done = subject.run(brief)
+        assert done.record.status == "completed"
+        assert done.prepared.context.backbone.width == 32
+        moved = not torch.equal(done.prepared.pretrained.module.state_dict()["image.bn1.running_mean"], before)
+        assert moved == (method == "finetune"), "statistics of a frozen tower stay"
 
 
 def test_a_bidirectional_text_tower(register: Register, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from bench_backbones.bundled import WEIGHTS
 from bench_scenarios import language_world as world
 
-transformers = pytest.importorskip("transformers", reason="needs transformers: run by `tox -e language`")
 FOLDER = WEIGHTS / "language"
 NAMES = ("nano-mlm", "nano-lm")
 

@@ -20,7 +20,7 @@ from benchmark.backbones.heads import mask_logits
 from benchmark.inputs.images import ImagePipeline
 from benchmark.run import engine
 from benchmark.specs import MethodSpec
-from benchmark.testing import laboratory, toys
+from benchmark.testing import subjects, toys
 from benchmark.testing.laboratory import manager
 
 SPECS = [*coop.bench_register_methods(), *cocoop.bench_register_methods()]
@@ -166,7 +166,7 @@ def test_the_image_tower_rests_while_prompts_train(
     spec: MethodSpec, options: dict[str, Any], encoded: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """20 images: without augmentation once, with three views three times, else in each of five epochs."""
-    subject = laboratory.method_subject(spec)
+    subject = subjects.method_subject(spec)
     config = spec.config(epochs=5, batch_size=8, vectors=2, words="", **options)
     prepared = subject.prepare(toys.toy_scenario(experiences=1, classes=2, train=10, test=12), config=config)
     count, found, inside = Counter(monkeypatch), [], []

@@ -44,8 +44,8 @@ def make(scenario: Scenario, **changes: Any) -> Shot:
 class _Double:
     """The pipeline, in float64."""
 
-    def eval(self, raw: Tensor) -> Tensor:
-        return PIPELINE.eval(raw).double()
+    def eval(self, raw: Tensor, device: torch.device | None = None) -> Tensor:
+        return PIPELINE.eval(raw, device).double()
 
 
 def source_batch(scenario: Scenario, rows: slice) -> Batch:

@@ -1,1 +1,1 @@
-"""A stranger's package: a backbone, a track, a preset, a family with a scenario, a metric, an executor, a plot."""
+"""A stranger's: a backbone, a track, a preset, a family with a scenario, a metric, an executor, a plot, a protocol."""

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from benchmark import ExecutorSpec, Job, Outcome, hookimpl, run_jobs
+from benchmark import ExecutorSpec, How, Job, Outcome, hookimpl, run_jobs
 
 
-def execute(jobs: Sequence[Job]) -> Iterator[Outcome]:
+def execute(jobs: Sequence[Job], how: How) -> Iterator[Outcome]:
     for job in reversed(jobs):
         sent = Job.of(json.loads(json.dumps(job.as_dict())))
         (outcome,) = run_jobs([sent])

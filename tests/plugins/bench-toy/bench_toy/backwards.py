@@ -6,10 +6,10 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 
-from benchmark import ExecutorSpec, Job, Outcome, hookimpl, run_jobs
+from benchmark import ExecutorSpec, How, Job, Outcome, hookimpl, run_jobs
 
 
-def execute(jobs: Sequence[Job]) -> Iterator[Outcome]:
+def execute(jobs: Sequence[Job], how: How) -> Iterator[Outcome]:
     sent = json.dumps([job.as_dict() for job in reversed(jobs)])
     for outcome in run_jobs(Job.of(values) for values in json.loads(sent)):
         print(f"backwards: {outcome.label} is {outcome.status}", file=sys.stderr)

@@ -56,7 +56,7 @@ class BagOfWords(Method):
         for row, text in zip(rows, texts, strict=True):
             for token in tokenize(" ".join(text.values()), self.config.width):
                 row[token] += 1.0
-        return F.normalize(rows, p=1.0, dim=1).to(self.context.device)
+        return F.normalize(rows, p=1.0, dim=1).to(self.context.device, non_blocking=True)
 
     def begin_experience(self, experience: ExperienceView) -> None:
         """Adds rows for new classes; a fresh optimiser."""

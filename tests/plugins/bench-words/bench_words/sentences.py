@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmark import Samples, ScenarioSpec, hookimpl, splits
-from benchmark.api import Scenario, ScenarioRequest
+from benchmark.api import Scenario, ScenarioRequest, Wording
 
 THINGS = {
     "weather": ("rain", "wind", "cloud", "storm", "sun"),
@@ -59,6 +59,7 @@ def build(config: SentencesConfig, request: ScenarioRequest) -> Scenario:
         experiences=splits.class_incremental(train, test, order, sizes),
         class_names=tuple(names[label] for label in order),
         class_order=order,
+        wording=Wording(patterns=("{mask} : {text}", "{text} more about {mask}"), words={"food": ("cooking",)}),
     )
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from types import TracebackType
 
 from benchmark.errors import EXIT_PLUGIN, BenchError, PluginError, plain, shorten
 
 HINT = "-v shows where; `bench check` runs the contract that every method must pass"
 _SHOWN = 300  # characters of a foreign message
+_FULL = ("not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class Guard:
@@ -29,8 +31,7 @@ class Guard:
         self._who = who
         self._hint = hint
 
-    @contextlib.contextmanager
-    def __call__(self, what: str) -> Iterator[None]:
+    def __call__(self, what: str) -> contextlib.AbstractContextManager[None]:
         """Blames the plugin for what the block raises.
 
         Expected errors, Ctrl-C and a full memory pass as they are. A child process that leaves the block ends here:
@@ -42,19 +43,7 @@ class Guard:
         Raises:
             PluginError: The block raised.
         """
-        process = os.getpid()
-        try:
-            yield
-        except (BenchError, KeyboardInterrupt, MemoryError):
-            raise
-        except BaseException as error:
-            if type(error).__name__ == "OutOfMemoryError":  # torch's, which is no MemoryError
-                raise
-            who = self._who if isinstance(self._who, str) else self._who(error)
-            raise PluginError(f"{who}: `{what}` failed: {said(error)}", hint=self._hint) from error
-        finally:
-            if os.getpid() != process:
-                os._exit(EXIT_PLUGIN)
+        return _Call(self._who, self._hint, what)
 
     def refuse(self, what: str, found: object, *, hint: str) -> PluginError:
         """The error for a result of a wrong kind.
@@ -65,6 +54,37 @@ class Guard:
             hint: What it should have been.
         """
         return PluginError(f"{self._who}: `{what}` returned {described(found)}", hint=hint)
+
+
+class _Call(contextlib.AbstractContextManager[None]):
+    """One call into a plugin.
+
+    No generator: Ctrl-C between `__enter__` and the block would leave one suspended, and its end would be blamed on the
+    plugin.
+    """
+
+    def __init__(self, who: str | Callable[[BaseException], str], hint: str, what: str) -> None:
+        self._who = who
+        self._hint = hint
+        self._what = what
+        self._process = os.getpid()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if os.getpid() != self._process:
+            os._exit(EXIT_PLUGIN)
+        if error is None or isinstance(error, (BenchError, KeyboardInterrupt)) or memory_is_full(error):
+            return
+        who = self._who if isinstance(self._who, str) else self._who(error)
+        raise PluginError(f"{who}: `{self._what}` failed: {said(error)}", hint=self._hint) from error
+
+
+def memory_is_full(error: BaseException) -> bool:
+    """Whether an exception says that memory is full: Python's own, torch's of a device, torch's of the host."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is no MemoryError
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
 
 
 def said(error: BaseException) -> str:

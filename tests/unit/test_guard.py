@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from benchmark.registry import Entry, Loaded
 from benchmark.run import engine, preparation
 from benchmark.specs import MethodSpec
 from benchmark.testing import toys
-from benchmark.testing.laboratory import manager, method_subject
+from benchmark.testing.laboratory import manager
+from benchmark.testing.subjects import method_subject
 from benchmark.testing.toys import TOY_METHOD, TOY_SCENARIO, ToyMethod, prepare_toy, toy_scenario
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -417,3 +420,11 @@ def test_the_message_of_a_plugin_is_cut_and_its_cause_is_kept() -> None:
         raise ValueError("long " * 1000)
     assert len(caught.value.message) < 400
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_call_that_ctrl_c_cuts_before_its_block_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    Guard("it")("predict").__enter__()
+    gc.collect()
+    assert not lost

@@ -21,6 +21,7 @@ from benchmark.specs import (
     PlotSpec,
     ProtocolSpec,
     ScenarioSpec,
+    TrackerSpec,
 )
 from benchmark.tracks import Track
 
@@ -76,6 +77,7 @@ __all__ = [
     "ScenarioSpec",
     "TestSet",
     "Track",
+    "TrackerSpec",
     "__version__",
     "hookimpl",
     "load",

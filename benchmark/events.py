@@ -6,7 +6,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -14,7 +14,33 @@ if TYPE_CHECKING:
 
     from benchmark.api import Method
 
-__all__ = ["EpochEnded", "ExperienceEnded", "ExperienceStarted", "RunFailed", "RunFinished", "RunStarted"]
+__all__ = [
+    "EpochEnded",
+    "ExperienceEnded",
+    "ExperienceStarted",
+    "PastExperience",
+    "RunFailed",
+    "RunFinished",
+    "RunStarted",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PastExperience:
+    """What is known of an experience when a run is taken up again.
+
+    Attributes:
+        experience: Its index, from 0.
+        losses: Mean loss terms of each finished pass.
+        accuracies: Row of the accuracy matrix, fractions in [0, 1], None where not evaluated; empty while the
+            experience is not over.
+        seconds: Its training time so far.
+    """
+
+    experience: int
+    losses: Sequence[Mapping[str, float]]
+    accuracies: Sequence[float | None]
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +54,15 @@ class RunStarted:
         seed: The seed.
         experiences: Number of training experiences.
         path: Where the record will be.
+        family: Family of the scenario.
+        track: Name of the track.
+        backbone: Name of the pretrained model.
+        device: Where it computes.
+        seeds: ``seed``, ``class_order``, ``init``, ``data``.
+        config: Every option that can change a number, by group: ``scenario``, ``method``, ``engine``.
+        tests: Names of the test sets, the columns of the accuracy matrix.
+        resumed: How often it was taken up again; 0: it begins.
+        past: What is finished. A pass that ended behind the last checkpoint is done, and told of, once more.
     """
 
     run_id: str
@@ -36,6 +71,15 @@ class RunStarted:
     seed: int
     experiences: int
     path: Path
+    family: str = ""
+    track: str = ""
+    backbone: str = ""
+    device: str = ""
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tests: Sequence[str] = ()
+    resumed: int = 0
+    past: Sequence[PastExperience] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +108,7 @@ class EpochEnded:
         epochs: Passes of the experience.
         losses: Mean loss terms of the pass.
         seconds: Training time of the experience so far.
+        run_epoch: Index of the pass within the run, from 0; the same after an interruption.
     """
 
     run_id: str
@@ -72,6 +117,7 @@ class EpochEnded:
     epochs: int
     losses: Mapping[str, float]
     seconds: float
+    run_epoch: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,12 +129,16 @@ class ExperienceEnded:
         experience: Its index, from 0.
         accuracies: Row of the accuracy matrix, fractions in [0, 1]; None where not evaluated.
         method: The method; look, do not touch.
+        seconds: Training time of the experience.
+        run_epochs: Passes of the run so far.
     """
 
     run_id: str
     experience: int
     accuracies: Sequence[float | None]
     method: Method
+    seconds: float = 0.0
+    run_epochs: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,9 +165,11 @@ class RunFailed:
         path: Where its record is or would be.
         status: ``failed``, or ``interrupted`` by Ctrl-C.
         error: Why, in one line.
+        finished: Number of finished experiences.
     """
 
     run_id: str
     path: Path
     status: Literal["failed", "interrupted"]
     error: str
+    finished: int = 0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         PlotSpec,
         ProtocolSpec,
         ScenarioSpec,
+        TrackerSpec,
     )
     from benchmark.tracks import Track
 
@@ -206,6 +207,20 @@ def bench_register_protocols() -> list[ProtocolSpec]:  # type: ignore[empty-body
         def bench_register_protocols() -> list[ProtocolSpec]:
             return [ProtocolSpec(name="ours", summary="ten draws", family="uda", budget=10,
                                  axes={"lr": Range(log=True, search=(1e-5, 1e-2))})]
+
+    .. versionadded:: 0.2
+    """
+
+
+@hookspec
+def bench_register_trackers() -> list[TrackerSpec]:  # type: ignore[empty-body]
+    """Returns the experiment trackers of this plugin (entry-point group ``bench.trackers``).
+
+    Example::
+
+        @hookimpl
+        def bench_register_trackers() -> list[TrackerSpec]:
+            return [TrackerSpec(name="ours", open=lambda options: Ours(), summary="curves for our server")]
 
     .. versionadded:: 0.2
     """

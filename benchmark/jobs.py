@@ -49,6 +49,7 @@ class Job:
         lock_kind: How processes keep off each other's runs: ``file`` (file locks), or ``lease`` where these do not work
             between the machines that share the results folder; once asked for, leases are used in it by all.
         lock: The content of a lock file (`benchmark.locks`) that the data here must agree with, or empty.
+        trackers: Experiment trackers that are told of the run, and the options of each: ``{"tensorboard": {}}``.
         force: Whether a finished run is done again, and an unfinished one from the beginning.
         quiet: Whether there is no progress bar.
         origin: Where the values come from, for ``--dry-run``.
@@ -75,6 +76,7 @@ class Job:
     download: Literal["auto", "always", "never"] = "auto"
     lock: str = ""
     lock_kind: Literal["file", "lease"] = "file"
+    trackers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     force: bool = False
     quiet: bool = True
     origin: Mapping[str, str] = field(default_factory=dict, compare=False)

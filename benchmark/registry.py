@@ -44,6 +44,7 @@ from benchmark.specs import (
     PlotSpec,
     ProtocolSpec,
     ScenarioSpec,
+    TrackerSpec,
 )
 from benchmark.tracks import Track
 
@@ -60,6 +61,7 @@ Kind = Literal[
     "plots",
     "executors",
     "protocols",
+    "trackers",
 ]
 Spec = (
     MethodSpec
@@ -74,6 +76,7 @@ Spec = (
     | PlotSpec
     | ExecutorSpec
     | ProtocolSpec
+    | TrackerSpec
 )
 _TYPES: dict[Kind, type] = {
     "methods": MethodSpec,
@@ -88,6 +91,7 @@ _TYPES: dict[Kind, type] = {
     "plots": PlotSpec,
     "executors": ExecutorSpec,
     "protocols": ProtocolSpec,
+    "trackers": TrackerSpec,
 }
 KINDS: tuple[Kind, ...] = tuple(_TYPES)
 LIFE_CYCLE_GROUP = "bench"

@@ -34,6 +34,7 @@ from benchmark.specs import (
     PlotSpec,
     ProtocolSpec,
     ScenarioSpec,
+    TrackerSpec,
 )
 from benchmark.tracks import Track
 from benchmark.tuning.strategies import STRATEGIES
@@ -257,6 +258,14 @@ def _executor(spec: ExecutorSpec, known: Known) -> None:
         _options(spec.config)
 
 
+def _tracker(spec: TrackerSpec, known: Known) -> None:
+    _callable(spec, "open", 1)
+    for field in ("needs", "install"):
+        _line(spec, field)
+    if spec.config is not None:
+        _options(spec.config)
+
+
 def _metric(spec: MetricSpec, known: Known) -> None:
     _line(spec, "heading")
     if not isinstance(spec.needs, tuple) or not set(spec.needs) <= NEEDS.keys():
@@ -305,6 +314,7 @@ CHECKS: dict[type, Callable[[Any, Known], None]] = {
     PlotSpec: _plot,
     ExecutorSpec: _executor,
     ProtocolSpec: _protocol,
+    TrackerSpec: _tracker,
 }
 
 

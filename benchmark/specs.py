@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from benchmark.foreign import ForeignRun, SourceFile
     from benchmark.jobs import How, Job, Outcome
     from benchmark.tables import Table
+    from benchmark.tracking import Tracker
 
 __all__ = [
     "FAMILIES",
@@ -237,6 +238,28 @@ class ExecutorSpec:
     execute: Callable[[Sequence[Job], How], Iterable[Outcome]]
     summary: str
     config: type | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrackerSpec:
+    """One experiment tracker, ``bench run --tracker NAME``.
+
+    Attributes:
+        name: Value of ``--tracker``.
+        open: ``open(options) -> benchmark.tracking.Tracker``, asked once for every run.
+        summary: One line for ``bench info``.
+        config: A frozen dataclass of options, which ``--tracker-set NAME.KEY=VALUE`` gives; None where there are none.
+            They are not part of a run's identity.
+        needs: Package that it imports, e.g. ``tensorboard``; runs are refused without it.
+        install: What to do then, e.g. ``pip install adaptbench[tensorboard]``.
+    """
+
+    name: str
+    open: Callable[[Any], Tracker]
+    summary: str
+    config: type | None = None
+    needs: str = ""
+    install: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmark.cli import terminal
+from benchmark.cli import terminal, tracking
 from benchmark.errors import UsageError, shorten, warnings_told
 from benchmark.files import user_path
 from benchmark.jobs import MOST_DIGITS, Job
@@ -62,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, tuned: bool = False) -> No
         "--config",
         type=user_path,
         metavar="FILE.toml",
-        help="tables [run] (and [sweep] for bench sweep), [method.NAME], [scenario.NAME], [engine], [executor.NAME]",
+        help="tables [run] (and [sweep] for bench sweep), [method.NAME], [scenario.NAME], [engine], [executor.NAME], "
+        "[tracker.NAME]",
     )
     options.add_argument(
         "--experiences" if tuned else "--validate",
@@ -126,6 +127,7 @@ RUN_KEYS: dict[str, Any] = {
     "device": str,
     "executor": str,
     "jobs": int,
+    "tracker": _NAMES,
     "lock_kind": Literal["file", "lease"],
 }
 """What the file's table ``[run]`` may hold, with types as `benchmark.config.coerce` reads them."""
@@ -280,7 +282,7 @@ def _jobs(
         backbone=picked["backbone"],
         weights=str(picked["weights"]) if picked["weights"] else None,
         settings=settings,
-        tables={name: part for name, part in table.items() if name not in ("run", "sweep", "executor")},
+        tables={name: part for name, part in table.items() if name not in ("run", "sweep", "executor", "tracker")},
         file=str(args.config) if args.config else "",
         validate=picked["validate"],
         device=picked["device"],
@@ -288,6 +290,7 @@ def _jobs(
         data_root=None if args.data_root is None else str(args.data_root),
         download=download_of(args),
         lock_kind=picked["lock_kind"],
+        trackers=tracking.read(args, picked["tracker"], table.get("tracker", {})),
         lock="" if lock is None else locks.dumps(lock),
         force=args.force,
         quiet=args.quiet,

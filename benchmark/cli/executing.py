@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from benchmark.cli import asking
+from benchmark.cli import asking, tracking
 from benchmark.errors import UsageError, did_you_mean
 from benchmark.jobs import How
 
@@ -28,6 +28,7 @@ def add_arguments(how: Any, *, alone: str) -> None:
         help="option of the executor, e.g. partition=gpu of slurm (`bench info slurm` lists them); repeatable; also "
         "[executor.NAME] in the --config",
     )
+    tracking.add_arguments(how)
 
 
 def _workers(text: str) -> int:

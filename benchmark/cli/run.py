@@ -43,6 +43,9 @@ def _run(args: argparse.Namespace) -> int:
     how, rows = executing.read(args, asked, alone=0)
     if args.dry_run:
         where = [*asking.places(args, asked.picked, asked.origin), *rows]
+        for name, options in asked.jobs[0].trackers.items():
+            where += [("tracker", name, asked.origin["tracker"])]
+            where += [(f"tracker.{name}.{key}", value, "its options") for key, value in options.items()]
         _print_dry_run([[*plan.rows(), *where] for plan in plans], as_json=args.json)
         return 0
     return _execute(args, asked.jobs, asked.picked["executor"], how)

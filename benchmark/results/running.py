@@ -35,6 +35,8 @@ def run(
     jobs: int | None = None,
     executor: str = "local",
     executor_options: Mapping[str, object] | None = None,
+    tracker: Names = (),
+    tracker_options: Mapping[str, Mapping[str, object]] | None = None,
     lock_kind: Literal["file", "lease"] = "file",
     force: bool = False,
     quiet: bool = True,
@@ -67,6 +69,8 @@ def run(
         jobs: Runs at once, each in a process of its own; default: one after the other, in this process.
         executor: Where runs are done (``bench list executors``).
         executor_options: Its options.
+        tracker: Experiment trackers that are told of the runs (``bench list trackers``), e.g. ``"tensorboard"``.
+        tracker_options: Options of each, ``{"tensorboard": {"dir": "logs"}}``.
         lock_kind: ``file``, or ``lease`` where file locks do not work between machines that share ``out``.
         force: Whether finished runs are done again, and unfinished ones from the beginning.
         quiet: Whether there is no progress bar.
@@ -112,6 +116,7 @@ def run(
         out=str(user_path(out)),
         data_root=None if data_root is None else str(user_path(data_root)),
         download=download,
+        trackers=_trackers(tracker, tracker_options or {}),
         lock_kind=lock_kind,
         force=force,
         quiet=quiet,
@@ -173,6 +178,19 @@ def _settings(settings: Mapping[str, object], options: Mapping[str, object]) -> 
     for key in options.keys() & settings.keys():
         raise UsageError(f"`{key}` is an argument and in settings", hint="leave one of them out")
     return {key: configs.as_text(value) for key, value in {**settings, **options}.items()}
+
+
+def _trackers(names: Names, options: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, object]]:
+    """Trackers with their options as `benchmark.Job` has them.
+
+    Raises:
+        UsageError: There are options of another one.
+    """
+    split = names.split(",") if isinstance(names, str) else names
+    found = {name.strip(): dict(options.get(name.strip(), {})) for name in split if name.strip()}
+    for name in options.keys() - found.keys():
+        raise UsageError(f"tracker_options: `{name}` is not among the trackers", hint=f'give tracker="{name}"')
+    return found
 
 
 def _grid(grid: Mapping[str, Sequence[object]], settings: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from benchmark.errors import BenchError, DataMissing, RunBusy, RunFailed, UsageE
 from benchmark.files import replace_file
 from benchmark.guard import Guard, memory_is_full, said
 from benchmark.records import predictions
-from benchmark.run import batches, checkpoint, costs, examination, places, recording, streams
+from benchmark.run import batches, checkpoint, costs, examination, places, recording, resuming, streams
 from benchmark.run.feature_files import FeatureFiles
 from benchmark.run.interruption import Interrupted, Stop
 from benchmark.run.keeper import Keeper
@@ -147,13 +147,15 @@ class _Run:
         costs.reset_peak_memory(self.prepared.device)
         with self.stop.installed():
             try:
-                self.plugins.run_started(self.count)
+                left = resuming.read(self.work, self.prepared.label)
+                self.done, self.found = left.done, left.found
+                self.plugins.run_started(self.done, left.middle)
                 method = self._build()
                 batches.check_loop(method, self.plan)
                 self._select(method)
-                first, middle = self._resume(method)
-                for index in range(first, self.count):
-                    self._experience(method, index, middle if index == first else None)
+                self._restore(method, left.method)
+                for index in range(first := self.done.experience, self.count):
+                    self._experience(method, index, left.middle if index == first else None)
                 record = self._finish(method)
             except KeyboardInterrupt:
                 stopped = Interrupted(
@@ -209,42 +211,11 @@ class _Run:
             self.prepared = dataclasses.replace(self.prepared, stream=stream)
         self.examiner = examination.Examiner(self.prepared, self.guard, self.keeper)
 
-    def _resume(self, method: Method) -> tuple[int, dict[str, Any] | None]:
-        """Loads the last checkpoints; returns the experience to go on with and its middle, if any."""
-        state: dict[str, Any] | None = None
-        try:
-            if (self.work / places.BOUNDARY).exists():
-                saved = checkpoint.load(self.work / places.BOUNDARY)
-                done = Progress.of(saved["done"])
-                self.found = [self._read_part(index, sha256) for index, sha256 in enumerate(done.parts)]
-                with self.guard("load_extra_state"):
-                    checkpoint.restore(method, saved["method"])
-                self.done = done
-                self.done.resumed += 1
-        except DataMissing as error:
-            warn(f"{error.message}; {self.prepared.label} starts again from the beginning")
-            self.found = []
-            forced = (self.work / places.FORCED).exists()
-            shutil.rmtree(self.work, ignore_errors=True)
-            if forced:
-                replace_file(self.work / places.FORCED, b"")
-        try:
-            if (self.work / places.MIDDLE).exists():
-                state = checkpoint.load(self.work / places.MIDDLE)
-        except DataMissing as error:
-            warn(f"{error.message}; experience {self.done.experience} of {self.prepared.label} starts again")
-        if state is not None and state["experience"] != self.done.experience:
-            state = None  # left over from an experience that was finished afterwards
-        if state is not None:
-            self.done.resumed = state["resumed"] + 1
-            self.done.seconds = state["wall"]
-        return self.done.experience, state
-
-    def _read_part(self, index: int, sha256: str) -> predictions.Predictions:
-        part = places.part(self.work, index)
-        if places.sha256(part) != sha256:
-            raise DataMissing(f"the predictions {part} are gone or damaged")
-        return predictions.read(part)
+    def _restore(self, method: Method, saved: Mapping[str, Any] | None) -> None:
+        """Puts the method into the state at the end of the last finished experience."""
+        if saved is not None:
+            with self.guard("load_extra_state"):
+                checkpoint.restore(method, saved)
 
     def _experience(self, method: Method, index: int, middle: dict[str, Any] | None) -> None:
         """Trains one experience, evaluates, and commits it to disk."""
@@ -282,6 +253,7 @@ class _Run:
         self.done.parts.append(places.sha256(part) or "")  # gone already: noticed on resume
         self.done.eval_images += len(found)
         row = self.examiner.row(found, index)
+        self.done.rows.append(row)
         self.done.losses.append(losses)
         self.done.selected.append((selection.chosen, selection.scores))
         self.done.train_seconds.append(seconds)

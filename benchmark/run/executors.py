@@ -11,10 +11,11 @@ from typing import Any, cast
 
 from benchmark import config as configs
 from benchmark import registry
-from benchmark.errors import BenchError, PluginError, UsageError
+from benchmark.errors import BenchError, PluginError
 from benchmark.guard import Guard, described
 from benchmark.jobs import How, Job, Outcome
 from benchmark.run import jobs as running
+from benchmark.run.settings import part_options
 from benchmark.specs import ExecutorSpec
 
 
@@ -76,13 +77,7 @@ def options_of(name: str, layers: Sequence[configs.Layer]) -> tuple[Any, dict[st
         UsageError: There is no such executor, option or value.
         PluginError: The executor cannot be loaded.
     """
-    config = cast("ExecutorSpec", registry.load("executors", name).spec).config
-    if config is not None:
-        return configs.resolve(config, layers, key=f"executor.{name}")
-    for layer in layers:
-        for key in layer.values:
-            raise UsageError(f"executor `{name}` has no option `{key}`: it has none", hint="leave it out")
-    return None, {}
+    return part_options("executors", name, layers)
 
 
 @contextlib.contextmanager

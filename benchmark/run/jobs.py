@@ -14,7 +14,7 @@ from benchmark import data, registry
 from benchmark.errors import BenchError, RunBusy, UsageError, shorten, shown, warn
 from benchmark.files import check_folder, user_path
 from benchmark.jobs import MOST_DIGITS, How, Job, Outcome
-from benchmark.run import machine
+from benchmark.run import machine, tracking
 from benchmark.run.interruption import Interrupted, Stop
 from benchmark.run.plan import Plan, resolve
 from benchmark.scenario_names import ScenarioName
@@ -46,6 +46,7 @@ def plan_of(job: Job) -> Plan:
         if value is not None and not (type(value) is int and 0 <= value < 10**MOST_DIGITS):
             raise UsageError(f"{name}: {shown(value)} is not a whole number that is 0 or more")
     resolved = resolve(job)
+    tracking.check(job)
     check_folder(user_path(job.out), "--out")
     return resolved
 
@@ -172,7 +173,7 @@ def run_one(
     plan = plan_of(job)
     models.check_backbone(plan)
     with ranks.joined(job.device) as processes:
-        told = hooks if processes.first else registry.without_life_cycle()
+        told = tracking.joined(hooks, job.trackers) if processes.first else registry.without_life_cycle()
         return _run_one(job, plan, shelf, told, check, processes, stop)
 
 

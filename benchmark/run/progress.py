@@ -16,6 +16,7 @@ class Progress:
     Attributes:
         experience: Number of finished experiences.
         losses: Mean loss terms per experience and epoch.
+        rows: Rows of the accuracy matrix, fractions; None where not evaluated.
         selected: Chosen epoch (None: nothing to choose) and scores per epoch, per experience.
         baseline: Accuracy of the untrained model per test set, or None where that means nothing.
         train_seconds: Per experience.
@@ -35,6 +36,7 @@ class Progress:
 
     experience: int = 0
     losses: list[list[dict[str, float]]] = field(default_factory=list)
+    rows: list[list[float | None]] = field(default_factory=list)
     selected: list[tuple[int | None, list[float]]] = field(default_factory=list)
     baseline: list[float] | None = None
     train_seconds: list[float] = field(default_factory=list)

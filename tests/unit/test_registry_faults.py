@@ -83,6 +83,9 @@ def protocol(**changes):
     given = {"name": "mine", "summary": "x", "family": "uda", "axes": {"lr": Range(search=(0.1, 1.0)), "mask": ("a",)}}
     return ProtocolSpec(**{**given, **changes})
 
+def tracker(**changes):
+    return TrackerSpec(**{"name": "mine", "open": one, "summary": "x", **changes})
+
 def plot(**changes):
     return PlotSpec(**{"name": "mine", "draw": one, "summary": "x", **changes})
 """
@@ -96,6 +99,7 @@ MAKER |= {
     "plots": "plot",
     "executors": "executor",
     "protocols": "protocol",
+    "trackers": "tracker",
 }
 
 
@@ -206,6 +210,8 @@ def test_names_are_fit_for_paths_and_commands(kind: registry.Kind, name: str, tm
         ("importers", "version='2'", "version: '2' is no whole number"),
         ("importers", "suite=None", "suite: None is not one line of text"),
         ("executors", "execute=one", "execute: it is called with 2 argument"),
+        ("trackers", "open=two", "open: it is called with 1 argument"),
+        ("trackers", "needs=3", "needs: 3 is not one line of text"),
         ("plots", "draw=two", "draw: it is called with 1 argument"),
         ("plots", "config=Options", "draw: it has no parameter `request`"),
         ("protocols", "family='uda2'", "family: 'uda2' is no family"),

@@ -1,0 +1,1 @@
+"""Experiment trackers, one module each; a library is imported when a run is told to its tracker."""

@@ -77,7 +77,8 @@ def options_of(name: str, layers: Sequence[configs.Layer]) -> tuple[Any, dict[st
         UsageError: There is no such executor, option or value.
         PluginError: The executor cannot be loaded.
     """
-    return part_options("executors", name, layers)
+    config = cast("ExecutorSpec", registry.load("executors", name).spec).config
+    return part_options(config, "executor", name, layers)
 
 
 @contextlib.contextmanager

@@ -71,24 +71,25 @@ def file_layers(job: Job, group: str, names: set[str]) -> list[configs.Layer]:
     return [configs.Layer(job.tables_from, tables[name]) for name in sorted(names) if name in tables]
 
 
-def part_options(kind: registry.Kind, name: str, layers: Sequence[configs.Layer]) -> tuple[Any, dict[str, str]]:
-    """Options of an executor or a tracker: an object of its `config` class, or None, and the origin of each value.
+def part_options(
+    config: type | None, what: str, name: str, layers: Sequence[configs.Layer]
+) -> tuple[Any, dict[str, str]]:
+    """Options of an executor or a tracker: an object of its class of options, or None, and the origin of each value.
 
     Args:
-        kind: Of the plugin.
+        config: The class; None where there are none.
+        what: ``executor`` or ``tracker``.
         name: Its name.
         layers: Values, those that win last.
 
     Raises:
-        UsageError: There is no such plugin, option or value.
-        PluginError: It cannot be loaded.
+        UsageError: There is no such option or value.
     """
-    config, one = registry.load(kind, name).spec.config, registry.singular(kind)
     if config is not None:
-        return configs.resolve(config, layers, key=f"{one}.{name}")
+        return configs.resolve(config, layers, key=f"{what}.{name}")
     for layer in layers:
         for key in layer.values:
-            raise UsageError(f"{one} `{name}` has no option `{key}`: it has none", hint="leave it out")
+            raise UsageError(f"{what} `{name}` has no option `{key}`: it has none", hint="leave it out")
     return None, {}
 
 

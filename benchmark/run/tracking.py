@@ -30,7 +30,7 @@ def options_of(name: str, layers: Sequence[configs.Layer]) -> tuple[Any, dict[st
         PluginError: The tracker cannot be loaded.
     """
     spec = cast("TrackerSpec", registry.load("trackers", name).spec)
-    found = part_options("trackers", name, layers)
+    found = part_options(spec.config, "tracker", name, layers)
     if spec.needs and importlib.util.find_spec(spec.needs) is None:
         raise UsageError(f"tracker `{name}` needs `{spec.needs}`, which is not installed", hint=spec.install or None)
     return found
@@ -57,7 +57,7 @@ def joined(hooks: pluggy.PluginManager, trackers: Mapping[str, Mapping[str, Any]
     if not trackers:
         return hooks
     both = registry.without_life_cycle()
-    for name, values in reversed(trackers.items()):  # the last registered is called first
+    for name, values in reversed(list(trackers.items())):  # the last registered is called first
         options, _ = options_of(name, [configs.Layer("trackers", values)])
         both.register(Told(registry.load("trackers", name), options), name=f"tracker {name}")
     for name, plugin in hooks.list_name_plugin():

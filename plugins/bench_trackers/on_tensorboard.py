@@ -43,7 +43,7 @@ class TensorBoard(Tracker):
         self._facts = flat(event)
         folder = self._root / re.sub("[/:]", "-", event.scenario) / event.method / event.run_id
         known = _known(folder) if folder.is_dir() else set()
-        self._writer: Any = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder))
         if not known:
             self._writer.add_text("run", f"```json\n{json.dumps(self._facts, indent=2)}\n```")
         return known

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -136,4 +137,27 @@ class AdaptFormer(BlockAdapter):
     def after_mlp(self, branch: Tensor, stream: Tensor) -> Tensor:
         """Adds the adapter's view of the stream to the output of the MLP, ``(B, N, D)``."""
         result: Tensor = branch + self.scale * self.up(self.dropout(F.relu(self.down(stream))))
+        return result
+
+
+class AttentionAdapter(BlockAdapter):
+    """A bottleneck beside the attention, on the same input: ``x + attention(h) + s * bottleneck(h)``, ``h = LN1(x)``.
+
+    LAE, Gao et al., ICCV 2023, arXiv 2303.10070 (gqk/LAE at 1680e49, ``libml/model/pet``), drawn as `Bottleneck` with
+    ``kaiming``. A LayerScale of the backbone covers it as it covers the attention.
+
+    Args:
+        width: D.
+        bottleneck: r.
+        scale: s, constant; None: it is learnt and starts at 1.
+    """
+
+    def __init__(self, width: int, bottleneck: int, *, scale: float | None = None) -> None:
+        super().__init__()
+        self.bottleneck = Bottleneck(width, bottleneck)
+        self.scale = nn.Parameter(torch.ones(())) if scale is None else scale
+
+    def beside_attention(self, branch: Tensor, normed: Tensor) -> Tensor:
+        """Adds the adapter's view of the attention's input to its output, ``(B, n, D)``."""
+        result: Tensor = branch + self.scale * self.bottleneck(normed)
         return result

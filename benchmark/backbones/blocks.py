@@ -34,6 +34,9 @@ Prefix = tuple[Tensor, Tensor]
 Change = Callable[[Tensor], Tensor]
 """What happens to the tokens ``(B, N, D)`` before a block; N may change."""
 
+Mixing = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Attention of queries ``(B, H, n, d)`` to keys and values ``(B, H, N, d)``: what it mixes, ``(B, H, n, d)``."""
+
 Read = slice | Tensor
 """Tokens that are wanted: a slice for all rows alike, or one position per row, int64 ``(B,)``."""
 
@@ -124,8 +127,28 @@ class BlockAdapter(nn.Module):
         """
         return query, key, value
 
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, mixing: Mixing) -> Tensor:
+        """Does what attention does between the projections, head by head.
+
+        Args:
+            query: ``(B, H, n, d)``.
+            key: ``(B, H, N, d)``, a prefix first.
+            value: ``(B, H, N, d)``.
+            mixing: What the model does; where attention is not causal, with any number of keys.
+        """
+        return mixing(query, key, value)
+
     def after_attention(self, branch: Tensor) -> Tensor:
         """Changes the output ``(B, N, D)`` of the attention branch before it is added to the stream."""
+        return branch
+
+    def beside_attention(self, branch: Tensor, normed: Tensor) -> Tensor:
+        """Changes the same, later, knowing what entered the branch.
+
+        Args:
+            branch: What `after_attention` returned, ``(B, n, D)``.
+            normed: ``LN1(stream)`` of these tokens.
+        """
         return branch
 
     def after_mlp(self, branch: Tensor, stream: Tensor) -> Tensor:
@@ -237,6 +260,7 @@ def _in_parts(
     branch = attend(block.attn, normed, read=read, prefix=prefix, adapter=adapter, causal=causal, ragged=ragged)
     if adapter is not None:
         branch = adapter.after_attention(branch)
+        branch = adapter.beside_attention(branch, normed if read is None else take(normed, read))
     stream = tokens if read is None else take(tokens, read)
     stream = stream + block.drop_path1(block.ls1(branch))
     branch = block.mlp(block.norm2(stream))
@@ -270,7 +294,7 @@ def attend(
         tokens: Normed, ``(B, N, D)``.
         read: Queries that are wanted; None for all.
         prefix: Keys and values put in front.
-        adapter: Asked for its `project`.
+        adapter: Asked for its `project` and `mix`.
         causal: Whether a token sees only itself and those before it; it sees a whole prefix.
         ragged: Says that ``tokens`` are packed, ``(1, T, D)``. Only with ``causal`` and without ``read``: a row
             must not see its padding.
@@ -308,9 +332,13 @@ def attend(
     rate = attention.attn_drop.p if attention.training else 0.0
     plain = causal and read is None and prefix is None
     mask = _causal_mask(batch, count, read, key) if causal and not plain else None
-    mixed = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=rate, is_causal=plain, scale=attention.scale
-    )
+
+    def mixing(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=rate, is_causal=plain, scale=attention.scale
+        )
+
+    mixed = mixing(query, key, value) if adapter is None else adapter.mix(query, key, value, mixing)
     mixed = mixed.transpose(1, 2).flatten(2)
     if ragged is not None:
         mixed = ragged.pack(mixed)

@@ -13,7 +13,7 @@ Shapes: B batch, N tokens, n of them queries, D width, r rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -36,10 +36,18 @@ class LoRA(BlockAdapter):
         targets: Letters of ``qkv``.
         init: How A is drawn: ``kaiming`` (uniform, a = sqrt 5: the official code) or ``gaussian`` (the
             paper's word; standard deviation 1 / r). B starts at 0, so the model starts unchanged.
+        learn_scale: Each target has a further factor that is learnt and starts at 1.
     """
 
     def __init__(
-        self, width: int, *, rank: int, alpha: float | None = None, targets: str = "qv", init: LoRAInit = "kaiming"
+        self,
+        width: int,
+        *,
+        rank: int,
+        alpha: float | None = None,
+        targets: str = "qv",
+        init: LoRAInit = "kaiming",
+        learn_scale: bool = False,
     ) -> None:
         super().__init__()
         self.targets = tuple(part for part in PARTS if part in targets)
@@ -47,6 +55,7 @@ class LoRA(BlockAdapter):
         # One matrix for all A, so that tokens are read once: rows i r ... (i + 1) r belong to target i.
         self.down = nn.Parameter(torch.empty(len(self.targets) * rank, width))
         self.up = nn.Parameter(torch.zeros(len(self.targets), width, rank))
+        self.factors = nn.Parameter(torch.ones(len(self.targets))) if learn_scale else None
         if init == "kaiming":
             nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         else:
@@ -64,16 +73,89 @@ class LoRA(BlockAdapter):
             low = tuple(
                 F.linear(wanted if part == "q" else normed, row) for part, row in zip(self.targets, rows, strict=True)
             )
-        for part, small, up in zip(self.targets, low, self.up, strict=True):
-            found[part] = found[part] + self.scale * F.linear(small, up)
+        for part, small, up, scale in zip(self.targets, low, self.up, self._scales(), strict=True):
+            found[part] = found[part] + scale * F.linear(small, up)
         return found["q"], found["k"], found["v"]
+
+    def _scales(self) -> Sequence[float | Tensor]:
+        if self.factors is None:
+            return [self.scale] * len(self.targets)
+        return (self.scale * self.factors).unbind()
 
     def delta(self) -> Tensor:
         """What the fused projection's weight ``(3 D, D)`` changes by."""
         width = self.down.shape[1]
-        parts = dict(zip(self.targets, zip(self.up, self.down.chunk(len(self.targets)), strict=True), strict=True))
+        down = self.down.chunk(len(self.targets))
+        changes = [scale * (up @ low) for scale, up, low in zip(self._scales(), self.up, down, strict=True)]
+        parts = dict(zip(self.targets, changes, strict=True))
         zero = self.down.new_zeros(width, width)
-        return torch.cat([self.scale * (parts[p][0] @ parts[p][1]) if p in parts else zero for p in PARTS])
+        return torch.cat([parts.get(part, zero) for part in PARTS])
+
+
+class Branch(nn.Module):
+    """The factors of one low-rank change of a block, for `Branches`.
+
+    Args:
+        width: D.
+        rank: r.
+        targets: How many projections it changes.
+        shared: One A for all of them; else each has its own.
+    """
+
+    def __init__(self, width: int, *, rank: int, targets: int, shared: bool = False) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.empty(1 if shared else targets, rank, width))  # A
+        self.up = nn.Parameter(torch.zeros(targets, width, rank))  # B
+        nn.init.uniform_(self.down, -1 / math.sqrt(width), 1 / math.sqrt(width))  # Kaiming, a = sqrt 5, of each A
+
+
+class Branches(BlockAdapter):
+    """``W x + sum over k of m_k B_k A_k x`` for some projections of one block, a term per experience.
+
+    All terms are computed as one product of rank ``t r``. It holds no parameters of its own::
+
+        sets = TaskModules(lambda: nn.ModuleList(Branch(width, rank=10, targets=2) for _ in vit.blocks))
+        sets.open()
+        adapters = [Branches(each, targets="kv") for each in zip(*sets)]
+
+    Args:
+        branches: Those of the block, in the order of experiences.
+        targets: Letters of ``qkv``, in the order in which the branches have them.
+        magnitudes: m, ``(t,)``; None: all 1.
+        unit: With magnitudes: the terms of all but the last experience are divided by the Frobenius norms of their A
+            and B.
+    """
+
+    def __init__(
+        self, branches: Iterable[Branch], *, targets: str, magnitudes: Tensor | None = None, unit: bool = False
+    ) -> None:
+        super().__init__()
+        self.branches = tuple(branches)  # a tuple: they are registered where they are kept
+        self.targets = targets
+        self._magnitudes = (magnitudes,)
+        self.unit = unit
+
+    def project(
+        self, normed: Tensor, wanted: Tensor, query: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Adds the changes; queries are ``(B, n, D)``, keys and values ``(B, N, D)``."""
+        found = {"q": query, "k": key, "v": value}
+        downs = torch.stack([branch.down for branch in self.branches], dim=1)  # (targets or 1, t, r, D)
+        ups = torch.stack([branch.up for branch in self.branches], dim=1)  # (targets, t, D, r)
+        (magnitudes,) = self._magnitudes
+        if magnitudes is not None:
+            scales = magnitudes.expand(len(ups), -1)
+            if self.unit and len(self.branches) > 1:
+                norms = downs[:, :-1].flatten(2).norm(dim=2) * ups[:, :-1].flatten(2).norm(dim=2)
+                scales = torch.cat([scales[:, :-1] / norms, scales[:, -1:]], dim=1)
+            ups = ups * scales[:, :, None, None]
+        downs = downs.flatten(1, 2)  # (targets or 1, t r, D)
+        ups = ups.transpose(1, 2).flatten(2)  # (targets, D, t r)
+        for place, part in enumerate(self.targets):
+            down = downs[place if len(downs) > 1 else 0]
+            low = F.linear(wanted if part == "q" else normed, down)
+            found[part] = found[part] + F.linear(low, ups[place])
+        return found["q"], found["k"], found["v"]
 
 
 def merge(vit: nn.Module, changes: Iterable[LoRA], *, sign: int = 1) -> None:

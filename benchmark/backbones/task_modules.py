@@ -82,7 +82,7 @@ class TaskModules(nn.Module):
         with torch.random.fork_rng(devices=[]):  # their values are in the state: nothing is to be drawn for them
             while len(self.kept) <= max(numbers, default=-1):
                 self.kept.append(self._make().to(self.place))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def average(modules: Sequence[nn.Module]) -> dict[str, Tensor]:

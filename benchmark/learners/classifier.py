@@ -19,10 +19,11 @@ from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, 
 from benchmark.backbones.heads import ClassHead, HeadInit, MLPHead, mask_logits
 from benchmark.backbones.prompted_vit import check_promptable, cls_feature, freeze
 from benchmark.config import Range
+from benchmark.learners.prompting import late_cosine
 from benchmark.optimizers import Kind, protocol_optimizer, warmup_cosine
 
 Optimizer = Literal["sgd", "adam", "adamw", "vpt-sgd", "vpt-adamw"]
-Schedule = Literal["constant", "cosine", "epoch-cosine"]
+Schedule = Literal["constant", "cosine", "epoch-cosine", "late-cosine"]
 Scaling = Literal["batch/256", "none"]
 
 
@@ -39,8 +40,9 @@ class ClassifierConfig(MethodConfig):
         weight_decay: As the optimiser understands it.
         official_quirks: ``vpt-adamw`` as released: it decays by 0.01 whatever `weight_decay` says, weights of
             norms too, and with `weight_decay` 0 it is SGD with momentum.
-        schedule: Learning rate within an experience: ``constant``; ``cosine`` to 0, per step; or
-            ``epoch-cosine``, per epoch after `warmup`.
+        schedule: Learning rate within an experience: ``constant``; ``cosine`` to 0, per step;
+            ``epoch-cosine``, per epoch after `warmup`; or ``late-cosine``, per epoch and one epoch late
+            (`benchmark.learners.prompting.late_cosine`).
         warmup: Epochs in which ``epoch-cosine`` rises; the first of them has learning rate 0. A warm-up that
             is longer than `epochs` never ends.
         mask: Classes that compete in the training loss: ``none`` lets all classes seen compete,
@@ -159,6 +161,8 @@ class Classifier(Method):
         config = self.config
         if config.schedule == "epoch-cosine":
             return warmup_cosine(place.epoch, warmup=config.warmup, epochs=config.epochs)
+        if config.schedule == "late-cosine":
+            return late_cosine(place.epoch, config.epochs)
         progress = place.step / place.steps
         return 0.5 * (1 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1.0
 

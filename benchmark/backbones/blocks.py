@@ -193,7 +193,7 @@ def run_blocks(
     prefixes: Mapping[int, Prefix] | None = None,
     before: Mapping[int, Change] | None = None,
     keep: Mapping[int, slice] | None = None,
-    adapters: Sequence[BlockAdapter] | None = None,
+    adapters: Sequence[BlockAdapter | None] | None = None,
 ) -> Tensor:
     """All blocks, then the final LayerNorm.
 
@@ -206,7 +206,7 @@ def run_blocks(
         before: Per block, a change of its input tokens: insert, replace, remove.
         keep: Per block but the last, the tokens of its output that go on; the others are not computed. Prompts
             that stand last and are replaced before the next block cost keys and values only.
-        adapters: One module per block, or None.
+        adapters: One module per block, None for those that have none; or None.
 
     Returns:
         Normed tokens ``(B, n, D)``, n of them as ``read`` says.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-HeadInit = Literal["trunc_normal", "zeros", "torch", "vpt"]
+HeadInit = Literal["trunc_normal", "zeros", "torch", "vpt", "small", "kaiming"]
 HeadNorm = Literal["batch", "layer"]
 
 # KMnP/vpt, src/models/mlp.py: the bias at which a sigmoid gives 0.01.
@@ -25,7 +25,8 @@ class ClassHead(nn.Module):
         width: Feature width D.
         classes: Rows at the start.
         init: How new rows are drawn. ``trunc_normal``: standard deviation 0.02, bias 0.
-            ``zeros``. ``torch``: as `torch.nn.Linear`. ``vpt``: Kaiming normal by fan-out, bias -4.59512.
+            ``zeros``. ``torch``: as `torch.nn.Linear`. ``vpt``: Kaiming normal by fan-out, bias -4.59512. ``small``:
+            standard deviation 0.001, bias 0. ``kaiming``: Kaiming uniform by fan-in with gain 1, bias 0.
     """
 
     def __init__(self, width: int, classes: int = 0, *, init: HeadInit = "trunc_normal") -> None:
@@ -70,6 +71,11 @@ class ClassHead(nn.Module):
             bound = 1 / math.sqrt(self.width)
             weight.uniform_(-bound, bound)
             bias.uniform_(-bound, bound)
+        elif self.init == "small":
+            weight.normal_(std=0.001)
+        elif self.init == "kaiming":
+            bound = math.sqrt(3 / self.width)
+            weight.uniform_(-bound, bound)
         else:
             weight.normal_(std=math.sqrt(2 / classes))
             bias.fill_(VPT_BIAS)

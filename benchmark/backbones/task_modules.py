@@ -9,7 +9,7 @@ A set is any module, most often the adapters of all blocks::
     sets.open(like=sets.current)                   # goes on from the last one instead of a fresh one
     blend(sets.current, average(list(sets)[:-1]), 0.1)                           # merged, in place
 
-A checkpoint with more sets than there are can be loaded: as many are made as it has.
+A checkpoint with more sets than there are can be loaded: as many are made as it has, frozen until one is opened.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class TaskModules(nn.Module):
         numbers = [int(key[len(stored) :].split(".", 1)[0]) for key in state_dict if key.startswith(stored)]
         with torch.random.fork_rng(devices=[]):  # their values are in the state: nothing is to be drawn for them
             while len(self.kept) <= max(numbers, default=-1):
-                self.kept.append(self._make().to(self.place))
+                self.kept.append(self._make().to(self.place).requires_grad_(False))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

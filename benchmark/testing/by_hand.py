@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -88,6 +90,17 @@ def on_meta(spec: MethodSpec, **options: object) -> Method:
     backbone = backbone_of(copy.deepcopy(_vit_base()))
     with torch.device("meta"):
         return spec.build(config, context_of(spec, config, scenario, backbone=backbone, device="meta"))
+
+
+def stream_of(sizes: Sequence[int]) -> Scenario:
+    """A stream whose experiences have so many classes: where batches are given, only classes and their order matter."""
+    scenario = toy_scenario(experiences=len(sizes), classes=max(sizes), train=1, test=1)
+    ends = list(itertools.accumulate(sizes))
+    parts = (
+        dataclasses.replace(part, classes=tuple(range(end - size, end)))
+        for part, size, end in zip(scenario.experiences, sizes, ends, strict=True)
+    )
+    return dataclasses.replace(scenario, experiences=tuple(parts))
 
 
 def view_of(method: Method, scenario: Scenario, index: int) -> ExperienceView:

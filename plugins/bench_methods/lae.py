@@ -136,7 +136,13 @@ class LAE(Classifier):
         return torch.stack(scores).amax(dim=0)
 
 
-_CIFAR: dict[str, object] = {"epochs": 5, "frozen_epochs": 3, "lr": 2.8125e-3, "batch_size": 24, "normalize": "zero_one"}
+_CIFAR: dict[str, object] = {
+    "epochs": 5,
+    "frozen_epochs": 3,
+    "lr": 2.8125e-3,
+    "batch_size": 24,
+    "normalize": "zero_one",
+}
 _OTHERS: dict[str, object] = {**_CIFAR, "epochs": 50, "frozen_epochs": 30, "lr": 4.6875e-4}
 
 

@@ -47,6 +47,7 @@ def test_a_state_of_more_sets_is_loaded_and_draws_nothing() -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert len(fresh) == 3
     assert torch.equal(fresh[2].bias, trained[2].bias)
+    assert [one.bias.requires_grad for one in fresh] == [True, False, False]
 
 
 def test_average_and_blend() -> None:

@@ -110,7 +110,7 @@ class LAE(Classifier):
     def adapted(self, images: Tensor, modules: nn.ModuleList) -> Tensor:
         """Class token ``(B, D)`` of the pass with the modules of one of the two."""
         rest = [None] * (len(self.backbone.blocks) - len(modules))
-        adapters: list[BlockAdapter | None] = [*modules, *rest]  # type: ignore[list-item]
+        adapters: list[BlockAdapter | None] = [*modules, *rest]
         return run_blocks(self.backbone, embed(self.backbone, images), read=CLS, adapters=adapters)[:, 0]
 
     def features(self, images: Tensor) -> Tensor:

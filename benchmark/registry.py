@@ -11,12 +11,9 @@ prints every hook call to stderr.
 
 from __future__ import annotations
 
-import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import itertools
-import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +26,7 @@ import pluggy
 
 from benchmark import hookspecs, spec_rules
 from benchmark.code_identity import code_hash
+from benchmark.entry_points import LIFE_CYCLE_GROUP, Entry, installed, read
 from benchmark.errors import PluginError, UsageError, did_you_mean
 from benchmark.families import FAMILIES, Family, register
 from benchmark.files import switched_on
@@ -94,23 +92,7 @@ _TYPES: dict[Kind, type] = {
     "trackers": TrackerSpec,
 }
 KINDS: tuple[Kind, ...] = tuple(_TYPES)
-LIFE_CYCLE_GROUP = "bench"
 HOOKS_HINT = "docs/hooks.md has every hook with its arguments"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One plugin name and where it comes from.
-
-    Attributes:
-        name: Name on the command line.
-        module: Module that holds the plugin.
-        distribution: ``"adaptbench 0.1.0"``, or the file of a ``-p`` plugin.
-    """
-
-    name: str
-    module: str
-    distribution: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,21 +112,7 @@ class Loaded:
 
 _files: list[ModuleType] = []  # plugins given with -p, in order
 _memory: dict[tuple[Kind, str], Loaded] | None = None  # what was loaded, inside `remembered`
-
-
-def _disabled() -> set[str]:
-    return {name.strip() for name in os.environ.get("BENCH_DISABLE_PLUGINS", "").split(",") if name.strip()}
-
-
-@functools.cache  # name and version are parsed from a file whenever they are asked for
-def _distribution(dist: importlib.metadata.Distribution | None) -> str:
-    return f"{dist.name} {dist.version}" if dist is not None else "unknown distribution"
-
-
-@functools.lru_cache(maxsize=1)
-def _entry_points() -> dict[str, importlib.metadata.EntryPoints]:
-    groups = (LIFE_CYCLE_GROUP, *(f"bench.{kind}" for kind in KINDS))
-    return {group: importlib.metadata.entry_points(group=group) for group in groups}
+_looked: dict[tuple[Kind, str], Spec] | None = None  # what was only looked at, likewise
 
 
 def entries(kind: Kind, *, hidden: bool = False) -> dict[str, list[Entry]]:
@@ -156,15 +124,7 @@ def entries(kind: Kind, *, hidden: bool = False) -> dict[str, list[Entry]]:
         kind: Kind of plugin.
         hidden: Whether those that ``BENCH_DISABLE_PLUGINS`` hides are there too.
     """
-    found: dict[str, list[Entry]] = {}
-    disabled = set() if hidden else _disabled()
-    for point in _entry_points()[f"bench.{kind}"]:
-        if point.name in disabled:
-            continue
-        entry = Entry(point.name, point.value, _distribution(point.dist))
-        # The same distribution can be visible twice (editable install in the current folder).
-        if entry not in found.setdefault(point.name, []):
-            found[point.name].append(entry)
+    found = installed(f"bench.{kind}", hidden=hidden)
     for module in _files:
         for spec in _call(kind, module, f"file {module.__file__}"):
             claims = found.setdefault(spec.name, [])
@@ -248,6 +208,48 @@ def load(kind: Kind, name: str) -> Loaded:
     """
     if _memory is not None and (kind, name) in _memory:
         return _memory[kind, name]
+    spec, entry, module = _found(kind, name)
+    found = Loaded(spec, entry, code_hash(module))
+    if _memory is not None:
+        _memory[kind, name] = found
+    return found
+
+
+def look(kind: Kind, name: str) -> Spec:
+    """The checked spec alone. See `load`, which also reads the plugin's code for its hash."""
+    if _looked is None:
+        return _found(kind, name)[0]
+    if (kind, name) not in _looked:
+        _looked[kind, name] = _found(kind, name)[0]
+    return _looked[kind, name]
+
+
+def find(kind: Kind, name: str) -> Entry:
+    """Where a plugin is, without importing it.
+
+    Raises:
+        UsageError: No plugin has this name.
+        PluginError: The name is claimed twice, or its module is not there.
+    """
+    entry = _claim(kind, name)
+    find_module(f"{singular(kind)} `{name}`", entry)
+    return entry
+
+
+def find_module(what: str, entry: Entry) -> None:
+    """Looks for a plugin's module; the package that it is in is imported, the module is not.
+
+    Raises:
+        PluginError: There is none.
+    """
+    if any(module.__name__ == entry.module for module in _files):
+        return
+    with _blaming(f"{what} of `{entry.distribution}` cannot be found: {entry.module}"):
+        if importlib.util.find_spec(entry.module) is None:
+            raise ModuleNotFoundError(f"No module named {entry.module!r}")
+
+
+def _claim(kind: Kind, name: str) -> Entry:
     known = entries(kind)
     one = singular(kind)
     if name not in known:
@@ -259,7 +261,11 @@ def load(kind: Kind, name: str) -> Loaded:
             f"{one} `{name}` is claimed by {who}",
             hint="uninstall one of them, or rename its entry point",
         )
-    entry = claims[0]
+    return claims[0]
+
+
+def _found(kind: Kind, name: str) -> tuple[Spec, Entry, ModuleType]:
+    entry, one = _claim(kind, name), singular(kind)
     module = _import(one, entry)
     registered = _call(kind, module, entry.distribution)
     specs = [spec for spec in registered if _answers(spec, name)]
@@ -269,21 +275,20 @@ def load(kind: Kind, name: str) -> Loaded:
             f"{one} `{name}` of `{entry.distribution}`: {entry.module} registers {listed}",
             hint=f"exactly one of its records must be named like the entry point: `{name}`",
         )
-    found = Loaded(specs[0], entry, code_hash(module))
-    if _memory is not None:
-        _memory[kind, name] = found
-    return found
+    return specs[0], entry, module
 
 
 @contextmanager
 def remembered() -> Iterator[None]:
     """Inside, a plugin is looked at once: for plans of many runs, while nobody installs or adds one."""
-    global _memory
-    outer, _memory = _memory, {} if _memory is None else _memory
+    global _memory, _looked
+    outer = _memory, _looked
+    _memory = {} if _memory is None else _memory
+    _looked = {} if _looked is None else _looked
     try:
         yield
     finally:
-        _memory = outer
+        _memory, _looked = outer
 
 
 def _answers(spec: Spec, name: str) -> bool:
@@ -376,6 +381,22 @@ def _manager(modules: Iterable[ModuleType]) -> pluggy.PluginManager:
     return manager
 
 
+def trackers() -> dict[str, list[Entry]]:
+    """The life-cycle plugins of packages by name (group ``bench``), without importing any."""
+    return installed(LIFE_CYCLE_GROUP)
+
+
+def load_tracker(entry: Entry) -> ModuleType:
+    """Imports one life-cycle plugin and checks the names of its hooks.
+
+    Raises:
+        PluginError: It cannot be imported or implements an unknown hook.
+    """
+    module = _import("life-cycle plugin", entry)
+    _checked_manager(module, entry.distribution)
+    return module
+
+
 def life_cycle(report: Callable[[Entry, PluginError], None] | None = None) -> pluggy.PluginManager:
     """A manager with every plugin of the group ``bench`` and every ``-p`` file.
 
@@ -386,15 +407,10 @@ def life_cycle(report: Callable[[Entry, PluginError], None] | None = None) -> pl
         PluginError: One of them cannot be imported or implements an unknown hook.
     """
     modules: list[ModuleType] = []
-    hidden = _disabled()
     # pluggy calls the last registered first: register in reverse to call in the order of names.
-    for point in sorted(_entry_points()[LIFE_CYCLE_GROUP], key=lambda point: point.name, reverse=True):
-        if point.name in hidden:
-            continue
-        entry = Entry(point.name, point.value, _distribution(point.dist))
+    for entry in reversed([entry for _, claims in sorted(trackers().items()) for entry in claims]):
         try:
-            module = _import("life-cycle plugin", entry)
-            _checked_manager(module, entry.distribution)
+            module = load_tracker(entry)
         except PluginError as error:
             if report is None:
                 raise
@@ -446,7 +462,7 @@ def added_files() -> list[Path]:
 def _installed_as(path: Path) -> ModuleType | None:
     """The module of an entry point whose source is this file, imported; None where there is none."""
     stem = path.parent.name if path.stem == "__init__" else path.stem
-    modules = {point.module for points in _entry_points().values() for point in points}
+    modules = {point.module for points in read().values() for point in points}
     for name in sorted(module for module in modules if module.rpartition(".")[2] == stem):
         try:
             spec = importlib.util.find_spec(name)

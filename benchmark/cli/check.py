@@ -1,4 +1,4 @@
-"""``bench check NAME``: the contract of one method, scenario, exporter or backbone, as a table of checks."""
+"""``bench check NAME``: the contract of one method, scenario, table format, backbone, metric, plot or tracker."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from benchmark.registry import Kind
 if TYPE_CHECKING:
     from benchmark.testing.checks import Result
 
-CHECKED: tuple[Kind, ...] = ("methods", "scenarios", "exporters", "backbones")
+CHECKED: tuple[Kind, ...] = ("methods", "scenarios", "exporters", "backbones", "metrics", "plots")
+TRACKER = "tracker"  # life-cycle plugins are of no kind: they register nothing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
-        "name", nargs="+", help="method (with @RECIPE), scenario (with /VARIANT or :PATH), exporter or backbone"
+        "name",
+        nargs="+",
+        help="method (with @RECIPE), scenario (with /VARIANT or :PATH), exporter, backbone, metric, plot or tracker",
     )
     parser.add_argument("--only", metavar="CHECK[,...]", help="run these checks only")
     parser.add_argument(
@@ -39,10 +42,13 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # for products of toy size, several threads would only wait for each other
     make = {
-        "methods": checks.method_subject,
-        "scenarios": lambda name: checks.scenario_subject(name, args.data_root),
-        "exporters": checks.exporter_subject,
-        "backbones": checks.backbone_subject,
+        "method": checks.method_subject,
+        "scenario": lambda name: checks.scenario_subject(name, args.data_root),
+        "exporter": checks.exporter_subject,
+        "backbone": checks.backbone_subject,
+        "metric": checks.metric_subject,
+        "plot": checks.plot_subject,
+        TRACKER: checks.tracker_subject,
     }
     shown: list[dict[str, Any]] = []
     failed = False
@@ -52,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             only = _only(args.only, list(checks.checks_of(subject)))
             results = []
             if not args.json:
-                terminal.show(f"{registry.singular(kind)} {name}")
+                terminal.show(f"{kind} {name}")
             for result in checks.run_checks(subject, only):
                 results.append(result)
                 if not args.json:
@@ -60,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             failed = failed or any(result.result == "fail" for result in results)
             if args.json:
                 rows = [{key: getattr(result, key) for key in result.__slots__} for result in results]
-                shown.append({"name": name, "kind": registry.singular(kind), "checks": rows})
+                shown.append({"name": name, "kind": kind, "checks": rows})
             else:
                 _summary(results)
     if args.json:
@@ -68,12 +74,13 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_FAILED if failed else EXIT_OK
 
 
-def _kinds(name: str) -> list[Any]:
-    """The kinds in which a name is registered; a method and a scenario may share one."""
+def _kinds(name: str) -> list[str]:
+    """What a name is, in words; a method and a scenario may share one."""
     plain = name.partition("@")[0].partition(":")[0].partition("/")[0]
-    found = [kind for kind in CHECKED if plain in registry.names(kind)]
+    listed = {registry.singular(kind): registry.names(kind) for kind in CHECKED} | {TRACKER: list(registry.trackers())}
+    found = [kind for kind, names in listed.items() if plain in names]
     if not found:
-        known = [known for kind in CHECKED for known in registry.names(kind)]
+        known = [known for names in listed.values() for known in names]
         raise did_you_mean("name", plain, known, more="bench list")
     return found
 

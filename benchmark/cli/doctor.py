@@ -1,4 +1,8 @@
-"""``bench doctor``: what is installed, found, missing or broken, and what to do next."""
+"""``bench doctor``: what is installed, found, missing or broken, and what to do next.
+
+It answers within two seconds: it imports what costs nothing (no torch), looks for the rest, and asks the machine, not
+torch, for its GPUs. ``--deep`` imports every plugin, loads every model and asks torch.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +46,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=user_path, default=Path("runs"), metavar="DIR", help="results folder (default runs)"
     )
+    parser.add_argument(
+        "--deep",
+        action="store_true",
+        help="import every plugin, load every model, ask torch for devices (half a minute)",
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the findings; the exit code is 3 if a plugin is broken."""
-    findings = examine(args.data_root, args.out)
+    findings = examine(args.data_root, args.out, deep=args.deep)
     if args.json:
         terminal.show(json.dumps(findings, indent=2))
     else:
@@ -55,18 +64,28 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_PLUGIN if findings["broken"] else EXIT_OK
 
 
-def examine(data_root: Path | None, out: Path) -> dict[str, Any]:
-    """Everything that ``bench doctor`` says, as data. Nothing is downloaded and nothing is written."""
-    plugins, broken = _plugins()
-    findings: dict[str, Any] = {
-        "versions": _versions(),
-        "plugins": plugins,
-        "broken": broken,
-        "data": _data(data_root),
-        "weights": _weights(),
-        "disk": _disk(data_root, out),
-        "device": _device(),
-    }
+def examine(data_root: Path | None, out: Path, *, deep: bool = False) -> dict[str, Any]:
+    """Everything that ``bench doctor`` says, as data. Nothing is downloaded and nothing is written.
+
+    Args:
+        data_root: Where data sets are; None: the default places.
+        out: Results folder.
+        deep: Whether everything is imported and loaded; else it is looked for.
+    """
+    from benchmark import registry
+
+    with registry.remembered():
+        plugins, broken = _plugins(deep=deep)
+        findings: dict[str, Any] = {
+            "versions": _versions(),
+            "plugins": plugins,
+            "broken": broken,
+            "data": _data(data_root),
+            "weights": _weights(deep=deep),
+            "disk": _disk(data_root, out),
+            "device": _device() if deep else _machine(),
+            "deep": deep,
+        }
     findings["next"] = _next(findings)
     return findings
 
@@ -83,8 +102,12 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _plugins() -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """Imports every plugin; names the distribution of those that cannot be used."""
+IMPORTED = ("scenarios", "exporters", "tracks", "presets", "families", "protocols")
+"""Kinds whose modules import nothing heavy. Those of the others are looked for, unless everything is asked for."""
+
+
+def _plugins(*, deep: bool) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Imports plugins, or looks for their modules; names the distribution of those that cannot be used."""
     from benchmark import registry
 
     counts: dict[str, Any] = {}
@@ -97,18 +120,27 @@ def _plugins() -> tuple[dict[str, Any], list[dict[str, str]]]:
         }
         for name, claims in entries.items():
             try:
-                registry.load(kind, name)
+                if deep or kind in IMPORTED:
+                    registry.look(kind, name)
+                else:
+                    registry.find(kind, name)
             except BenchError as error:
                 who = " and ".join(claim.distribution for claim in claims)
                 broken.append(
                     {"plugin": f"{registry.singular(kind)} {name}", "distribution": who, "problem": error.message}
                 )
-
-    def report(entry: registry.Entry, error: PluginError) -> None:
-        name = f"life-cycle plugin {entry.name}"
-        broken.append({"plugin": name, "distribution": entry.distribution, "problem": error.message})
-
-    counts["life-cycle"] = {"found": len(registry.life_cycle(report).get_plugins()), "distributions": []}
+    counts["life-cycle"] = {"found": 0, "distributions": []}
+    for name, claims in registry.trackers().items():
+        for entry in claims:
+            try:
+                if deep:
+                    registry.load_tracker(entry)
+                else:
+                    registry.find_module(f"life-cycle plugin `{name}`", entry)
+                counts["life-cycle"]["found"] += 1
+            except PluginError as error:
+                about = {"plugin": f"life-cycle plugin {name}", "distribution": entry.distribution}
+                broken.append({**about, "problem": error.message})
     return counts, broken
 
 
@@ -123,7 +155,7 @@ def _data(given: Path | None) -> dict[str, Any]:
     scenarios: dict[str, str] = {}
     for name in registry.names("scenarios"):
         try:
-            spec = cast("ScenarioSpec", registry.load_scenario(name).spec)
+            spec = cast("ScenarioSpec", registry.look("scenarios", name))
         except BenchError as error:
             scenarios[name] = f"broken: {error.message}"
             continue
@@ -144,8 +176,12 @@ def _data(given: Path | None) -> dict[str, Any]:
     return {"root": root, "scenarios": scenarios}
 
 
-def _weights() -> dict[str, str]:
-    """Weights that come with plugins against their SHA-256, those of packages, and the Hugging Face cache."""
+def _weights(*, deep: bool) -> dict[str, str]:
+    """Weights that come with plugins, those of packages, and the Hugging Face cache.
+
+    Args:
+        deep: Whether they are loaded and held against their SHA-256; else only what plugins say of them is read.
+    """
     from benchmark import loading
 
     found: dict[str, str] = {}
@@ -155,8 +191,9 @@ def _weights() -> dict[str, str]:
             if "installed" in about:  # large, and of somebody else's package: not loaded here
                 found[name] = "installed" if about["installed"] else f"not installed: {about['command']}"
                 continue
-            loading.load(name, offline=True)
-            found[name] = "found, SHA-256 as stated"
+            if deep:
+                loading.load(name, offline=True)
+            found[name] = "found, SHA-256 as stated" if deep else "found, not loaded"
         except BenchError as error:
             found[name] = f"damaged: {error.message}"
     if not found:
@@ -194,6 +231,16 @@ def _device() -> dict[str, Any]:
     return found
 
 
+def _machine() -> dict[str, Any]:
+    """The same without torch, which takes seconds to import: what the driver of the system shows."""
+    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    found: dict[str, Any] = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    lines = [line for card in cards for line in card.read_text(encoding="utf-8", errors="replace").splitlines()]
+    found["cuda"] = [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    found["default"] = "cuda" if found["cuda"] else "cpu"
+    return found
+
+
 def _next(findings: dict[str, Any]) -> list[str]:
     """One line per thing that is worth doing, the most urgent first."""
     lines = []
@@ -218,6 +265,8 @@ def _next(findings: dict[str, Any]) -> list[str]:
         lines.append("no GPU: tracks nano and mini are made for this; `--track paper` would take days")
     if not findings["broken"]:
         lines.append("try: bench run --scenario split-glyphs --method l2p")
+    if not findings["deep"]:
+        lines.append("bench doctor --deep imports every plugin, loads every model and asks torch for devices")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The contract that every method, scenario, exporter and backbone must pass, for built-ins and outsiders alike.
+"""The contract that every plugin must pass, for built-ins and outsiders alike.
 
 ::
 
@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmark.testing.checks import CheckFailed, CheckSkipped, run_checks
-    from benchmark.testing.contract import BackboneContract, ExporterContract, MethodContract, ScenarioContract
+    from benchmark.testing.contract import (
+        BackboneContract,
+        ExporterContract,
+        MethodContract,
+        MetricContract,
+        PlotContract,
+        ScenarioContract,
+        TrackerContract,
+    )
 
 __all__ = [
     "BackboneContract",
@@ -27,7 +35,10 @@ __all__ = [
     "CheckSkipped",
     "ExporterContract",
     "MethodContract",
+    "MetricContract",
+    "PlotContract",
     "ScenarioContract",
+    "TrackerContract",
     "run_checks",
 ]
 

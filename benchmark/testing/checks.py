@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +13,9 @@ from benchmark.testing.backbone_checks import BACKBONE_CHECKS, BackboneSubject, 
 from benchmark.testing.exporter_checks import EXPORTER_CHECKS
 from benchmark.testing.laboratory import MethodSubject
 from benchmark.testing.method_checks import CHECKS as METHOD_CHECKS
+from benchmark.testing.metric_checks import METRIC_CHECKS, MetricSubject, metric_subject
 from benchmark.testing.observation import CheckFailed, CheckSkipped
+from benchmark.testing.plot_checks import PLOT_CHECKS, PlotSubject, plot_subject
 from benchmark.testing.scenario_checks import SCENARIO_CHECKS
 from benchmark.testing.subjects import (
     ExporterSubject,
@@ -21,26 +24,36 @@ from benchmark.testing.subjects import (
     method_subject,
     scenario_subject,
 )
+from benchmark.testing.tracker_checks import TRACKER_CHECKS, TrackerSubject, tracker_subject
 
 __all__ = [
     "BACKBONE_CHECKS",
     "EXPORTER_CHECKS",
     "METHOD_CHECKS",
+    "METRIC_CHECKS",
+    "PLOT_CHECKS",
     "SCENARIO_CHECKS",
+    "TRACKER_CHECKS",
     "BackboneSubject",
     "CheckFailed",
     "CheckSkipped",
     "ExporterSubject",
     "MethodSubject",
+    "MetricSubject",
+    "PlotSubject",
     "Result",
     "ScenarioSubject",
+    "TrackerSubject",
     "backbone_subject",
     "checks_of",
     "exporter_subject",
     "meaning",
     "method_subject",
+    "metric_subject",
+    "plot_subject",
     "run_checks",
     "scenario_subject",
+    "tracker_subject",
 ]
 
 
@@ -67,11 +80,18 @@ class Result:
 
 def checks_of(subject: Any) -> Mapping[str, Callable[[Any], None]]:
     """The table of checks for a subject."""
-    if isinstance(subject, MethodSubject):
-        return METHOD_CHECKS
-    if isinstance(subject, BackboneSubject):
-        return BACKBONE_CHECKS
-    return SCENARIO_CHECKS if isinstance(subject, ScenarioSubject) else EXPORTER_CHECKS
+    return _TABLES[type(subject)]
+
+
+_TABLES: Mapping[type, Mapping[str, Callable[[Any], None]]] = {
+    MethodSubject: METHOD_CHECKS,
+    ScenarioSubject: SCENARIO_CHECKS,
+    ExporterSubject: EXPORTER_CHECKS,
+    BackboneSubject: BACKBONE_CHECKS,
+    MetricSubject: METRIC_CHECKS,
+    PlotSubject: PLOT_CHECKS,
+    TrackerSubject: TRACKER_CHECKS,
+}
 
 
 def meaning(check: Callable[[Any], None]) -> str:
@@ -83,12 +103,14 @@ def run_checks(subject: Any, only: frozenset[str] = frozenset()) -> Iterator[Res
     """Runs the checks of a subject one after the other.
 
     Args:
-        subject: From `method_subject`, `scenario_subject`, `exporter_subject` or `backbone_subject`.
+        subject: From `method_subject` or one of its neighbours.
         only: Names of checks; empty for all.
 
     Yields:
-        A result as soon as it is known. Data that are missing skip a check; any other exception fails it.
+        A result as soon as it is known. Data that are missing skip a check; any other exception fails it. An exception
+        that has failed an earlier check skips all later ones that it keeps from being answered: one cause, one failure.
     """
+    told: dict[tuple[type, str, int], str] = {}  # where an exception came from -> the check that told of it
     for name, check in checks_of(subject).items():
         if only and name not in only:
             continue
@@ -100,8 +122,25 @@ def run_checks(subject: Any, only: frozenset[str] = frozenset()) -> Iterator[Res
             found = {"result": "skip", "message": str(reason)}
         except DataMissing as error:
             found = {"result": "skip", "message": error.message, "hint": error.hint or ""}
-        except BenchError as error:
-            found = {"result": "fail", "message": error.message, "hint": error.hint or ""}
         except Exception as error:  # a bug of the plugin is a result, too
-            found = {"result": "fail", "message": f"{type(error).__name__}: {error}"}
+            first = told.setdefault(_origin(error) or (type(error), name, 0), name)
+            if first != name:
+                found = {"result": "skip", "message": f"not answered: it ends as `{first}` does"}
+            elif isinstance(error, BenchError):
+                found = {"result": "fail", "message": error.message, "hint": error.hint or ""}
+            else:
+                found = {"result": "fail", "message": f"{type(error).__name__}: {error}"}
         yield Result(check=name, seconds=time.perf_counter() - started, meaning=meaning(check), **found)
+
+
+def _origin(error: BaseException) -> tuple[type, str, int] | None:
+    """Type and place of the exception that another one tells of; None where a check itself has found something."""
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    if isinstance(root, CheckFailed) or root.__traceback__ is None:
+        return None
+    if isinstance(root, BenchError):  # raised by ours, in one place for many reasons
+        return type(root), root.message, 0
+    frame, line = list(traceback.walk_tb(root.__traceback__))[-1]
+    return type(root), frame.f_code.co_filename, line

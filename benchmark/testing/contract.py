@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from benchmark.errors import DataMissing
-from benchmark.specs import ExporterSpec, MethodSpec, ScenarioSpec
+from benchmark.specs import ExporterSpec, MethodSpec, MetricSpec, ScenarioSpec
 from benchmark.testing import checks
 
 
@@ -85,7 +85,7 @@ class ExporterContract(_Contract):
 
     @pytest.mark.parametrize("check", checks.EXPORTER_CHECKS)
     def test_contract(self, check: str) -> None:
-        """One check of `benchmark.testing.scenario_checks`."""
+        """One check of `benchmark.testing.exporter_checks`."""
         self._judge(checks.EXPORTER_CHECKS[check])
 
 
@@ -106,3 +106,48 @@ class BackboneContract(_Contract):
     def test_contract(self, check: str) -> None:
         """One check of `benchmark.testing.backbone_checks`."""
         self._judge(checks.BACKBONE_CHECKS[check])
+
+
+class MetricContract(_Contract):
+    """The contract of a metric. Set ``metric`` to its name or to a `MetricSpec`."""
+
+    metric: str | MetricSpec
+
+    @classmethod
+    def _make(cls) -> checks.MetricSubject:
+        return checks.metric_subject(cls.metric)
+
+    @pytest.mark.parametrize("check", checks.METRIC_CHECKS)
+    def test_contract(self, check: str) -> None:
+        """One check of `benchmark.testing.metric_checks`."""
+        self._judge(checks.METRIC_CHECKS[check])
+
+
+class PlotContract(_Contract):
+    """The contract of a plot. Set ``plot`` to its name."""
+
+    plot: str
+
+    @classmethod
+    def _make(cls) -> checks.PlotSubject:
+        return checks.plot_subject(cls.plot)
+
+    @pytest.mark.parametrize("check", checks.PLOT_CHECKS)
+    def test_contract(self, check: str) -> None:
+        """One check of `benchmark.testing.plot_checks`."""
+        self._judge(checks.PLOT_CHECKS[check])
+
+
+class TrackerContract(_Contract):
+    """The contract of a tracker, a plugin of the group ``bench``. Set ``tracker`` to its name."""
+
+    tracker: str
+
+    @classmethod
+    def _make(cls) -> checks.TrackerSubject:
+        return checks.tracker_subject(cls.tracker)
+
+    @pytest.mark.parametrize("check", checks.TRACKER_CHECKS)
+    def test_contract(self, check: str) -> None:
+        """One check of `benchmark.testing.tracker_checks`."""
+        self._judge(checks.TRACKER_CHECKS[check])

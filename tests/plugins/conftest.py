@@ -87,13 +87,15 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 @pytest.fixture(scope="session")
-def install(stranger: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
-    """Installs a package folder into the stranger's venv, without network; builds in a copy."""
+def install(stranger: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Installs package folders into the stranger's venv, without network; builds in a copy."""
 
-    def install_one(folder: Path) -> None:
-        copy = tmp_path_factory.mktemp("source") / folder.name
-        shutil.copytree(folder, copy)
+    def install_all(*folders: Path) -> None:
+        copies = []
+        for folder in folders:
+            copies.append(tmp_path_factory.mktemp("source") / folder.name)
+            shutil.copytree(folder, copies[-1])
         # Build isolation would fetch hatchling: it is in the dependency group `test` instead.
-        stranger("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", copy)
+        stranger("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", *copies)
 
-    return install_one
+    return install_all

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import registry
+from benchmark import entry_points, registry
 from benchmark.cli import main
 from benchmark.errors import EXIT_OK, EXIT_PLUGIN, PluginError
 
@@ -29,10 +29,10 @@ PROBLEMS = {
 @pytest.fixture(autouse=True)
 def _broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(BROKEN))
-    registry._entry_points.cache_clear()
+    entry_points.read.cache_clear()
     yield
     monkeypatch.undo()
-    registry._entry_points.cache_clear()
+    entry_points.read.cache_clear()
     importlib.invalidate_caches()
     for name in [name for name in sys.modules if name.startswith("bench_broken")]:
         del sys.modules[name]
@@ -81,7 +81,7 @@ def test_broken_life_cycle_plugin_is_named(tmp_path: Path, monkeypatch: pytest.M
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-cycle\nVersion: 0.1\n", encoding="utf-8")
     (info / "entry_points.txt").write_text("[bench]\ncycle = bench_cycle_missing\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    registry._entry_points.cache_clear()
+    entry_points.read.cache_clear()
     with pytest.raises(PluginError, match=r"`cycle` of `bench-cycle 0\.1` cannot be imported"):
         registry.life_cycle()
     left_out = []
@@ -94,7 +94,17 @@ def test_broken_life_cycle_plugin_is_named(tmp_path: Path, monkeypatch: pytest.M
 def test_doctor_names_every_broken_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmark.cli import doctor
 
-    _, broken = doctor._plugins()
+    _, broken = doctor._plugins(deep=True)
     found = {item["plugin"].split()[1]: item for item in broken}
     assert set(PROBLEMS) <= set(found)
     assert all("bench-broken 0.9" in found[name]["distribution"] for name in PROBLEMS)
+
+
+def test_doctor_sees_at_a_glance_what_is_not_there() -> None:
+    from benchmark.cli import doctor
+
+    _, broken = doctor._plugins(deep=False)
+    found = {item["plugin"].split()[1]: item["problem"] for item in broken}
+    assert "is claimed by" in found["finetune"]
+    assert "returned ScenarioSpec" in found["broken-scenario"]
+    assert "bench_broken.import_error" not in sys.modules, "a module that may import torch was imported"

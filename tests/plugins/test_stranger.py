@@ -73,14 +73,58 @@ def test_contract_classes(toy: Callable[..., Any]) -> None:
     assert "4 passed" in done.stdout
 
 
-@pytest.mark.parametrize("kind", ["method", "scenario"])
-def test_new_plugin_is_a_working_package(
-    kind: str, stranger: Callable[..., Any], install: Callable[[Path], None], tmp_path: Path
-) -> None:
-    written = stranger("bench", "new-plugin", f"my-{kind}", "--kind", kind, "--dir", tmp_path)
-    folder = tmp_path / f"bench-my-{kind}"
-    assert sorted(map(Path, written.stdout.split())) == sorted(path for path in folder.rglob("*") if path.is_file())
-    install(folder)
-    only = "same-seed,undeclared" if kind == "method" else "record,repeat,classes,names,ids,images,surroundings"
-    done = stranger("bench", "check", f"my-{kind}", "--only", only)
+SKELETONS = {
+    "method": (None, "same-seed,undeclared"),
+    "method uda": ("uda", "same-seed,undeclared"),
+    "scenario": (None, "record,repeat,content,classes,names,ids,images,surroundings"),
+    "scenario domain-il": ("domain-il", "record,repeat,content,classes,names,ids,images,surroundings"),
+    "scenario uda": ("uda", "record,repeat,content,classes,names,ids,images,target,surroundings"),
+    "exporter": (None, ""),
+    "tracker": (None, ""),
+    "backbone": (None, ""),
+    "metric": (None, ""),
+    "plot": (None, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def skeletons(
+    stranger: Callable[..., Any], install: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Any]:
+    """One of every kind, written and installed by one call of pip."""
+    folder = tmp_path_factory.mktemp("skeletons")
+    packages = []
+    for what, (family, _) in SKELETONS.items():
+        kind, name = what.split()[0], f"my-{what.replace(' ', '-')}"
+        more = ["--family", family] if family else []
+        written = stranger("bench", "new-plugin", name, "--kind", kind, "--dir", folder, *more)
+        packages.append(folder / f"bench-{name}")
+        files = sorted(path for path in packages[-1].rglob("*") if path.is_file())
+        assert sorted(map(Path, written.stdout.split())) == files
+    install(*packages)
+    return stranger
+
+
+@pytest.mark.parametrize("what", SKELETONS)
+def test_new_plugin_is_a_working_package(what: str, skeletons: Callable[..., Any]) -> None:
+    _, only = SKELETONS[what]
+    done = skeletons("bench", "check", f"my-{what.replace(' ', '-')}", *(["--only", only] if only else []))
     assert "0 failed, 0 skipped" in done.stdout
+    assert done.stdout.startswith(f"{what.split()[0]} my-")
+
+
+def test_skeletons_do_what_they_say(skeletons: Callable[..., Any], tmp_path: Path) -> None:
+    """One run is followed, measured, drawn and written by all of them."""
+    scenario = ("--scenario", "my-scenario", "--set", "scenario.train=2", "--set", "scenario.test=1")
+    skeletons("bench", "run", *scenario, "--method", "nearest-mean", "--backbone", "my-backbone", cwd=tmp_path)
+    ((record,), problems) = read_all(tmp_path / "runs")
+    assert not problems
+    assert record.backbone.name == "my-backbone"
+    assert 0 <= record.metrics["my-metric"] <= 1
+    (diary,) = (tmp_path / "runs").rglob("*.my-tracker.jsonl")
+    told = [json.loads(line)["event"] for line in diary.read_text(encoding="utf-8").splitlines()]
+    assert (told[0], told[-1], told.count("experience")) == ("started", "finished", 4)
+    table = skeletons("bench", "leaderboard", "--format", "my-exporter", cwd=tmp_path).stdout
+    assert "Lowest acc. (%)" in table
+    skeletons("bench", "plot", "my-plot", "-o", "bars.svg", cwd=tmp_path)
+    assert b"nearest-mean" in (tmp_path / "bars.svg").read_bytes()

@@ -407,7 +407,7 @@ def test_unknown_tracks_and_presets() -> None:
 
 
 def test_every_check_says_what_it_means() -> None:
-    for table in (checks.METHOD_CHECKS, checks.SCENARIO_CHECKS, checks.EXPORTER_CHECKS):
+    for table in checks._TABLES.values():
         for check in table.values():
             assert 10 < len(checks.meaning(check)) < 120
 

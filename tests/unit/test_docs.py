@@ -117,6 +117,7 @@ def test_other_examples_register_what_they_say(tmp_path: Path) -> None:
 
     (result,) = checks.run_checks(checks.method_subject("smooth"), frozenset({"undeclared"}))
     assert result.result == "pass", result
+    assert all(result.result != "fail" for result in checks.run_checks(checks.exporter_subject("short")))
 
 
 def test_manifest_table_has_every_use() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ HEALTHY: dict[str, Any] = {
     "disk": {"results": {"path": "runs", "free_bytes": 10**12, "writable": True}},
     "data": {"scenarios": {"split-glyphs": "found: 10 experiences"}},
     "device": {"default": "cuda"},
+    "deep": True,
 }
 
 
@@ -24,7 +27,7 @@ HEALTHY: dict[str, Any] = {
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rendering and loading what is bundled have tests of their own."""
     monkeypatch.setattr(doctor, "_data", lambda given: {"root": "nowhere", "scenarios": {"far": "missing: no data"}})
-    monkeypatch.setattr(doctor, "_weights", lambda: dict(HEALTHY["weights"]))
+    monkeypatch.setattr(doctor, "_weights", lambda deep: dict(HEALTHY["weights"]))
 
 
 @pytest.mark.usefixtures("quick")
@@ -46,7 +49,7 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("quick")
 def test_broken_plugin_gives_exit_code_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     item = {"plugin": "method bad", "distribution": "bench-bad 1.0", "problem": "ImportError: x"}
-    monkeypatch.setattr(doctor, "_plugins", lambda: ({}, [item]))
+    monkeypatch.setattr(doctor, "_plugins", lambda deep: ({}, [item]))
     assert main(["doctor"]) == EXIT_PLUGIN
     shown = capsys.readouterr().out
     assert "broken: method bad of bench-bad 1.0: ImportError: x" in shown
@@ -70,10 +73,28 @@ def test_data_of_every_scenario_is_looked_for(tmp_path: Path) -> None:
 def test_damaged_weights_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench_backbones import bundled
 
-    found = doctor._weights()
+    found = doctor._weights(deep=True)
     assert all("found" in text or "installed" in text for name, text in found.items() if name != "hub cache")
     monkeypatch.setattr(bundled, "WEIGHTS", tmp_path)
-    assert doctor._weights()["nano-vit"].startswith("damaged: ")
+    assert doctor._weights(deep=True)["nano-vit"].startswith("damaged: ")
+
+
+def test_nothing_heavy_is_imported_and_nothing_loaded(tmp_path: Path) -> None:
+    """Two seconds: to import torch alone takes as long."""
+    code = (
+        "import sys; from benchmark.cli import main; code = main(['doctor', '--json'])\n"
+        "heavy = {'torch', 'timm', 'transformers', 'avalanche', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {sorted(heavy)}' if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False
+    )
+    assert done.returncode == EXIT_OK, done.stderr
+    found = json.loads(done.stdout)
+    assert found["weights"]["nano-vit"] == "found, not loaded"
+    assert found["plugins"]["methods"]["found"] >= 10
+    assert found["device"]["default"] in ("cpu", "cuda")
+    assert "--deep" in found["next"][-1]
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from benchmark import testing
 from benchmark.cli import main
-from benchmark.cli.new_plugin import TARGETS, TEMPLATES
+from benchmark.cli.new_plugin import GROUPS, TARGETS, TEMPLATES, USE, families, fill
 from benchmark.config import read_toml
 from benchmark.errors import EXIT_OK, EXIT_USAGE
 
+KINDS = [(kind, family) for kind in GROUPS for family in families(kind) or [""]]
 
-@pytest.mark.parametrize("kind", ["method", "scenario"])
-def test_writes_a_package(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["new-plugin", "deep-sea", "--kind", kind, "--dir", str(tmp_path)]) == EXIT_OK
+
+@pytest.mark.parametrize(("kind", "family"), KINDS)
+def test_writes_a_package(kind: str, family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--family", family] if family else []
+    assert main(["new-plugin", "deep-sea", "--kind", kind, "--dir", str(tmp_path), *more]) == EXIT_OK
     folder = tmp_path / "bench-deep-sea"
     shown = capsys.readouterr()
     assert len(shown.out.split()) == len(TARGETS)
     assert "bench check deep-sea" in shown.err
     project = read_toml(folder / "pyproject.toml")
-    assert project["project"]["entry-points"][f"bench.{kind}s"] == {"deep-sea": "bench_deep_sea"}
+    assert project["project"]["entry-points"][GROUPS[kind]] == {"deep-sea": "bench_deep_sea"}
+    assert "\n    bench " in (folder / "README.md").read_text(encoding="utf-8")
     for path in folder.rglob("*"):
         if path.is_file():
             text = path.read_text(encoding="utf-8")
@@ -30,7 +35,18 @@ def test_writes_a_package(kind: str, tmp_path: Path, capsys: pytest.CaptureFixtu
             if path.suffix == ".py":
                 ast.parse(text)
                 assert max(map(len, text.splitlines())) <= 120
-    assert "class TestDeepSea" in (folder / "tests" / "test_contract.py").read_text(encoding="utf-8")
+    contract = (folder / "tests" / "test_contract.py").read_text(encoding="utf-8")
+    assert f"class TestDeepSea({kind.capitalize()}Contract):" in contract
+    assert hasattr(testing, f"{kind.capitalize()}Contract")
+
+
+def test_families(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert families("scenario") == ["class-il", "domain-il", "uda"]
+    assert main(["new-plugin", "mine", "--family", "dg", "--dir", str(tmp_path)]) == EXIT_USAGE
+    assert "use one of class-il, uda" in capsys.readouterr().err
+    assert main(["new-plugin", "mine", "--kind", "plot", "--family", "uda", "--dir", str(tmp_path)]) == EXIT_USAGE
+    assert "a plot is of no family" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +70,7 @@ def test_name_of_an_installed_plugin_is_taken(tmp_path: Path, capsys: pytest.Cap
     assert "exists already in `adaptbench" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["method", "scenario"])
-def test_every_template_is_used(kind: str) -> None:
-    assert {path.name for path in (TEMPLATES / kind).iterdir()} == set(TARGETS)
+def test_every_template_is_used() -> None:
+    words = [{"KIND": kind, "FAMILY": f".{family}" if family else ""} for kind, family in KINDS]
+    used = {fill(template, one) for one in words for template in (*TARGETS.values(), USE)}
+    assert used == {str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*.tmpl")}

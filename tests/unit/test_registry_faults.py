@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from benchmark import families, registry
+from benchmark import entry_points, families, registry
 from benchmark.cli import main
 from benchmark.errors import EXIT_PLUGIN, PluginError, UsageError
 from benchmark.inputs.images import ImagePipeline
@@ -307,10 +307,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     (tmp_path / "bench_tracker").mkdir()
     (tmp_path / "bench_tracker" / "__init__.py").write_text("", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    registry._entry_points.cache_clear()
+    entry_points.read.cache_clear()
     yield tmp_path / "bench_tracker"
     monkeypatch.undo()
-    registry._entry_points.cache_clear()
+    entry_points.read.cache_clear()
     importlib.invalidate_caches()
     for name in [name for name in sys.modules if name.startswith("bench_tracker")]:
         del sys.modules[name]

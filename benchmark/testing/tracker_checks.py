@@ -1,0 +1,186 @@
+"""Checks that every tracker, a plugin of the group ``bench``, must pass: runs do not know of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+
+import pluggy
+
+from benchmark import hookspecs, registry
+from benchmark.errors import BenchError, BenchWarning, PluginError, did_you_mean
+from benchmark.registry import Entry
+from benchmark.run import engine
+from benchmark.run.interruption import Interrupted
+from benchmark.testing.comparisons import difference, equal_trees
+from benchmark.testing.example_runs import toy_subject
+from benchmark.testing.laboratory import MethodSubject, Outcome, Stop, StopAtStep, manager, outcome
+from benchmark.testing.observation import CheckFailed, Watcher, surroundings
+
+
+@dataclass
+class TrackerSubject:
+    """A life-cycle plugin under test.
+
+    Attributes:
+        entry: Where it comes from.
+        module: The plugin.
+    """
+
+    entry: Entry
+    module: ModuleType
+
+    @cached_property
+    def alone(self) -> Outcome:
+        """The toy run without it."""
+        return toy_subject().run(look=True)
+
+    @cached_property
+    def told(self) -> Outcome:
+        """The same run with it."""
+        subject = toy_subject()
+        with _elsewhere() as folder:
+            watcher = Watcher(subject.prepare(subject.scenario()))
+            path = engine.execute(watcher.prepared, folder, hooks=self.hooks(watcher), quiet=True)
+            return outcome(path, watcher)
+
+    def hooks(self, *others: object) -> pluggy.PluginManager:
+        """It, and others."""
+        made = manager(others)
+        made.register(self.module, name=self.entry.name)
+        return made
+
+    @property
+    def listens(self) -> list[str]:
+        """The hooks that it implements."""
+        known = [name for name in vars(hookspecs) if name.startswith("bench_")]
+        return [name for name in known if callable(getattr(self.module, name, None))]
+
+
+def tracker_subject(name: str) -> TrackerSubject:
+    """The subject for an installed life-cycle plugin.
+
+    Raises:
+        UsageError: No such plugin.
+        PluginError: It is broken, or two packages claim the name.
+    """
+    known = registry.trackers()
+    if name not in known:
+        raise did_you_mean("tracker", name, known)
+    if len(known[name]) > 1:
+        who = " and ".join(f"`{entry.distribution}` ({entry.module})" for entry in known[name])
+        raise PluginError(
+            f"tracker `{name}` is claimed by {who}", hint="uninstall one of them, or rename its entry point"
+        )
+    (entry,) = known[name]
+    return TrackerSubject(entry, registry.load_tracker(entry))
+
+
+def hooks(subject: TrackerSubject) -> None:
+    """It listens to at least one event."""
+    if not subject.listens:
+        raise CheckFailed(
+            "it implements no hook of runs", hint="docs/hooks.md has every hook; mark yours by `@hookimpl`"
+        )
+
+
+def run(subject: TrackerSubject) -> None:
+    """A run with it gives the numbers of a run without it, bit for bit."""
+    if (found := difference(subject.alone, subject.told, scenario_part=False)) is not None:
+        raise CheckFailed(f"with it, {found}", hint="draw no random numbers, and change nothing that you are given")
+    for one, two in zip(subject.alone.watcher.sights, subject.told.watcher.sights, strict=True):
+        if one.state.keys() != two.state.keys() or any(not two.state[key].equal(one.state[key]) for key in one.state):
+            raise CheckFailed("with it, the method has other weights", hint="look at the method, do not touch it")
+
+
+def around(subject: TrackerSubject) -> None:
+    """Random generators, threads, folder, environment and default types are left as they are."""
+    subject.told  # noqa: B018 - imports, which may set variables once, are over now
+    own = toy_subject()
+    with _elsewhere() as folder:
+        before = surroundings()
+        engine.execute(own.prepare(own.brief()), folder, hooks=subject.hooks(), quiet=True)
+        after = surroundings()
+    for name, value in before.items():
+        if not equal_trees(value, after[name]):
+            raise CheckFailed(f"a run with it changes {name}", hint="put it back, or do without")
+
+
+def resume(subject: TrackerSubject) -> None:
+    """A run that is stopped and taken up again goes through, to the same numbers."""
+    own = toy_subject()
+    with _elsewhere() as folder:
+        for stop in (Stop(step=1), Stop(after=0), Stop(before=2)):
+            _stop(own, folder, subject, stop)
+        watcher = Watcher(own.prepare(own.scenario(), every_step=True), look=False)
+        path = engine.execute(watcher.prepared, folder, hooks=subject.hooks(watcher), quiet=True)
+        done = outcome(path, watcher)
+    if (found := difference(subject.alone, done, scenario_part=False)) is not None:
+        raise CheckFailed(f"stopped and resumed, {found}", hint="change nothing that you are given")
+
+
+def failed(subject: TrackerSubject) -> None:
+    """A run that fails ends with its own error, not with one of the tracker."""
+    own = toy_subject()
+    prepared = own.prepare(own.scenario())
+
+    class Fails:
+        @hookspecs.hookimpl
+        def bench_experience_started(self) -> None:
+            raise KeyError(REASON)
+
+    with _elsewhere() as folder:
+        try:
+            engine.execute(prepared, folder, hooks=subject.hooks(Fails()), quiet=True)
+        except BenchError as error:
+            if REASON in error.message:
+                return
+            raise CheckFailed(f"the run failed for another reason: {error.message}", hint=error.hint) from error
+    raise CheckFailed("the run did not fail")
+
+
+REASON = "this run was made to fail"
+
+
+def _stop(own: MethodSubject, folder: Path, subject: TrackerSubject, stop: Stop) -> None:
+    prepared = own.prepare(own.scenario(), every_step=True)
+    watcher = Watcher(prepared, stop_before=stop.before, stop_after=stop.after, look=False)
+    with contextlib.suppress(Interrupted):
+        engine.execute(prepared, folder, hooks=subject.hooks(watcher), quiet=True, stop=StopAtStep(stop.step))
+        raise CheckFailed(f"the run was not stopped {stop}: it did not get there")
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[Path]:
+    """An empty folder, which is the current one: trackers may write where they are.
+
+    Raises:
+        CheckFailed: The tracker failed where a run only warns of it: when the run had failed already.
+    """
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", BenchWarning)
+        os.chdir(folder)
+        try:
+            yield Path(folder) / "runs"
+        finally:
+            os.chdir(before)
+    for warning in caught:
+        if issubclass(warning.category, BenchWarning) and "life-cycle plugin" in str(warning.message):
+            raise CheckFailed(str(warning.message), hint="`bench_run_failed` may come at any time")
+
+
+TRACKER_CHECKS: dict[str, Callable[[TrackerSubject], None]] = {
+    "hooks": hooks,
+    "run": run,
+    "surroundings": around,
+    "resume": resume,
+    "failed": failed,
+}

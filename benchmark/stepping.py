@@ -88,6 +88,22 @@ class Stepper:
         with contextlib.nullcontext() if self._mixed is None else torch.autocast(self._mixed, enabled=False):
             loss.backward()
 
+    def slopes(self, loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor | None]:
+        """Gradients of a loss, in its own units, that no optimiser sees; None of what the loss does not depend on.
+
+        Only of the samples at hand: a method that asks says in `benchmark.api.Method.coupled` why its batches cannot be
+        split.
+
+        Args:
+            loss: A scalar.
+            parameters: Of what.
+        """
+        self.descents += 1
+        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
+        with contextlib.nullcontext() if self._mixed is None else torch.autocast(self._mixed, enabled=False):
+            found = torch.autograd.grad(loss * scale if scale != 1.0 else loss, list(parameters), allow_unused=True)
+        return [slope if slope is None or scale == 1.0 else slope / scale for slope in found]
+
     def whole(self, optimizer: torch.optim.Optimizer, also: Sequence[Tensor] = ()) -> bool:
         """Whether gradients are those of the whole batch; then they are complete and not scaled any more.
 

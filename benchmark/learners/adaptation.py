@@ -193,6 +193,13 @@ class Adaptation(Method):
         result: Tensor = self.bottleneck(cls_feature(self.backbone, images))
         return result
 
+    def batch_features(self, batch: Batch) -> Tensor:
+        """The head's input for the source images of a batch, then for its target images, ``(B + T, d)``.
+
+        All go through the network together, so BatchNorm sees one batch of both domains.
+        """
+        return self.features(batch.images if batch.target is None else torch.cat([batch.images, batch.target]))
+
     def alignment(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor | None:
         """The term that draws domains together, or None.
 
@@ -205,8 +212,7 @@ class Adaptation(Method):
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """The loss and its terms, for source and target images that go through the classifier together."""
-        images = batch.images if batch.target is None else torch.cat([batch.images, batch.target])
-        features = self.features(images)
+        features = self.batch_features(batch)
         logits = self.head(features)
         cross_entropy = F.cross_entropy(logits[: len(batch)], batch.labels, label_smoothing=self.config.label_smoothing)
         alignment = self.alignment(batch, features, logits)
@@ -248,6 +254,28 @@ class Adaptation(Method):
 def entropy(predictions: Tensor) -> Tensor:
     """Entropy of each row, ``(B,)``; 1e-5 is added inside the logarithm, as in the official code of CDAN and SHOT."""
     return -(predictions * torch.log(predictions + 1e-5)).sum(dim=1)
+
+
+def class_confusion(logits: Tensor, temperature: float) -> Tensor:
+    """How much classes are confused in a batch: the loss of MCC, a scalar.
+
+    Predictions of temperature T, weighted by their certainty, give the mass ``M = Y^T diag(W) Y`` of each pair of
+    classes; rows are scaled to 1, and what lies off the diagonal is the loss. The weights have mean 1 over the batch
+    and no gradient.
+
+    Source: Jin et al., ECCV 2020, arXiv 1912.03699, equations 3 to 8; thuml/Transfer-Learning-Library at c4aa59eb,
+    ``tllib/self_training/mcc.py`` (1e-5 inside the logarithm of the entropy).
+
+    Args:
+        logits: Of unlabelled images, ``(B, C)``.
+        temperature: T.
+    """
+    predictions = (logits / temperature).softmax(dim=1)
+    weights = 1 + torch.exp(-entropy(predictions.detach()))
+    weights = weights * len(weights) / weights.sum()
+    confusion = (predictions * weights.unsqueeze(1)).T @ predictions  # (C, C), symmetric
+    confusion = confusion / confusion.sum(dim=1, keepdim=True)
+    return (confusion.sum() - confusion.trace()) / logits.shape[1]
 
 
 def needs_target(scenario: Scenario) -> str | None:

@@ -14,20 +14,42 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
+
+from benchmark.backbones.features import FeatureModel
 
 LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
 Kind = Literal["outputs", "loss", "gradients", "parameters"]
 
 
 def kind_of(key: str) -> Kind:
-    """What a recorded quantity is, by its name: ``grad.*``, ``after3.*``, ``*loss*``, else an output."""
+    """What a recorded quantity is, by its name: ``grad.*`` or ``grad1.*``, ``after3.*``, ``*loss*``, else an output."""
     if key.startswith("grad"):
         return "gradients"
     if re.match(r"after\d*(_buffers)?\.", key):
         return "parameters"
     return "loss" if "loss" in key else "outputs"
+
+
+class TinyCNN(nn.Module):
+    """The network of cases on convolutions and BatchNorm: two of each, 3 channels in, 12 features out.
+
+    ``relu(bn1(conv1))``, 2 x 2 mean pooling, ``relu(bn2(conv2))``, the mean over pixels.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 12, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(12)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features ``(B, 12)`` of images ``(B, 3, H, W)``."""
+        found = F.avg_pool2d(F.relu(self.bn1(self.conv1(images))), 2)
+        return F.relu(self.bn2(self.conv2(found))).mean(dim=(2, 3))
 
 
 class Recorded:
@@ -78,6 +100,16 @@ class Recorded:
         )
         model.load_state_dict(self.part("backbone."))
         return model
+
+    def cnn(self, prefix: str) -> FeatureModel:
+        """A `TinyCNN` with recorded weights and statistics, in float32, as a model that gives features.
+
+        Args:
+            prefix: What their names begin with, e.g. ``method.backbone.``.
+        """
+        net = TinyCNN()
+        net.load_state_dict(self.part(prefix), strict=False)  # the counters of BatchNorm are not recorded
+        return FeatureModel(net, name="tiny", width=12, image_size=8)
 
     def compare(self, key: str, mine: Tensor | float | None, *, limit: float | None = None) -> None:
         """Notes the largest deviation, relative to the largest number or 1; integers and infinities must be equal.

@@ -33,6 +33,13 @@ TLL_VIT = (
     f"{TLL}, examples/domain_adaptation/image_classification: the ViT-B/16 runs on Office-Home, whose epochs are "
     "1,000 iterations"
 )
+# Optimiser and clock of the library's scripts: SGD with Nesterov momentum 0.9, (1 + lr_gamma * step) ** -0.75.
+TLL_STEPS: dict[str, object] = {
+    "backbone_lr_scale": 0.1,
+    "schedule": "steps",
+    "lr_gamma": 0.001,
+    "normalize": "imagenet",
+}
 DOMAINBED = "facebookresearch/DomainBed at b93c22a1, hparams_registry.py: the defaults for photographs"
 
 # DomainBed draws 32 images of each source domain per step: 96 where there are three sources.

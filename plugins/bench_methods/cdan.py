@@ -26,111 +26,11 @@ library's README, best epoch on the target). Not yet reproduced here on the pape
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Annotated, Literal
-
-import torch
-from torch import Tensor, nn
-
-from bench_methods._adversarial import Adversarial, AdversarialConfig, make_discriminator, reverse, source_or_target
+from bench_methods._adversarial import Conditional, ConditionalConfig
 from bench_methods._recipes import TLL, TLL_VIT
 from benchmark import hookimpl
-from benchmark.api import Batch, Context, ExperienceView
-from benchmark.config import Range
-from benchmark.learners.adaptation import entropy, needs_target
+from benchmark.learners.adaptation import needs_target
 from benchmark.specs import MethodSpec
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CDANConfig(AdversarialConfig):
-    """Options of CDAN.
-
-    Attributes:
-        entropy: Whether images with certain predictions count more (CDAN+E).
-        randomized: Whether the outer product is projected: ``auto`` where it is wider than `widest`.
-        randomized_dim: Width m of the projection.
-        widest: Widest outer product that is not projected under ``auto``.
-    """
-
-    entropy: bool = False
-    randomized: Literal["auto", "always", "never"] = "auto"
-    randomized_dim: Annotated[int, Range(min=1)] = 1024
-    widest: Annotated[int, Range(min=0)] = 4096
-
-
-def outer(features: Tensor, predictions: Tensor) -> Tensor:
-    """The outer product of each row, ``(B, C * d)``; entry ``c * d + j`` is ``g_c f_j``."""
-    return torch.einsum("bc,bd->bcd", predictions, features).flatten(1)
-
-
-def certainty(predictions: Tensor) -> Tensor:
-    """Weights ``1 + exp(-H)`` with mean 1, ``(B,)``."""
-    weights = 1 + torch.exp(-entropy(predictions))
-    return weights / weights.mean()
-
-
-class RandomMap(nn.Module):
-    """The projection ``(R_f f) * (R_g g) / sqrt(m)`` of an outer product; its inner products are right on average.
-
-    Args:
-        width: d.
-        classes: C.
-        outputs: m.
-    """
-
-    of_features: Tensor
-    of_predictions: Tensor
-
-    def __init__(self, width: int, classes: int, outputs: int) -> None:
-        super().__init__()
-        self.register_buffer("of_features", torch.randn(width, outputs))
-        self.register_buffer("of_predictions", torch.randn(classes, outputs))
-
-    def forward(self, features: Tensor, predictions: Tensor) -> Tensor:
-        """Returns ``(B, m)``."""
-        outputs = self.of_features.shape[1]
-        return (features @ self.of_features) * (predictions @ self.of_predictions) / math.sqrt(outputs)
-
-
-class CDAN(Adversarial):
-    """Adversarial training on features and predictions."""
-
-    config: CDANConfig
-    projection: RandomMap | None
-
-    def __init__(self, config: CDANConfig, context: Context) -> None:
-        super().__init__(config, context)
-        self.projection = None
-
-    def discriminator_of(self, experience: ExperienceView) -> nn.Sequential:
-        """One logit; draws the projection where there is one."""
-        config, classes = self.config, experience.seen
-        wide = config.randomized == "auto" and classes * self.width > config.widest
-        if config.randomized == "always" or wide:
-            self.projection = RandomMap(self.width, classes, config.randomized_dim).to(self.context.device)
-        width = classes * self.width if self.projection is None else config.randomized_dim
-        return make_discriminator(width, 1, config)
-
-    def end_experience(self, experience: ExperienceView) -> None:
-        """Lets the projection go, too."""
-        super().end_experience(experience)
-        self.projection = None
-
-    def conditioned(self, features: Tensor, predictions: Tensor) -> Tensor:
-        """T(f, g), ``(B, C * d)`` or ``(B, m)``."""
-        if self.projection is None:
-            return outer(features, predictions)
-        result: Tensor = self.projection(features, predictions)
-        return result
-
-    def alignment(self, batch: Batch, features: Tensor, logits: Tensor) -> Tensor:
-        """The discriminator's loss behind the reversal."""
-        predictions = logits.softmax(dim=1).detach()
-        found = self.discriminate(reverse(self.conditioned(features, predictions), self.strength(batch.place)))
-        losses = torch.cat(source_or_target(found, len(batch)))
-        return (losses * certainty(predictions)).mean() if self.config.entropy else losses.mean()
-
 
 _TLL: dict[str, object] = {
     "batch_size": 24,
@@ -152,8 +52,8 @@ def bench_register_methods() -> list[MethodSpec]:
     return [
         MethodSpec(
             name="cdan",
-            build=CDAN,
-            config=CDANConfig,
+            build=Conditional,
+            config=ConditionalConfig,
             summary="adversarial alignment of features together with predictions",
             uses=frozenset({"boundaries", "unlabelled"}),
             recipes={

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench_methods import cdan, dann, deep_coral, source_only, target_oracle
-from bench_methods._adversarial import reverse, warm_up
-from bench_methods.cdan import CDAN, RandomMap, certainty, outer
+from bench_methods._adversarial import Conditional, RandomMap, certainty, outer, reverse, warm_up
 from bench_methods.dann import DANN
 from bench_methods.deep_coral import coral
 from benchmark import config as configs
@@ -418,7 +417,7 @@ def test_at_test_time_an_image_is_alone() -> None:
 def test_the_discriminator_is_gone_in_the_end() -> None:
     scenario = toy_scenario(family="uda", train=9)
     method = make(cdan, scenario, randomized="always", hidden=12)
-    assert isinstance(method, CDAN)
+    assert isinstance(method, Conditional)
     assert method.projection is not None
     method.end_experience(by_hand.view_of(method, scenario, 0))
     assert [method.discriminator, method.projection, method.optimizer] == [None, None, None]

@@ -104,6 +104,8 @@ class MethodSpec:
         cloze: Whether it asks a language model for words, so that the head over words must be pretrained.
         pretrained: Whether it starts from a pretrained model. Without, it is given none and no
             weights are loaded; what reads images cannot do without, since they are prepared for the model.
+        holds_out: Whether it needs labelled samples that are not trained (declare ``validation``): where the scenario
+            brings none, a fifth of the training samples of each class (and domain) is held out for it.
         tokens: Whether it needs a vision transformer's tokens (blocks, class token, patch embedding), or a function of
             the config that tells. It is then refused on models that give features alone
             (`benchmark.backbones.features`), before anything is loaded where their library can tell. It changes no
@@ -138,6 +140,7 @@ class MethodSpec:
     models: tuple[Literal["masked", "causal", "encoder-decoder"], ...] = ("masked", "causal", "encoder-decoder")
     cloze: bool = False
     pretrained: bool = True
+    holds_out: bool = False
     tokens: bool | Callable[[Any], bool] = False
     supports: Callable[[Scenario], str | None] | None = None
     published: str = ""

@@ -213,20 +213,28 @@ def anonymous(stream: Stream, seed: int) -> Stream:
     return dataclasses.replace(stream, scenario=dataclasses.replace(stream.scenario, experiences=parts))
 
 
-def held_out(stream: Stream) -> Stream:
-    """A tenth of the training images of each class (and domain) kept back for model selection.
+def held_out(stream: Stream, share: float = SELECTION_SHARE) -> Stream:
+    """A share of the training images of each class (and domain) kept back for model selection.
 
     Experiences that come with validation images of their own are left as they are.
+
+    Args:
+        stream: Any stream.
+        share: A tenth, or for methods that hold out (`benchmark.specs.MethodSpec.holds_out`) a fifth. Where domains
+            have too few images of every class, it is the share of the images of each class.
     """
 
     def cut(part: Experience) -> Experience:
         if part.validation is not None:
             return part
-        kept, held = _cut(part.train, SELECTION_SHARE)
+        kept, held = _cut(part.train, share)
+        if not len(held) and share > SELECTION_SHARE and part.train.domains is not None:
+            rows, out = splits.holdout(part.train.labels.numpy(), share, seed=0)
+            kept, held = (part.train.subset(torch.from_numpy(places)) for places in (rows, out))
         if not len(held):
             raise UsageError(
-                f"`{stream.scenario.name}` has too few training images per class to hold a tenth of them out",
-                hint="use --set engine.select=last",
+                f"`{stream.scenario.name}` has too few training images per class to hold {share:.0%} of them out",
+                hint="use more of them, and --set engine.select=last",
             )
         return dataclasses.replace(part, train=kept, validation=held)
 

@@ -206,10 +206,8 @@ class _Run:
                 "there are no epochs to choose from",
                 hint="use --set engine.select=last",
             )
-        own = self.plan.method_spec.holds_out
-        if select == "source-validation" or own:
-            share = streams.VALIDATION_SHARE if own else streams.SELECTION_SHARE
-            stream = streams.held_out(self.prepared.stream, share)
+        if select == "source-validation":
+            stream = streams.held_out(self.prepared.stream)
             self.prepared = dataclasses.replace(self.prepared, stream=stream)
         self.examiner = examination.Examiner(self.prepared, self.guard, self.keeper)
 

@@ -288,7 +288,7 @@ def refusal(spec: MethodSpec, uses: frozenset[str], scenario: Scenario) -> str |
 
 
 def make_stream(plan: Plan, scenario: Scenario) -> Stream:
-    """What one run trains and tests on, before images are held out for model selection (`benchmark.run.engine`).
+    """What one run trains and tests on, before images are held out for ``engine.select`` (`benchmark.run.engine`).
 
     Raises:
         UsageError: The scenario does not have what the method or the selection rule needs.
@@ -301,6 +301,8 @@ def make_stream(plan: Plan, scenario: Scenario) -> Stream:
             f"engine.select=target-oracle: `{scenario.name}` has no target domain apart from its training domain",
             hint="use last or source-validation",
         )
+    if plan.method_spec.holds_out:
+        stream = streams.held_out(stream, streams.VALIDATION_SHARE)
     return streams.anonymous(stream, derive(plan.seeds["data"], "order of the target"))
 
 

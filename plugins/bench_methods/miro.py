@@ -76,7 +76,7 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     if not isinstance(model, FeatureModel):
         blocks = list(model.blocks)  # type: ignore[arg-type]
         ends = sorted({max(1, round(len(blocks) * (stage + 1) / STAGES)) - 1 for stage in range(STAGES)})
-        return [model.patch_embed, *(blocks[end] for end in ends)]  # type: ignore[list-item]
+        return [model.patch_embed, *(blocks[end] for end in ends)]
     net = model.net
     parts = dict(net.named_children())
     stages = [parts[f"layer{stage + 1}"] for stage in range(STAGES) if f"layer{stage + 1}" in parts]
@@ -109,7 +109,7 @@ def whole_feature(model: nn.Module, images: Tensor) -> Tensor:
     if isinstance(model, FeatureModel):
         features: Tensor = model(images)
         return features
-    return run_blocks(model, embed(model, images))[:, 0]  # type: ignore[arg-type]
+    return run_blocks(model, embed(model, images))[:, 0]
 
 
 class Variances(nn.Module):

@@ -46,6 +46,7 @@ COMMANDS: dict[str, str] = {
     "variance": "how much of a method's spread comes from class order, initialisation and data order",
     "audit": "is the number of a method what it seems to be? One page with a verdict for every question",
     "plot": "draw a figure of records",
+    "site": "static pages of records: tables to sort and filter, methods, scenarios; no server, no network",
     "import": "read results of other suites, for rows of their own in tables",
     "cache": "list or remove what was derived from data and is made again when it is needed",
     "metrics": "recompute the metrics of one run from its predictions",

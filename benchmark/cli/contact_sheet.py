@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from pathlib import Path
 
@@ -29,8 +30,15 @@ def draw(scenario: Scenario, path: Path) -> None:
     """
     if path.suffix.lower() != ".png":
         raise UsageError(f"--show {path}: only PNG files are drawn", hint="end the name in .png")
-    import io
+    replace_file(path, png(scenario))
 
+
+def png(scenario: Scenario) -> bytes:
+    """The picture as a PNG file; of equal scenarios the same bytes.
+
+    Args:
+        scenario: One of images.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -64,8 +72,8 @@ def draw(scenario: Scenario, path: Path) -> None:
                 name = shorten(scenario.class_names[int(data.labels[place])])
                 axis.set_title(name, fontsize=7, pad=2, linespacing=0.9)
     buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    replace_file(path, buffer.getvalue())
+    canvas.print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def spread(data: ImageSet, count: int) -> list[int]:

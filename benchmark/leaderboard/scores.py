@@ -48,6 +48,7 @@ class Board:
         scenario: Name of the scenario without variant, which variants of one data set share.
         track: Of the runs.
         of: What the rows are ranked by, in words.
+        headline: Key of the column that it is.
         rows: Its rows with at least one value, as the table orders them.
     """
 
@@ -55,6 +56,7 @@ class Board:
     scenario: str
     track: str
     of: str
+    headline: str
     rows: Sequence[Score]
 
 
@@ -79,5 +81,14 @@ def boards_of(records: Iterable[Record]) -> list[Board]:
             if (values := board.by_seed(entry))
         ]
         run = runs[0]
-        found.append(Board(title=title, scenario=base_of(run.scenario.name), track=run.track, of=board.of, rows=scores))
+        found.append(
+            Board(
+                title=title,
+                scenario=base_of(run.scenario.name),
+                track=run.track,
+                of=board.of,
+                headline=board.headline,
+                rows=scores,
+            )
+        )
     return found

@@ -208,12 +208,15 @@ def test_no_text_of_a_record_becomes_markup(site: dict[str, bytes], evil: dict[s
 
 
 def test_hostile_texts_are_shown_as_they_are(evil: dict[str, bytes]) -> None:
-    (page,) = [
-        page for path, page in parsed(evil).items() if path.startswith("methods/") and path != "methods/l2p.html"
-    ]
-    assert "</script><script>alert(1)</script>" in page.text
-    assert "javascript:alert(4)" in page.text
-    assert not [target for target in page.targets if target.startswith("https://")]
+    every = parsed(evil)
+    found = [page for path, page in every.items() if path.startswith("methods/") and path != "methods/l2p.html"]
+    assert len(found) == 2
+    for page in found:
+        assert "</script><script>alert(1)</script>" in page.text
+        assert "javascript:alert(4)" in page.text
+        assert not [target for target in page.targets if target.startswith("https://")]
+    shown = "".join(page.text for path, page in every.items() if path.startswith(("tables/", "scenarios/")))
+    assert shown.count("<img src=x onerror=alert(3)>&#60;") > 20
 
 
 def test_every_page_forbids_what_is_written_into_it(evil: dict[str, bytes]) -> None:

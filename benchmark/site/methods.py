@@ -207,7 +207,7 @@ def _known(spec: MethodSpec, module: str) -> dict[str, Any]:
     declared = ranges(spec.config)
     tags: list[str] = [spec.stream] if spec.stream != "sequential" else []
     tags += ["control"] if spec.control else []
-    tags += ["texts" if spec.reads == "text" else "images"]
+    tags += [f"reads {spec.reads}s"]
     tags += ["names of classes"] if spec.text else []
     tags += ["writes texts"] if spec.generates else []
     found = {

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from benchmark.errors import PluginError, did_you_mean
 
-Board = Literal["stream", "variants", "sets", "texts"]
+Board = Literal["stream", "variants", "sets", "texts", "segments"]
 
 _STREAM_COLUMNS = {
     "final_avg_acc": "Final avg. acc. (%)",
@@ -67,6 +67,8 @@ class Family:
             else of later experiences is shown. Empty: a class cannot be predicted before it was seen.
         generates: Whether methods write texts (`benchmark.api.Method.generate`), which are compared with the references
             of the samples; else they classify. What stands in the place of accuracy is the corpus BLEU, a fraction.
+        adapts: Whether a source model meets a stream of unlabelled test batches (`benchmark.scenario.TestStream`), each
+            of which it answers and may adapt to (`benchmark.test_time.TestTimeMethod`).
         shots: Whether every class has the same small number of training images, drawn by the seed.
         collection: Whether every variant is a data set of its own, whose published lists say what is trained and
             tested: a class may have no image in either, and one table holds all of them. Where the notes of scenarios
@@ -79,7 +81,7 @@ class Family:
         further_mean: Metric of the mean over all further test sets; with an ``s`` behind, the list of them.
         harmonic: Whether the harmonic mean of `own` and the first of `further` is stored as ``harmonic_mean``.
         board: What the columns of its table are: metrics of a ``stream``, ``variants`` of a scenario (with their
-            mean), test ``sets``, or scores of generated ``texts``.
+            mean), test ``sets``, scores of generated ``texts``, or ``segments`` of a test stream.
         headline: Metric that ranks the rows.
         columns: Metrics that are columns, with their headings; besides the variants, if these are columns.
         heading: Heading of a variant's column, ``{}`` is the variant.
@@ -100,6 +102,7 @@ class Family:
     task_id: bool = False
     names: Literal["", "own", "all"] = ""
     generates: bool = False
+    adapts: bool = False
     shots: bool = False
     collection: bool = False
     unseen: Literal["", "classes", "data sets"] = ""
@@ -132,6 +135,8 @@ class Family:
             raise ValueError("names: only a stream whose classes grow has names of later experiences")
         if self.generates != (self.board == "texts"):
             raise ValueError("board: generated texts have a board of their own, `texts`, and only they")
+        if self.adapts != (self.board == "segments"):
+            raise ValueError("board: test streams have a board of their own, `segments`, and only they")
         if self.harmonic and not (self.own and self.further):
             raise ValueError("harmonic: needs `own` and `further`")
 
@@ -313,6 +318,29 @@ _BUILT_IN = (
         of="the mean",
         caption="Accuracy on the data set that was trained and, among their own names and with nothing retrained, on "
         "others; mean: of the others; all in percent.",
+    ),
+    Family(
+        name="tta",
+        summary="a source model meets an unlabelled stream of test batches, and may adapt to each",
+        adapts=True,
+        own="stream_acc",
+        further={"source": "source_acc"},
+        board="segments",
+        headline="stream_acc",
+        columns={
+            "stream_acc": "Accuracy (%)",
+            "error": "Error (%)",
+            "error_images": "Error over images (%)",
+            "source_gain": "Less error than the source (points)",
+            "source_acc": "Source kept (%)",
+            "source_forgetting": "Source forgotten (points)",
+        },
+        of="the accuracy over the stream",
+        caption="Test-time adaptation: every batch of the stream is answered once, and no answer changes afterwards. "
+        "Accuracy and error: mean over the segments of the stream; over images: of all images together. Less error "
+        "than the source: error of the model before the stream, on the same images, minus that of the row. Source "
+        "kept: accuracy on test images of the source after the stream; forgotten: before minus after. The columns "
+        "behind are errors of segments, in their order; in percent.",
     ),
     Family(
         name="generation",

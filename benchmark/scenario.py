@@ -79,6 +79,66 @@ class TestSet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Test images that follow one another in a `TestStream`.
+
+    Attributes:
+        name: What is told of it, e.g. ``contrast``, or ``contrast 3`` where severities change.
+        images: In their order. A method is shown neither labels nor ids.
+        reset: Whether the method is put back to where the stream began before it (`TestStream`).
+        domains: Where it mixes domains: their names; ``images.domains`` are positions in it. Scores are then told of
+            each domain instead of the segment.
+    """
+
+    name: str
+    images: ImageSet
+    reset: bool = False
+    domains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestStream:
+    """Test images that come in batches, each of which is answered once, in this order.
+
+    Attributes:
+        segments: One after the other; no batch holds images of two of them.
+        batch_size: Images of a batch; the last one of a segment may be smaller. It belongs to the scenario: methods
+            that see batches of different sizes do not compare.
+    """
+
+    __test__ = False  # not a test of pytest's
+
+    segments: tuple[Segment, ...]
+    batch_size: int
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Names of what scores are told of: segments, or the domains that they mix."""
+        told = [name for part in self.segments for name in (part.domains or (part.name,))]
+        return tuple(dict.fromkeys(told))
+
+    def places(self, segment: Segment) -> Tensor:
+        """For each image of a segment its position in `sets`, int64 ``(N,)``."""
+        import torch
+
+        known = {name: place for place, name in enumerate(self.sets)}
+        if not segment.domains:
+            return torch.full((len(segment.images),), known[segment.name])
+        if segment.images.domains is None:
+            raise ValueError(f"segment {segment.name}: it mixes domains, but its images do not tell theirs")
+        return torch.tensor([known[name] for name in segment.domains])[segment.images.domains]
+
+    def images(self) -> tuple[ImageSet, ...]:
+        """The images of each of `sets`, as they come in the stream."""
+        found: list[list[ImageSet]] = [[] for _ in self.sets]
+        for part in self.segments:
+            places = self.places(part)
+            for place in sorted(set(places.tolist())):
+                found[place].append(part.images.subset((places == place).nonzero().flatten()).without_domains())
+        return tuple(type(one[0]).concat(one) if len(one) > 1 else one[0] for one in found)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wording:
     """How the task of a scenario of texts may be put to a language model: data, written by its author.
 
@@ -138,6 +198,9 @@ class Scenario:
         tests: Further test sets.
         transductive: Whether the target images are the test images.
         wording: Patterns and words of a scenario of texts; a method reads those of the classes seen so far.
+        test_stream: What is answered and adapted to after training, where the family does so. The test images of the
+            one experience are then of the source.
+        tuning_stream: Another one to choose options on, of other domains and other images (``bench tune``).
     """
 
     name: str
@@ -155,17 +218,20 @@ class Scenario:
     tests: tuple[TestSet, ...] = ()
     transductive: bool = False
     wording: Wording | None = None
+    test_stream: TestStream | None = None
+    tuning_stream: TestStream | None = None
 
     def __post_init__(self) -> None:
         """Fills in what was left out."""
-        content = self.content or content_of(self.experiences, self.tests)
+        content = self.content or content_of(self.experiences, self.tests, self.test_stream)
         mark = "-lossy" if any(note.split()[-1:] == ["lossy"] for note in self.notes) else ""
         train = self.experiences[0].train
         follows = {
             "num_classes": self.num_classes or len(self.class_names),
             "class_order": self.class_order or tuple(range(len(self.class_names))),
             "content": content,
-            "fingerprint": self.fingerprint or fingerprint(self.experiences, self.tests, content) + mark,
+            "fingerprint": self.fingerprint
+            or fingerprint(self.experiences, self.tests, content, self.test_stream) + mark,
             "image_size": self.image_size or (train.image_shape[-1] if train.kind == "image" else 0),
         }
         for name, value in follows.items():
@@ -213,7 +279,9 @@ class Scenario:
         return any(test.classes is not None for test in self.tests)
 
 
-def _subsets(experiences: Sequence[Experience], tests: Sequence[TestSet]) -> Iterator[tuple[str, ImageSet]]:
+def _subsets(
+    experiences: Sequence[Experience], tests: Sequence[TestSet], stream: TestStream | None = None
+) -> Iterator[tuple[str, ImageSet]]:
     for index, experience in enumerate(experiences):
         for name in ("train", "target", "test", "validation"):
             images = getattr(experience, name)
@@ -221,37 +289,50 @@ def _subsets(experiences: Sequence[Experience], tests: Sequence[TestSet]) -> Ite
                 yield f"{index} {name}", images
     for test in tests:
         yield f"test {test.name}", test.images
+    for part in () if stream is None else stream.segments:
+        yield f"stream {part.name}", part.images
 
 
-def _origins(experiences: Sequence[Experience], tests: Sequence[TestSet]) -> Iterator[Content]:
-    for _, images in _subsets(experiences, tests):
+def _origins(
+    experiences: Sequence[Experience], tests: Sequence[TestSet], stream: TestStream | None
+) -> Iterator[Content]:
+    for _, images in _subsets(experiences, tests, stream):
         source, changes = origin_of(images.source)
         yield source if changes else images.source
 
 
-def content_of(experiences: Sequence[Experience], tests: Sequence[TestSet] = ()) -> str:
+def content_of(
+    experiences: Sequence[Experience], tests: Sequence[TestSet] = (), stream: TestStream | None = None
+) -> str:
     """SHA-256 over the digests of all sources that the samples are from, whole as they are.
 
     A source without a digest is read once (`benchmark.samples.digest_of`). What was done to samples since they were
     read (`benchmark.derived.Derived`) is no part of it.
     """
-    sources = {id(source): source for source in _origins(experiences, tests)}
+    sources = {id(source): source for source in _origins(experiences, tests, stream)}
     return joined(digest_of(source) for source in sources.values())
 
 
-def fingerprint(experiences: Sequence[Experience], tests: Sequence[TestSet] = (), content: str = "") -> str:
+def fingerprint(
+    experiences: Sequence[Experience],
+    tests: Sequence[TestSet] = (),
+    content: str = "",
+    stream: TestStream | None = None,
+) -> str:
     """SHA-256 of the split and of what it splits; equal fingerprints mean the same samples in the same places.
 
     The split is the sorted sample ids, their remapped labels and references, experience index and subset name, and what
-    is done to the samples as they are read (`benchmark.derived.Derived`).
+    is done to the samples as they are read (`benchmark.derived.Derived`). Of a stream of test batches it is also their
+    order, their size, and where a method is reset.
 
     Args:
         experiences: Of the stream.
         tests: Test sets beside those of the experiences.
         content: `Scenario.content`; default: `content_of` the same.
+        stream: Of test batches.
     """
     split = hashlib.sha256(b"adaptbench split 1\n")
-    for where, images in _subsets(experiences, tests):
+    for where, images in _subsets(experiences, tests, stream):
         ids, labels = images.ids.numpy(), images.labels.numpy()
         by_id = np.lexsort((labels, ids))
         split.update(f"{where} {len(ids)}\n".encode())
@@ -262,7 +343,14 @@ def fingerprint(experiences: Sequence[Experience], tests: Sequence[TestSet] = ()
         if images.references is not None:
             told = [images.references[place] for place in by_id.tolist()]
             split.update(json.dumps(told).encode())
-    content = content or content_of(experiences, tests)
+    if stream is not None:
+        for part in stream.segments:
+            split.update(json.dumps([part.name, part.reset, part.domains]).encode())
+            split.update(part.images.ids.numpy().astype("<i8").tobytes())
+            if part.domains:
+                split.update(stream.places(part).numpy().astype("<i8").tobytes())
+        split.update(f"batches of {stream.batch_size}\n".encode())
+    content = content or content_of(experiences, tests, stream)
     return hashlib.sha256(f"adaptbench split 2\n{split.hexdigest()}\n{content}".encode()).hexdigest()
 
 

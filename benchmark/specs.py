@@ -57,6 +57,7 @@ USES: Mapping[str, str] = {
     "domains": "is told the names of source and target domains, and the domain of each training image",
     "open_vocabulary": "classifies among classes it never saw, given their names at test time",
     "test_batch": "lets a prediction depend on the other images of the test batch",
+    "test_stream": "lets a prediction depend on earlier test batches",
 }
 
 
@@ -99,6 +100,8 @@ class MethodSpec:
         reads: What it is given: ``image`` or ``text``; scenarios of another kind are refused.
         classifies: Whether it runs where samples are classified: it implements `Method.predict`.
         generates: Whether it runs where texts are generated: it implements `Method.generate`. One of the two at least.
+        adapts: Whether it runs where a stream of test batches is answered and adapted to, and only there: it is a
+            `benchmark.test_time.TestTimeMethod`.
         models: Kinds of language models that it can use, the preferred one first: ``masked``, ``causal``,
             ``encoder-decoder``; of methods that read texts. Without ``--backbone`` it is given the track's.
         cloze: Whether it asks a language model for words, so that the head over words must be pretrained.
@@ -137,6 +140,7 @@ class MethodSpec:
     reads: Literal["image", "text"] = "image"
     classifies: bool = True
     generates: bool = False
+    adapts: bool = False
     models: tuple[Literal["masked", "causal", "encoder-decoder"], ...] = ("masked", "causal", "encoder-decoder")
     cloze: bool = False
     pretrained: bool = True
@@ -182,6 +186,8 @@ class ScenarioSpec:
         tracks: Input preset per track it is offered on, the default track first,
             ``{"mini": "cifar32", "paper": "unit224"}`` (`benchmark.inputs.presets`).
             Empty where the samples are no images: ``{"nano": ""}``.
+        backbones: Backbone per track that stands in the place of the track's own for methods on images, where runs of a
+            table must share a source model of some kind, e.g. one with BatchNorm: ``{"nano": "nano-cnn"}``.
         variant: Option that ``name/VARIANT`` sets, e.g. ``split`` for ``split-cifar100/20x5``. Where it has parts,
             ``set/16``, and variants are columns, the last part is the column and the first ones name the table.
         variants: The variants that belong together in one table, e.g. the twelve ordered pairs of
@@ -209,6 +215,7 @@ class ScenarioSpec:
     summary: str
     family: str
     tracks: Mapping[str, str]
+    backbones: Mapping[str, str] = field(default_factory=dict)
     variant: str = ""
     variants: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()

@@ -42,9 +42,9 @@ def described(folder: Path, name: str) -> dict[str, Any]:
         name: Of the model.
 
     Returns:
-        ``name``, ``sha256``, ``architecture`` (arguments of timm's `VisionTransformer`), ``mean``, ``std``,
-        ``description``, ``licence``, ``text`` where there is a text tower, ``images`` where the image tower is another
-        model, and ``card`` where there is one.
+        ``name``, ``sha256``, ``architecture`` (arguments of timm's `VisionTransformer`) or ``convolutions`` (those of
+        `benchmark.backbones.convolutional.feature_model`), ``mean``, ``std``, ``description``, ``licence``, ``text``
+        where there is a text tower, ``images`` where the image tower is another model, and ``card`` where there is one.
 
     Raises:
         DataMissing: It cannot be read.
@@ -60,7 +60,7 @@ def described(folder: Path, name: str) -> dict[str, Any]:
 
 
 def load_described(folder: Path, name: str, *, weights: Path | None, image_size: int | None) -> Backbone:
-    """A model of a folder as `described` reads it: a ViT, or a ViT with a text tower over words.
+    """A model of a folder as `described` reads it: a ViT, a ViT with a text tower over words, or a CNN.
 
     Raises:
         UsageError: A file of a kind that is refused.
@@ -76,6 +76,9 @@ def load_described(folder: Path, name: str, *, weights: Path | None, image_size:
             f"{path}: SHA-256 is {digest[:12]}..., but {name}.json says {about['sha256'][:12]}...",
             hint=f"the file is damaged or altered: {REINSTALL}, or give the file with --weights",
         )
+    if "convolutions" in about:
+        net = _convolutional(about, image_size, folder / f"{name}.json")
+        return _backbone(name, about, digest, net, classifier=_weights.fill(net.net, path, resample=False))
     model = _timm.build(about["architecture"], image_size=image_size, source=folder / f"{name}.json")
     resample = image_size is not None
     if "text" in about:
@@ -273,6 +276,19 @@ def _backbone(
         dual=None if dual is None else dual.requires_grad_(False).eval(),
         classifier=classifier,
     )
+
+
+def _convolutional(about: Mapping[str, Any], image_size: int | None, source: Path) -> FeatureModel:
+    """A CNN with random weights; it takes images of any size."""
+    from benchmark.backbones import convolutional
+
+    try:
+        known = dict(about["convolutions"])
+        return convolutional.feature_model(
+            str(about["name"]), known["widths"], known["strides"], image_size or int(known["image_size"])
+        )
+    except (TypeError, ValueError, KeyError) as error:
+        raise DataMissing(f"{source}: convolutions: {error!r}", hint=REINSTALL) from error
 
 
 def _described_dual(

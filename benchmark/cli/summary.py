@@ -20,6 +20,12 @@ _COLOURS = (17, 18, 24, 30, 36, 72, 107, 143, 179, 220)
 MOST_COLUMNS = 20
 
 HEADLINES = (
+    ("stream_acc", "accuracy over the stream"),
+    ("error", "error over the stream"),
+    ("error_images", "error over all images of it"),
+    ("source_error", "the same error of the source"),
+    ("source_gain", "less error than the source"),
+    ("source_forgetting", "source accuracy forgotten"),
     ("target_acc", "target accuracy"),
     ("h_score", "harmonic mean of known and unknown"),
     ("known_acc", "mean accuracy per known class"),

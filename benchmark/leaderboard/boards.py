@@ -5,6 +5,7 @@ stream     metrics of a stream of experiences
 variants   variants of a scenario (source-target pairs, domains held out, numbers of shots), their mean
 sets       test sets of one scenario (base and new classes, other data sets)
 texts      scores of generated texts
+segments   metrics of a stream of test batches, and errors of its segments
 ========== =======================================================================================
 
 Where variants are columns, one table holds all runs of a scenario that differ in the variant alone.
@@ -273,7 +274,36 @@ class Sets(Board):
         return found
 
 
-BOARDS: Mapping[str, type[Board]] = {"stream": Stream, "variants": Variants, "sets": Sets, "texts": Texts}
+class Segments(Board):
+    """Metrics of a stream of test batches, and the error of each of its segments."""
+
+    def __init__(self, runs: Sequence[Record], entries: Sequence[Entry]) -> None:
+        super().__init__(runs, entries)
+        self.columns = tuple(Column(key, title) for key, title in self.family.columns.items())
+        self.names = [test.name for test in runs[0].scenario.tests if not test.further]
+        self.further = tuple(Column(f"segment {name}", name.replace("_", " "), group="segments") for name in self.names)
+
+    def by_seed(self, entry: Entry) -> dict[Seeds, float]:
+        """The headline for each seed."""
+        return entry.by_seed(self.headline)
+
+    def cells(self, entry: Entry) -> dict[str, Cell]:
+        """The metrics over all seeds, and the mean error of every segment."""
+        found = {column.key: entry.percent(entry.summary(column.key)) for column in self.columns}
+        for place, name in enumerate(self.names):
+            values = [run.numbers("errors")[place : place + 1] for run in entry.completed]
+            summary = summarize([part[0] if part else None for part in values])
+            found[f"segment {name}"] = entry.percent(summary, spread=False)
+        return found
+
+
+BOARDS: Mapping[str, type[Board]] = {
+    "stream": Stream,
+    "variants": Variants,
+    "sets": Sets,
+    "texts": Texts,
+    "segments": Segments,
+}
 
 
 def defined(metric: str, runs: Sequence[Record]) -> bool:

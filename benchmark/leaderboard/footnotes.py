@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from benchmark import families
 from benchmark.leaderboard import rows
 from benchmark.records.schema import Record
 from benchmark.specs import USES
@@ -37,7 +38,9 @@ def row_facts(runs: Sequence[Record]) -> list[str]:
     """What must be known of one row: the manifest of its method first, then its provenance and warnings."""
     uses = sorted({use for run in runs for use in run.method.uses})
     facts = [f"uses {use}: {USES.get(use, 'not known to this version')}" for use in uses]
-    if "test_batch" in uses:
+    if families.of_record(runs[0].scenario.family, runs[0].scenario.family_facts).adapts:
+        facts += _of_stream(runs, uses)
+    elif {"test_batch", "test_stream"} & set(uses):
         together = ", or ".join(sorted({_together(run) for run in runs}))
         facts.append(f"leaking: predictions depend on other test images ({together}), so the number is not comparable")
     owners = {run.method.distribution for run in runs}
@@ -51,6 +54,18 @@ def row_facts(runs: Sequence[Record]) -> list[str]:
     if any(not run.provenance.deterministic for run in runs):
         facts.append("made without deterministic algorithms")
     return facts + sorted({f"warning: {warning}" for run in runs for warning in run.warnings})
+
+
+def _of_stream(runs: Sequence[Record], uses: Sequence[str]) -> list[str]:
+    """What answers of a stream of test batches depend on: there the batch is the setting, and no leak."""
+    facts = []
+    sizes = sorted({str(run.scenario.options.get("batch_size", "?")) for run in runs})
+    if "test_batch" in uses:
+        facts.append(f"answers depend on the batch (of {' or '.join(sizes)})")
+    if "test_stream" in uses:
+        facts.append("answers depend on earlier batches")
+    orders = {str(told) for run in runs if (told := run.config.effective.derived.get("answers"))}
+    return facts + [f"answers of the model {order} it has adapted to the batch" for order in sorted(orders)]
 
 
 def _together(run: Record) -> str:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from benchmark.families import Family
 from benchmark.metrics import single, texts
+from benchmark.metrics.adapting import stream_metrics
 from benchmark.metrics.continual import (
     NAN,
     accuracy_matrix,
@@ -145,7 +146,8 @@ def continual_metrics(
             in the place of all others but `transfer_metrics`. Forward transfer is null where classes grow, as one
             cannot be predicted before it was seen; ``fwt_upper``, ``domain_acc`` and ``worst_domain_acc`` exist for
             streams of domains only, ``unseen_acc``, ``whole_acc`` and the lists ``unseen_accs``, ``whole_accs`` and
-            ``final_accs`` (by test set) where all names are known; for the rest see `transfer_metrics`.
+            ``final_accs`` (by test set) where all names are known, those of `benchmark.metrics.adapting` for streams of
+            test batches; for the rest see `transfer_metrics`.
         further: Names of the last columns, test sets that belong to no experience. They count in
             `transfer_metrics` alone.
         baseline: b ``(E,)``, accuracies of the untrained model.
@@ -205,7 +207,16 @@ def continual_metrics(
         values["unseen_acc"], values["unseen_accs"] = unseen_acc(acc), unseen_accs(acc)
         values["whole_acc"], values["whole_accs"] = whole_acc(acc), whole_accs(acc)
         values["final_accs"] = acc[-1]
-    if transfers:
+    if family.adapts:
+        known = dict(zip(further, [] if untrained is None else untrained[own:].tolist(), strict=False))
+        values |= stream_metrics(
+            acc[-1],
+            n,
+            before=None if untrained is None else untrained[:own],
+            source_before=known.get("source", NAN),
+            source_after=ends.get("source", NAN),
+        )
+    if transfers or family.adapts:
         values.update(transfer_metrics(family, final_avg_acc(acc), ends))
     if predictions is not None:
         last = predictions.after(len(acc) - 1).on(range(own))

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 SCHEMA = 3
 LISTS = frozenset(
     {"avg_acc", "bleus", "domain_acc", "final_accs", "forgetting_curve", "seen_acc", "task_avg_acc", "transfer_accs"}
-    | {"unseen_accs", "whole_accs"}
+    | {"errors", "unseen_accs", "whole_accs"}
 )
 """Metrics with one value per experience or test set; every other metric is one number."""
 

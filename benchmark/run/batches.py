@@ -49,6 +49,11 @@ def check_loop(method: Method, plan: Plan) -> None:
         UsageError: It is.
     """
     engine = plan.engine
+    if engine.ranks > 1 and plan.method_spec.adapts:
+        raise UsageError(
+            f"engine.ranks={engine.ranks}: a stream of test batches is answered by one process",
+            hint="start it without torchrun",
+        )
     asked = {
         f"engine.ranks={engine.ranks}": engine.ranks > 1,
         f"engine.micro_batch={engine.micro_batch}": engine.micro_batch > 0,

@@ -8,6 +8,8 @@ checkpoint.
 What is on disk is verified before it is used. A damaged checkpoint in the middle of an experience costs
 the experience, any other damaged file of an unfinished run starts it again, and a finished run whose
 predictions are gone is done again; each is said in a warning.
+
+It is one file, as a run is read from its first line to its last.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from benchmark.files import replace_file
 from benchmark.guard import Guard, memory_is_full, said
 from benchmark.records import predictions
 from benchmark.run import batches, checkpoint, costs, examination, places, recording, resuming, streams
+from benchmark.run.adapting import StreamRunner
 from benchmark.run.feature_files import FeatureFiles
 from benchmark.run.interruption import Interrupted, Stop
 from benchmark.run.keeper import Keeper
@@ -40,6 +43,7 @@ from benchmark.run.seeds import derive
 from benchmark.run.selection import Selection
 from benchmark.run.telling import Teller
 from benchmark.run.training import Trainer
+from benchmark.test_time import TestTimeMethod
 
 
 def execute(
@@ -156,6 +160,7 @@ class _Run:
                 self._restore(method, left.method)
                 for index in range(first := self.done.experience, self.count):
                     self._experience(method, index, left.middle if index == first else None)
+                self._test_stream(method)
                 record = self._finish(method)
             except KeyboardInterrupt:
                 stopped = Interrupted(
@@ -269,6 +274,30 @@ class _Run:
             checkpoint.save(self.work / places.BOUNDARY, {"done": done, "method": checkpoint.snapshot(method)})
         (self.work / places.MIDDLE).unlink(missing_ok=True)
         self.plugins.experience_ended(index, row, method)
+
+    def _test_stream(self, method: Method) -> None:
+        """Lets the method answer the stream of test batches, if there is one: its answers are what a run is judged by.
+
+        What it predicted of the same images after training is the baseline.
+        """
+        stream = self.prepared.stream.scenario.test_stream
+        if stream is None:
+            return
+        if not isinstance(method, TestTimeMethod):
+            raise self.guard.refuse("build", method, hint="its MethodSpec says `adapts`: return a TestTimeMethod")
+        self.done.baseline = [value or 0.0 for value in self.examiner.row(self.found[0], 0)]
+        runner = StreamRunner(
+            self.prepared,
+            self.done,
+            self.work,
+            self.stop,
+            self.guard,
+            self.examiner,
+            wall=self._seconds,
+            still_ours=self.still_ours,
+            quiet=self.quiet,
+        )
+        self.found = [runner.run(method, stream)]
 
     def _trainer(self) -> Trainer:
         return Trainer(

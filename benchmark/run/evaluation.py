@@ -152,33 +152,85 @@ class _Judge:
             else:
                 seen, more = len(self.vocabulary.names), False
                 scores = self.method.predict_named(inputs, self.vocabulary.names)
-        if not isinstance(scores, Tensor):
-            raise self.guard.refuse(what, scores, hint=f"return logits, a tensor of shape ({len(places)}, {seen})")
-        if scores.layout != torch.strided or scores.is_complex() or scores.is_quantized:
-            raise PluginError(
-                f"method `{self.name}`: `{what}` returned logits of dtype {scores.dtype}, layout {scores.layout}",
-                hint="return a dense tensor of real numbers",
-            )
-        if scores.ndim != 2 or len(scores) != len(places):
-            raise PluginError(
-                f"method `{self.name}`: `{what}` returned shape {tuple(scores.shape)} for {len(places)} inputs",
-                hint=f"return logits of shape ({len(places)}, {seen})",
-            )
         most = seen if self.vocabulary is not None or self.strange is None else self.strange.label + 1
-        if scores.shape[1] < seen or (scores.shape[1] > most and not more):
-            known = "were seen" if self.vocabulary is None else "were named"
-            hints = ("grow the head in `begin_experience`", "cut the logits to the classes seen")
-            raise PluginError(
-                f"method `{self.name}`: `{what}` returned {scores.shape[1]} columns, but {seen} classes {known}",
-                hint=hints[scores.shape[1] > seen] if self.vocabulary is None else "return one column per name",
-            )
-        scores = scores.detach().to("cpu", torch.float32)
-        # -inf rules a class out; there must be one that is not ruled out, and nothing else may be infinite.
-        if not (torch.isfinite(scores) | (scores == -torch.inf)).all() or not torch.isfinite(scores).any(dim=1).all():
-            raise RunFailed(
-                f"method `{self.name}`: logits are not finite at evaluation (`{what}`)", hint="lower the learning rate"
-            )
-        return scores
+        scores = shaped(
+            scores,
+            len(places),
+            self.guard,
+            what,
+            name=self.name,
+            least=seen,
+            most=None if more else most,
+            known="were seen" if self.vocabulary is None else "were named",
+        )
+        return finite(scores, what, name=self.name)
+
+
+def shaped(
+    scores: object,
+    count: int,
+    guard: Guard,
+    what: str,
+    *,
+    name: str,
+    least: int,
+    most: int | None,
+    known: str = "were seen",
+) -> Tensor:
+    """What a method answered, if it has the shape ``(B, K)`` of logits; nothing waits for the device.
+
+    Args:
+        scores: Its answer.
+        count: B, the number of samples it was asked about.
+        guard: Stands around its functions.
+        what: The function that was asked.
+        name: Of the method.
+        least: Columns that there must be: the classes seen, or named.
+        most: Columns that there may be; None: any number.
+        known: What became of these classes, for the message.
+
+    Raises:
+        PluginError: It is of another kind or shape.
+    """
+    if not isinstance(scores, Tensor):
+        raise guard.refuse(what, scores, hint=f"return logits, a tensor of shape ({count}, {least})")
+    if scores.layout != torch.strided or scores.is_complex() or scores.is_quantized:
+        raise PluginError(
+            f"method `{name}`: `{what}` returned logits of dtype {scores.dtype}, layout {scores.layout}",
+            hint="return a dense tensor of real numbers",
+        )
+    if scores.ndim != 2 or len(scores) != count:
+        raise PluginError(
+            f"method `{name}`: `{what}` returned shape {tuple(scores.shape)} for {count} inputs",
+            hint=f"return logits of shape ({count}, {least})",
+        )
+    if scores.shape[1] < least or (most is not None and scores.shape[1] > most):
+        hints = ("grow the head in `begin_experience`", "cut the logits to the classes seen")
+        raise PluginError(
+            f"method `{name}`: `{what}` returned {scores.shape[1]} columns, but {least} classes {known}",
+            hint=hints[scores.shape[1] > least] if known == "were seen" else "return one column per name",
+        )
+    return scores
+
+
+def finite(scores: Tensor, what: str, *, name: str) -> Tensor:
+    """Logits, float32 on the CPU.
+
+    Args:
+        scores: ``(B, K)``.
+        what: The function of the method that gave them.
+        name: Of the method.
+
+    Raises:
+        RunFailed: They are not finite.
+    """
+    scores = scores.detach().to("cpu", torch.float32)
+    # -inf rules a class out; there must be one that is not ruled out, and nothing else may be infinite.
+    if not (torch.isfinite(scores) | (scores == -torch.inf)).all() or not torch.isfinite(scores).any(dim=1).all():
+        raise RunFailed(
+            f"method `{name}`: logits are not finite at evaluation (`{what}`)", hint="lower the learning rate"
+        )
+    return scores
 
 
 def _predict_group(

@@ -35,13 +35,24 @@ class Examiner:
         self._keeper = keeper
         self._family = families.get(prepared.stream.scenario.family)
 
-    def after(self, method: Method, index: int) -> predictions.Predictions:
-        """Predictions on all test sets that may be shown after an experience."""
-        tests = [(place, self._stream.tests[place]) for place in self._stream.tests_seen[index]]
+    def after(
+        self, method: Method, index: int, sets: Sequence[int] | None = None, *, known: bool = True
+    ) -> predictions.Predictions:
+        """Predictions on all test sets that may be shown after an experience.
+
+        Args:
+            method: After it.
+            index: The experience.
+            sets: Some of them, by their positions; None: all.
+            known: Whether features of frozen networks that the run knows are of use.
+        """
+        tests = [
+            (place, self._stream.tests[place]) for place in (self._stream.tests_seen[index] if sets is None else sets)
+        ]
         vocabularies = {place: self._vocabulary(labels) for place, labels in self._stream.vocabularies.items()}
         tasks = {place: task for place, task in self._stream.tasks.items() if place in self._stream.tests_seen[index]}
         again = index + 1 < len(self._stream.scenario.experiences)
-        return self._predict(method, index, tests, vocabularies, tasks, self._stream.unknown, again=again)
+        return self._predict(method, index, tests, vocabularies, tasks, self._stream.unknown, again=again, known=known)
 
     def row(self, found: predictions.Predictions, index: int) -> list[float | None]:
         """The row of the accuracy matrix after an experience (`benchmark.metrics.score_matrix`)."""
@@ -121,6 +132,7 @@ class Examiner:
         strange: Unknown | None = None,
         *,
         again: bool = True,
+        known: bool = True,
     ) -> predictions.Predictions:
         state, rules = checkpoint.random_state(), self._prepared.rules
         before = memory.room(rules.device)
@@ -135,7 +147,7 @@ class Examiner:
                 tasks=tasks,
                 strange=strange,
                 guard=self._guard,
-                keeper=self._keeper,
+                keeper=self._keeper if known else None,
                 again=again,
             )
         except Exception as error:

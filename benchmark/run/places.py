@@ -16,6 +16,7 @@ from benchmark.run.preparation import Prepared
 
 BOUNDARY = "boundary.safetensors"
 MIDDLE = "middle.safetensors"
+STREAM = "stream.safetensors"  # in the middle of a stream of test batches, which begins behind the boundary
 FORCED = "forced"  # empty file beside the checkpoints of a repetition: until it is done, the record is an earlier one's
 LEASES = ".leases"  # file in a results folder whose runs have leases beside locks
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}

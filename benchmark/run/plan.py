@@ -304,7 +304,7 @@ def resolve_specs(job: Job, scenario: Loaded, method: Loaded) -> Plan:
         engine=engine,
         track=track,
         preset=_preset(job, scenario_spec, track),
-        backbone=_backbone(job, track, method_spec, scenario_spec.family, engine.image_size),
+        backbone=_backbone(job, track, method_spec, scenario_spec, engine.image_size),
         seeds={
             "seed": seed,
             "class_order": seed if job.class_order_seed is None else job.class_order_seed,
@@ -316,8 +316,8 @@ def resolve_specs(job: Job, scenario: Loaded, method: Loaded) -> Plan:
     )
 
 
-def _backbone(job: Job, track: str, method: MethodSpec, family: str, image_size: int | None) -> str:
-    """The pretrained model that was asked for, or that of the track.
+def _backbone(job: Job, track: str, method: MethodSpec, scenario: ScenarioSpec, image_size: int | None) -> str:
+    """The pretrained model that was asked for, or that of the scenario or the track.
 
     Raises:
         UsageError: The method takes none, or the track has none for it.
@@ -326,7 +326,11 @@ def _backbone(job: Job, track: str, method: MethodSpec, family: str, image_size:
     asked = asked or ("engine.image_size" if image_size else "")
     if asked and not method.pretrained:
         raise UsageError(f"{asked}: method `{method.name}` has no pretrained model", hint=f"leave {asked} out")
-    generates = method.generates and families.get(family).generates  # one that writes nothing is refused as such
+    if not job.backbone and track in scenario.backbones and method.reads == "image" and not method.text:
+        return scenario.backbones[track]
+    generates = (
+        method.generates and families.get(scenario.family).generates
+    )  # one that writes nothing is refused as such
     return job.backbone or loading.of_track(track, method, generates=generates)
 
 

@@ -270,6 +270,10 @@ def refusal(spec: MethodSpec, uses: frozenset[str], scenario: Scenario) -> str |
         return "it generates no texts, which is what the scenario asks for"
     if not family.generates and not spec.classifies:
         return "it generates texts and classifies nothing, which is what the scenario asks for"
+    if family.adapts and not spec.adapts:
+        return "it does not adapt to a stream of test batches, which is what the scenario asks for"
+    if spec.adapts and not family.adapts:
+        return "it adapts to a stream of test batches, and the scenario has none"
     if spec.supports is not None:
         guard = Guard(f"method `{spec.name}`")
         with guard("supports"):

@@ -16,6 +16,7 @@ from benchmark.inputs.images import ImagePipeline
 from benchmark.inputs.pipeline import Pipeline
 from benchmark.readers import FileImages
 from benchmark.readers.decoded import DecodedCache
+from benchmark.run import test_streams
 from benchmark.run.left_out import without_domain
 from benchmark.run.unknown import Unknown
 from benchmark.samples import Content, in_files
@@ -83,6 +84,8 @@ class Stream:
         domains = self.scenario.domains
         family = families.get(self.scenario.family)
         named = len(domains) == self.main and not family.test
+        if self.scenario.test_stream is not None:
+            return (*self.scenario.test_stream.sets, *(test.name for test in self.further))
         if self.joint:
             return ("joint", *(test.name for test in self.further))
         own = [(domains[place] if named else None) or family.test or str(place) for place in range(self.main)]
@@ -120,6 +123,9 @@ def sequential(scenario: Scenario) -> Stream:
     that the accuracy matrix is full. One test set for all experiences is evaluated after each.
     """
     count = len(scenario.experiences)
+    if scenario.test_stream is not None:
+        tests, further = test_streams.tests_of(scenario, scenario.test_stream)
+        return Stream(scenario, (*tests, *(test.images for test in further)), (tuple(range(len(tests) + 1)),), further)
     if scenario.joint_test:
         return _stream(scenario, scenario.experiences, (tuple(range(1 + len(scenario.tests))),) * count)
     growing = families.get(scenario.family).waits
@@ -268,6 +274,8 @@ def validation(scenario: Scenario, experiences: int, on: str = "") -> Scenario:
             f"--validate: the experiences of `{scenario.name}` share samples: held-out ones would be trained on",
             hint="choose options on the stream without scenario.stream=blurry",
         )
+    if scenario.test_stream is not None:
+        return test_streams.for_tuning(scenario)
     cut = []
     for part in scenario.experiences[:experiences]:
         if on.startswith("domain:"):
@@ -331,7 +339,8 @@ def fitted(scenario: Scenario, pipeline: Pipeline, gigabytes: float = 0.0) -> Sc
         for part in scenario.experiences
     )
     tests = tuple(dataclasses.replace(test, images=test.images.on(change)) for test in scenario.tests)
-    return dataclasses.replace(scenario, experiences=parts, tests=tests)
+    stream = test_streams.on(scenario.test_stream, change)
+    return dataclasses.replace(scenario, experiences=parts, tests=tests, test_stream=stream)
 
 
 def first_samples(data: ImageSet, count: int) -> ImageSet:

@@ -105,6 +105,7 @@ class MethodSubject:
         """The families that have a toy stream: where test images come with their experience only if it asks for it."""
         wanted = {False: self.spec.classifies, True: self.spec.generates}
         told = [name for name, family in FAMILIES.items() if not family.task_id or "task_id" in self.uses]
+        told = [name for name in told if FAMILIES[name].adapts == self.spec.adapts]
         return [name for name in told if wanted[FAMILIES[name].generates]]
 
     @cached_property

@@ -19,7 +19,7 @@ from benchmark.errors import PluginError
 from benchmark.run import checkpoint
 from benchmark.run.options import EngineConfig
 from benchmark.samples import Window
-from benchmark.testing import observation, raw
+from benchmark.testing import observation, raw, stream_checks
 from benchmark.testing.comparisons import (
     at,
     close,
@@ -107,6 +107,8 @@ def weights(subject: MethodSubject) -> None:
     watcher = subject.baseline.watcher
     model = dict(subject.baseline.method.context.pretrained.module.named_parameters())
     for name in sorted(watcher.frozen):
+        if subject.spec.adapts and name in model and model[name].requires_grad:
+            continue  # it adapts in the stream of test batches
         if name not in model or not torch.equal(model[name], watcher.start[name]):
             raise CheckFailed(f"the frozen backbone weight `{name}` changed", hint="set requires_grad to what is meant")
     still = sorted(set(watcher.promised) - watcher.moved)
@@ -320,11 +322,21 @@ def _stops(subject: MethodSubject) -> list[Stop]:
         first = -(-images // subject.small(subject.recipe).batch_size) * passes[0]
         end = first + 2 if last and passes[1] else first
         steps = [step for step in sorted({1, first - 1, first + 1}) if 0 < step < end]
+        steps += [first + batches for batches in _in_stream(run)]
     found = [Stop(step=step - before) for before, step in zip([0, *steps], steps, strict=False)]
     crossed = any(step > first for step in steps)
     found += [Stop(after=index) for index in range(int(crossed), last)]
     at_start = Stop(before=last)
     return [*found, at_start] if last else [at_start, *found]
+
+
+def _in_stream(run: Outcome) -> tuple[int, ...]:
+    """Of a stream of test batches: behind the first one, between two segments, and in the middle of the second."""
+    stream = run.prepared.stream.scenario.test_stream
+    if stream is None:
+        return ()
+    segment = -(-len(stream.segments[0].images) // stream.batch_size)
+    return (1, segment, segment + 2)
 
 
 def no_images_kept(subject: MethodSubject) -> None:
@@ -403,4 +415,5 @@ CHECKS: dict[str, Callable[[MethodSubject], None]] = {
     "surroundings": surroundings,
     "costs": costs,
     "device": device,
+    **stream_checks.CHECKS,
 }

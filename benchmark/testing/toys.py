@@ -8,7 +8,7 @@ transfer. Everything is made in milliseconds and needs no file.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,7 @@ from benchmark.registry import Entry, Loaded
 from benchmark.run import plan, preparation
 from benchmark.run.preparation import Prepared
 from benchmark.samples import Kind
+from benchmark.scenario import Segment, TestStream
 from benchmark.specs import MethodSpec, ScenarioSpec
 from benchmark.testing import generation
 from benchmark.testing.language import tiny_language, toy_wording
@@ -59,7 +60,7 @@ class ToyConfig:
             cross-dataset have as many again that are never trained.
         train: Training images per class and experience (and domain).
         test: Test images per class and experience.
-        family: ``class-il``, ``domain-il``, ``uda``, ``dg``, ``few-shot``, ``base-to-new``,
+        family: ``class-il``, ``domain-il``, ``uda``, ``dg``, ``tta``, ``few-shot``, ``base-to-new``,
             ``cross-dataset``, or ``generation``, which always holds texts.
         data_seed: Of the images.
         kind: What the samples are; texts tell what the images show.
@@ -151,6 +152,7 @@ def _build_transfer(config: ToyConfig, family: Family) -> Scenario:
         sources=tuple(f"domain{place}" for place in sources),
     )
     tests: tuple[TestSet, ...] = ()
+    stream = _test_stream(draw, known, config.test) if family.adapts else None
     if goal:
         rest = draw(known, config.test, sources)
         tests = (TestSet(name="source", images=ImageSet(rest.source, rest.rows, rest.labels, rest.ids)),)
@@ -165,7 +167,18 @@ def _build_transfer(config: ToyConfig, family: Family) -> Scenario:
         class_names=tuple(f"thing {label}" for label in range(total)),
         wording=toy_wording(total) if config.kind != "image" else None,
         tests=tests,
+        test_stream=stream,
     )
+
+
+def _test_stream(draw: Callable[..., ImageSet], labels: Sequence[int], count: int) -> TestStream:
+    """Three segments of other colours, the last one shifts back to the first; batches of 5, the last ones smaller."""
+    segments = []
+    for place, (domain, reset) in enumerate(((1, False), (2, True), (1, False))):
+        images = draw(labels, count, [domain])
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(place))
+        segments.append(Segment(name=f"domain{domain} {place}", images=images.subset(order), reset=reset))
+    return TestStream(segments=tuple(segments), batch_size=5)
 
 
 TOY_SCENARIO = ScenarioSpec(
@@ -256,6 +269,8 @@ def tiny_model(spec: MethodSpec, *, generates: bool = False) -> Pretrained:
     """
     if not spec.pretrained:
         return Nothing()
+    if spec.adapts and not spec.text:
+        return tiny_resnet()  # for statistics of its batch
     if spec.reads == "image":
         return tiny_backbone(text=spec.text)
     kinds = [kind for kind in spec.models if not (generates and kind == "masked")]

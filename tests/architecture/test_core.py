@@ -57,14 +57,16 @@ def test_core_has_no_plugin_by_name(path: Path) -> None:
     Built-in families and presets are data of the core (`benchmark.families`, `benchmark.inputs.presets`); who compares
     names of families is told in test_laws. `accuracy` is a field of records.
 
-    Eight words mean something else in the core: a kind of stream (`MethodSpec.stream`), ``--json``, what torch calls
+    Ten words mean something else in the core: a kind of stream (`MethodSpec.stream`), ``--json``, what torch calls
     the parameters of a layer, a rule of model selection (``engine.select``), a package whose version is recorded, the
     paper of a method, the board of generated texts, and what a method may be told (``uses``). The toy scenario of the
-    contract is offered on the track ``nano``, and without ``--executor`` runs are done ``local``ly.
+    contract is offered on the track ``nano``, and without ``--executor`` runs are done ``local``ly. ``source`` is where
+    something comes from, or is trained on; ``norm`` what timm and torch call a layer.
     """
     kinds = [kind for kind in registry.KINDS if kind not in ("families", "presets", "plots")]
     names = {name for kind in kinds for name in registry.names(kind)}
     names -= {"joint", "json", "bias", "target-oracle", "timm", "paper", "texts", "nano", "local", "domains"}
+    names -= {"source", "norm"}
     used = names & set(code_strings(path))
     assert not used, f"{path} names {sorted(used)}"
 

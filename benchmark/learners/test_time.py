@@ -14,7 +14,7 @@ Shapes: B images of a batch, C classes, S side of the input in pixels.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -29,13 +29,6 @@ from benchmark.config import Range
 from benchmark.errors import UsageError
 from benchmark.learners.classifier import Classifier, ClassifierConfig
 from benchmark.test_time import Answers, TestTimeMethod
-
-SOURCE: Mapping[str, Mapping[str, object]] = {
-    "nano": {"epochs": 10, "batch_size": 64, "lr": 0.05},
-    "mini": {"epochs": 10, "batch_size": 64, "lr": 0.01},
-}
-"""How the source is trained on a track, for ``tracks`` of a `MethodSpec`: the same for all methods."""
-RULE = "epochs, batch_size, lr: the same for all methods of the family, chosen on held-out source images"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,10 +28,11 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
+from bench_methods._test_time import RULE, SOURCE
 from benchmark import hookimpl
 from benchmark.backbones.normalization import batch_statistics, norms
 from benchmark.config import Range
-from benchmark.learners.test_time import RULE, SOURCE, SourceConfig, SourceModel, needs_batch_norm
+from benchmark.learners.test_time import SourceConfig, SourceModel, needs_batch_norm
 from benchmark.specs import MethodSpec
 
 

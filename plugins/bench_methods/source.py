@@ -12,8 +12,9 @@ Expected (ImageNet-C severity 5, ResNet-50, ``classifier=own``): error 82.0. Not
 
 from __future__ import annotations
 
+from bench_methods._test_time import RULE, SOURCE
 from benchmark import hookimpl
-from benchmark.learners.test_time import RULE, SOURCE, SourceConfig, SourceModel
+from benchmark.learners.test_time import SourceConfig, SourceModel
 from benchmark.specs import MethodSpec
 
 

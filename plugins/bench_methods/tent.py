@@ -21,8 +21,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from bench_methods._test_time import RULE, SOURCE
 from benchmark import hookimpl
-from benchmark.learners.test_time import RULE, SOURCE, EntropyModel, StepConfig, entropy
+from benchmark.learners.test_time import EntropyModel, StepConfig, entropy
 from benchmark.specs import MethodSpec
 
 

@@ -1,0 +1,12 @@
+"""How methods of test-time adaptation train their source model on a track: the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SOURCE: Mapping[str, Mapping[str, object]] = {
+    "nano": {"epochs": 10, "batch_size": 64, "lr": 0.05},
+    "mini": {"epochs": 10, "batch_size": 64, "lr": 0.01},
+}
+"""How the source is trained on a track, for ``tracks`` of a `MethodSpec`: the same for all methods."""
+RULE = "epochs, batch_size, lr: the same for all methods of the family, chosen on held-out source images"

@@ -55,7 +55,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.config import Range, check_ranges
-from benchmark.errors import PluginError
+from benchmark.errors import PluginError, UsageError
 from benchmark.samples import ImageSet, ImageSource, Kind, Raw, References, Samples, Source, Text
 from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet, Wording
 from benchmark.stepping import Stepper
@@ -351,6 +351,17 @@ class Method(nn.Module, abc.ABC):
         """
         raise NotImplementedError(
             f"{type(self).__name__} does not classify: it has no `predict`; say `classifies=False` in its MethodSpec"
+        )
+
+    def embed(self, inputs: Any, /) -> Tensor:
+        """Returns the features ``(B, d)`` that the classifier reads, for B inputs as for `predict`.
+
+        Asked where domains are compared without labels of the target (``engine.select=iwv``, ``dev``, ``circular``).
+        What holds for `predict` holds here.
+        """
+        raise UsageError(
+            f"{type(self).__name__} shows no features, which this rule of engine.select compares domains on",
+            hint="use entropy, snd, mano or mixval, or implement `embed`",
         )
 
     def generate(self, inputs: Any, /) -> Sequence[str]:

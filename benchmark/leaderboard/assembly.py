@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from benchmark.leaderboard import boards, machine, rows, sampling
+from benchmark.leaderboard import boards, machine, rows, sampling, selected
 from benchmark.leaderboard.footnotes import Footnotes, machines, row_facts, table_facts, time_facts
 from benchmark.leaderboard.sampling import Sampling
 from benchmark.metrics.statistics import summarize
@@ -98,7 +98,7 @@ def table(
         group = "control" if controls[name].stream == "sequential" else "upper bound"
         found.append(Row(tuple(blank.get(column.key, Cell(MISSING)) for column in columns), group))
     found.sort(key=lambda row: rows.GROUPS.index(row.group))  # stable: missing controls end their group
-    caption = f"{board.caption} {_COMMON.format(of=board.of, selection=rows.selection_text(runs))}"
+    caption = f"{board.caption} {_COMMON.format(of=board.of, selection=selected.selection_text(runs))}"
     if sampled is not None:
         caption += f" {sampled.text}"
     lacking = sampled.lacking(shown) if sampled is not None else ""

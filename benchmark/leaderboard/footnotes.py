@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from benchmark import families
 from benchmark.leaderboard import rows
+from benchmark.leaderboard.selected import ORACLE, TARGET_FREE
 from benchmark.records.schema import Record
 from benchmark.specs import USES
 
@@ -47,8 +48,10 @@ def row_facts(runs: Sequence[Record]) -> list[str]:
     facts += [f"third-party method of {name}" for name in sorted(owners) if _foreign(name)]
     if any(run.method.stream == "oracle" for run in runs):
         facts.append("oracle: trained on labelled target images, an upper bound")
-    if any(run.selection.rule == "target-oracle" for run in runs):
+    if any(run.selection.rule == ORACLE for run in runs):
         facts.append("oracle: the epoch was chosen by the labels of the target's test images, an upper bound")
+    for rule in sorted({run.selection.rule for run in runs} & TARGET_FREE.keys()):
+        facts.append(f"epoch chosen by {TARGET_FREE[rule]} on unlabelled target images, which the method has so used")
     if any(run.provenance.git_dirty for run in runs):
         facts.append("unverified: made from code with uncommitted changes")
     if any(not run.provenance.deterministic for run in runs):

@@ -15,19 +15,14 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmark import families, locks
+from benchmark.leaderboard.selected import ORACLE
 from benchmark.metrics.statistics import Summary, Verdict, beats_all, bounds, smallest_effect, summarize
 from benchmark.records.schema import Method, Record
 from benchmark.tables import MISSING, Cell
 
 Seeds = tuple[int, int, int, int]
 GROUPS = ("upper bound", "method", "control")
-ORACLE = "target-oracle"
 DETERMINISTIC = "deterministic"
-_RULES = {
-    "last": "last epoch",
-    "source-validation": "best epoch on held-out source images",
-    ORACLE: "best epoch on the labels of the target's test images (oracle)",
-}
 
 
 @dataclass(slots=True)
@@ -121,14 +116,6 @@ def lock_of(run: Record) -> str:
 def show(value: Any) -> str:
     """An option as text."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-
-
-def selection_text(runs: Iterable[Record]) -> str:
-    """How the models of a table were selected, for its caption."""
-    rules = sorted({run.selection.rule for run in runs}, key=list(_RULES).index)
-    if len(rules) == 1:
-        return f"Model selection: {_RULES[rules[0]]}."
-    return "Model selection: " + "; ".join(f"{_RULES[rule]} (engine.select={rule})" for rule in rules) + "."
 
 
 def _options(run: Record) -> dict[str, Any]:

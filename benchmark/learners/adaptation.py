@@ -245,6 +245,10 @@ class Adaptation(Method):
         """Lets the optimiser go."""
         self.optimizer = None
 
+    def embed(self, images: Tensor) -> Tensor:
+        """The head's input, ``(B, d)``."""
+        return self.features(images)
+
     def predict(self, images: Tensor) -> Tensor:
         """Logits of all classes seen, ``(B, C)``."""
         result: Tensor = self.head(self.features(images))

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-SCHEMA = 3
+SCHEMA = 4
 LISTS = frozenset(
     {"avg_acc", "bleus", "domain_acc", "final_accs", "forgetting_curve", "seen_acc", "task_avg_acc", "transfer_accs"}
     | {"errors", "unseen_accs", "whole_accs"}
@@ -187,14 +187,30 @@ class Config(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Selection(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which epoch was kept."""
 
-    rule: Literal["last", "source-validation", "target-oracle"]
+    rule: Literal[
+        "last",
+        "source-validation",
+        "target-oracle",
+        "entropy",
+        "snd",
+        "mano",
+        "mixval",
+        "iwv",
+        "dev",
+        "circular",
+    ]
     chosen: Annotated[
         list[Count | None],
         _text("Epoch kept per experience, from 0; null where there was nothing to choose."),
     ]
     scores: Annotated[
-        list[list[Share]], _text("Per experience the accuracy on the selection samples after each epoch.")
+        list[list[Number | None]],
+        _text(
+            "Per experience the score after each epoch, more is better: the accuracy on the selection samples, or what "
+            "the rule computes without labels of the target; null: nearly all predictions were one class."
+        ),
     ]
+    facts: Annotated[Options, _text("What must be known of the scores, e.g. how many target images they are of.")]
 
 
 class Seeds(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -272,7 +288,7 @@ class MetricFacts(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Record(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run: what was asked for, what ran, and every accuracy."""
 
-    schema: Annotated[Literal[3], _text("Version of this layout.")]
+    schema: Annotated[Literal[4], _text("Version of this layout.")]
     run_id: Annotated[str, _text("Hash of all that decides.", pattern=r"^[0-9a-f]{16}$", max_length=16)]
     status: Literal["completed", "interrupted", "failed"]
     error: Annotated[str | None, _text("Why the run was interrupted or failed; null when it was completed.")] = None

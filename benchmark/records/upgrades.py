@@ -103,7 +103,16 @@ def upgrade_2_to_3(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: upgrade_1_to_2, 2: upgrade_2_to_3}
+def upgrade_3_to_4(record: dict[str, Any]) -> dict[str, Any]:
+    """Schema 4 tells facts of the scores by which an epoch was kept, which need be no accuracies any more."""
+    return {**record, "schema": 4, "selection": {**record["selection"], "facts": {}}}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: upgrade_1_to_2,
+    2: upgrade_2_to_3,
+    3: upgrade_3_to_4,
+}
 """``{n: upgrade_n_to_n_plus_1}``; each returns a new record. What is damaged raises an error of looking up."""
 
 

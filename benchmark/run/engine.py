@@ -26,7 +26,7 @@ import pluggy
 import torch
 
 from benchmark import records
-from benchmark.api import ImageSet, LoopMethod, Method
+from benchmark.api import LoopMethod, Method
 from benchmark.data import cache_root
 from benchmark.errors import BenchError, DataMissing, RunBusy, RunFailed, UsageError, warn
 from benchmark.files import replace_file
@@ -36,7 +36,9 @@ from benchmark.run import batches, checkpoint, costs, examination, places, recor
 from benchmark.run.adapting import StreamRunner
 from benchmark.run.feature_files import FeatureFiles
 from benchmark.run.interruption import Interrupted, Stop
+from benchmark.run.judging import judge_of
 from benchmark.run.keeper import Keeper
+from benchmark.run.options import HELD_OUT
 from benchmark.run.preparation import Prepared
 from benchmark.run.progress import Progress
 from benchmark.run.seeds import derive
@@ -211,7 +213,7 @@ class _Run:
                 "there are no epochs to choose from",
                 hint="use --set engine.select=last",
             )
-        if select == "source-validation":
+        if select in HELD_OUT:
             stream = streams.held_out(self.prepared.stream)
             self.prepared = dataclasses.replace(self.prepared, stream=stream)
         self.examiner = examination.Examiner(self.prepared, self.guard, self.keeper)
@@ -237,7 +239,7 @@ class _Run:
         if index == 0 and middle is None:
             self.done.baseline = self.examiner.baseline(method)
         self.plugins.experience_started(index, method)
-        selection = Selection(self._selection_images(index))
+        selection = Selection(judge_of(self.prepared, self.examiner, self.guard, index))
         if isinstance(method, LoopMethod):
             losses, seconds = trainer.train_loop(method, view, index)
         else:
@@ -261,6 +263,7 @@ class _Run:
         self.done.rows.append(row)
         self.done.losses.append(losses)
         self.done.selected.append((selection.chosen, selection.scores))
+        self.done.selection_facts |= selection.facts
         self.done.train_seconds.append(seconds)
         self.done.eval_seconds.append(time.perf_counter() - started)
         self.done.trainable.append(trainable)
@@ -313,14 +316,6 @@ class _Run:
             still_ours=self.still_ours,
             quiet=self.quiet,
         )
-
-    def _selection_images(self, index: int) -> ImageSet | None:
-        """What the epochs of an experience are compared on, or None when the last one is taken."""
-        experience = self.prepared.stream.scenario.experiences[index]
-        rule = self.plan.engine.select
-        if rule == "source-validation":
-            return experience.validation
-        return experience.test if rule == "target-oracle" else None
 
     def _seconds(self) -> float:
         """Wall time of all processes that worked on the run."""

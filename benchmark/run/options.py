@@ -14,6 +14,26 @@ LATER = ("image_size", "precision", "compile", "deterministic", "micro_batch", "
 """Options that came later; at their default they are no part of the identity of a run, so that it keeps its name."""
 
 Precision = Literal["float32", "tf32", "bf16", "fp16"]
+Select = Literal[
+    "last",
+    "source-validation",
+    "target-oracle",
+    "entropy",
+    "snd",
+    "mano",
+    "mixval",
+    "iwv",
+    "dev",
+    "circular",
+]
+
+BY_TARGET = ("entropy", "snd", "mano", "mixval")
+BY_BOTH = ("iwv", "dev", "circular")
+TARGET_FREE = (*BY_TARGET, *BY_BOTH)
+"""Rules of `select` that read target images without labels; `BY_BOTH` read labelled source images, too."""
+
+HELD_OUT = ("source-validation", "iwv", "dev")
+"""Rules of `select` that need labelled samples which are not trained."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +51,9 @@ class EngineConfig:
         select: Which epoch of an experience is kept. ``last``; ``source-validation``: the best on a
             tenth of the labelled training images, which is held out (or on the validation images that
             the scenario brings); ``target-oracle``: the best on the target's test images, which no
-            one could do without their labels: an upper bound, and marked in tables.
+            one could do without their labels: an upper bound, and marked in tables. Without a target label, by
+            `benchmark.run.target_free`: ``entropy``, ``snd``, ``mano``, ``mixval`` read unlabelled target images,
+            ``iwv``, ``dev`` and ``circular`` labelled source images, too (of the first two a tenth is held out).
         workers: Processes that decode image files ahead of training and evaluation; default: the cores that training
             leaves, and none where samples are in memory. Results are the same for any number.
         decoded_cache_gb: Gigabytes (10^9 bytes) that decoded image files may take in the cache folder, so that later
@@ -62,7 +84,7 @@ class EngineConfig:
     eval_order: Literal["shuffled", "natural", "by-experience"] = "shuffled"
     save_logits: bool = False
     checkpoint_seconds: Annotated[float, Range(min=0)] = 30.0
-    select: Literal["last", "source-validation", "target-oracle"] = "last"
+    select: Select = "last"
     task_known: bool = False
     workers: Annotated[int | None, Range(min=0, max=256)] = None
     decoded_cache_gb: Annotated[float, Range(min=0)] = 0.0

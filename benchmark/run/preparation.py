@@ -22,6 +22,7 @@ from benchmark.inputs.pipeline import Pipeline
 from benchmark.registry import Loaded
 from benchmark.run import models, provenance, streams
 from benchmark.run.computing import Computing
+from benchmark.run.options import TARGET_FREE
 from benchmark.run.plan import Plan
 from benchmark.run.ranks import Ranks, device_of
 from benchmark.run.rules import Rules
@@ -304,6 +305,11 @@ def make_stream(plan: Plan, scenario: Scenario) -> Stream:
         raise UsageError(
             f"engine.select=target-oracle: `{scenario.name}` has no target domain apart from its training domain",
             hint="use last or source-validation",
+        )
+    if select in TARGET_FREE and any(part.target is None for part in scenario.experiences):
+        raise UsageError(
+            f"engine.select={select}: `{scenario.name}` has no unlabelled target domain",
+            hint="use last or source-validation, or a uda scenario",
         )
     if plan.method_spec.holds_out:
         stream = streams.held_out(stream, streams.VALIDATION_SHARE)

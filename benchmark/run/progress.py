@@ -18,6 +18,7 @@ class Progress:
         losses: Mean loss terms per experience and epoch.
         rows: Rows of the accuracy matrix, fractions; None where not evaluated.
         selected: Chosen epoch (None: nothing to choose) and scores per epoch, per experience.
+        selection_facts: What must be known of the scores.
         baseline: Accuracy of the untrained model per test set, or None where that means nothing.
         train_seconds: Per experience.
         eval_seconds: Per experience.
@@ -37,7 +38,8 @@ class Progress:
     experience: int = 0
     losses: list[list[dict[str, float]]] = field(default_factory=list)
     rows: list[list[float | None]] = field(default_factory=list)
-    selected: list[tuple[int | None, list[float]]] = field(default_factory=list)
+    selected: list[tuple[int | None, list[float | None]]] = field(default_factory=list)
+    selection_facts: dict[str, Any] = field(default_factory=dict)
     baseline: list[float] | None = None
     train_seconds: list[float] = field(default_factory=list)
     eval_seconds: list[float] = field(default_factory=list)

@@ -93,6 +93,7 @@ def build(
             "rule": plan.engine.select,
             "chosen": [chosen for chosen, _ in done.selected],
             "scores": [scores for _, scores in done.selected],
+            "facts": dict(done.selection_facts),
         },
         "seeds": dict(plan.seeds),
         "evaluated_on": "validation" if plan.job.validate else "test",

@@ -8,38 +8,50 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmark.api import ImageSet, Method
+from benchmark.api import Method
 from benchmark.run import checkpoint
+from benchmark.run.judging import Judge
 
 
 class Selection:
     """Keeps the best epoch of one experience; the first of equals.
 
     Args:
-        images: What epochs are compared on, or None: the last epoch is taken.
+        judge: Scores epochs, or None: the last epoch is taken.
 
     Attributes:
         chosen: The epoch that was put back, or None when there was nothing to choose.
-        scores: Accuracy after each epoch.
+        scores: After each epoch, more is better; None: the judge does not want it.
     """
 
-    def __init__(self, images: ImageSet | None) -> None:
-        self.images = images
+    def __init__(self, judge: Judge | None) -> None:
+        self.judge = judge
         self.chosen: int | None = None
-        self.scores: list[float] = []
+        self.scores: list[float | None] = []
+        self._best = 0.0
         self._kept: Any = None
 
-    def consider(self, method: Method, epoch: int, score: float, *, candidate: bool = True) -> None:
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What must be known of the scores."""
+        return {} if self.judge is None or not self.scores else dict(self.judge.facts)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether there were scores, and no epoch that may be kept."""
+        return bool(self.scores) and self.chosen is None
+
+    def consider(self, method: Method, epoch: int, score: float | None, *, candidate: bool = True) -> None:
         """Keeps the method's state when it scores higher than every candidate before.
 
         Args:
             method: As it is after the epoch.
             epoch: From 0; every epoch is considered.
-            score: Its accuracy.
+            score: Its score; None: it may not be kept.
             candidate: Whether it may be kept.
         """
-        if candidate and (self.chosen is None or score > self.scores[self.chosen]):
-            self.chosen = epoch
+        if candidate and score is not None and (self.chosen is None or score > self._best):
+            self.chosen, self._best = epoch, score
             self._kept = _copy(checkpoint.snapshot(method))
         self.scores.append(score)
 
@@ -51,11 +63,15 @@ class Selection:
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint in the middle of an experience."""
-        return {"chosen": self.chosen, "scores": list(self.scores), "kept": self._kept}
+        best = {"best": self._best, "facts": self.facts}
+        return {"chosen": self.chosen, "scores": list(self.scores), "kept": self._kept, **best}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Puts back what `state` returned."""
         self.chosen, self.scores, self._kept = state["chosen"], list(state["scores"]), state["kept"]
+        self._best = state["best"]
+        if self.judge is not None:
+            self.judge.facts |= state["facts"]
 
 
 def _copy(tree: Any) -> Any:

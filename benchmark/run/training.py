@@ -193,12 +193,18 @@ class Trainer:
                 losses.append({name: value / feed.samples(epoch) for name, value in tally.read().items()})
                 sums = {}
                 pause = time.perf_counter()
-                if selection.images is not None and feed.epochs > 1:
-                    score = self._examiner.score(method, index, selection.images)
+                if selection.judge is not None and feed.epochs > 1:
+                    score = selection.judge(method)
                     with guard("extra_state"):
                         selection.consider(method, epoch, score, candidate=feed.adapted(epoch))
                 self._told(index, epoch, feed.epochs, losses[-1], before + pause - started)
                 started += time.perf_counter() - pause  # neither selecting nor telling is training
+        if selection.undecided:
+            raise RunFailed(
+                f"{self._prepared.label}: after every epoch nearly all predictions on the target are one class, so "
+                f"engine.select={self._plan.engine.select} takes none",
+                hint="lower the learning rate or the trade-off, or use --set engine.select=last",
+            )
         with guard("load_extra_state"):
             selection.put_back(method)
         return losses, before + time.perf_counter() - started

@@ -26,6 +26,11 @@ def bench_register_protocols() -> list[ProtocolSpec]:
                 "lr": Range(log=True, search=(1e-5, 10**-3.5)),
                 "weight_decay": Range(log=True, search=(1e-6, 1e-2)),
                 "batch_size": Range(log=True, search=(8, 45)),  # 2^U(3, 5.5)
+                "penalty": Range(log=True, search=(1e-1, 1e5)),  # of irm and vrex
+                "anneal": Range(log=True, search=(1, 1e4)),
+                "group_eta": Range(log=True, search=(1e-3, 1e-1)),
+                "mixup_alpha": Range(log=True, search=(1e-1, 1e1)),
+                "linear_lr": Range(log=True, search=(1e-5, 10**-3.5)),  # of erm++
             },
             strategy="random",
             budget=20,

@@ -98,6 +98,11 @@ class ERMPlusPlus(Adaptation):
         with self.average.inside(self):
             return super().predict(images)
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Features of the mean, ``(B, d)``."""
+        with self.average.inside(self):
+            return super().embed(images)
+
     def extra_state(self) -> Mapping[str, Any]:
         """The mean."""
         return self.average.state()

@@ -42,10 +42,10 @@ class GroupDROConfig(PlainConfig):
     """Options of GroupDRO.
 
     Attributes:
-        eta: Step size of the domains' weights.
+        group_eta: Step size of the domains' weights.
     """
 
-    eta: Annotated[float, Range(min=0, log=True)] = 0.01
+    group_eta: Annotated[float, Range(min=0, log=True)] = 0.01
 
 
 class GroupDRO(SeveralDomains):
@@ -77,7 +77,7 @@ class GroupDRO(SeveralDomains):
         each = torch.stack(risks)
         weights = list(self.q.to(each.dtype))
         for number, risk in zip(numbers, each.detach(), strict=True):
-            weights[number] = weights[number] * torch.exp(self.config.eta * risk)
+            weights[number] = weights[number] * torch.exp(self.config.group_eta * risk)
         self.q = torch.stack(weights)
         self.q = self.q / self.q.sum()
         loss = torch.stack([self.q[number] * risk for number, risk in zip(numbers, risks, strict=True)]).sum()
@@ -104,15 +104,15 @@ def bench_register_methods() -> list[MethodSpec]:
             summary="the source domain with the largest risk counts most",
             uses=frozenset({"boundaries", "domains"}),
             waits=1,  # how many images each domain has in the batch: they go through the network one after the other
-            recipes={"domainbed": {**DOMAINBED_ADAM, "eta": 0.01}},
+            recipes={"domainbed": {**DOMAINBED_ADAM, "group_eta": 0.01}},
             tracks={
                 "nano": {"batch_size": 32, "epochs": 3, "lr": 0.1},
                 "mini": {"batch_size": 32, "epochs": 2, "lr": 0.03},
             },
-            rule="nano and mini: the values of source-only, eta as published; not searched",
+            rule="nano and mini: the values of source-only, group_eta as published; not searched",
             toy={"iterations": 5},
             sources={
-                "eta": DOMAINBED,
+                "group_eta": DOMAINBED,
                 "lr": "as source-only",
                 "schedule": "as source-only",
                 "domainbed": DOMAINBED,

@@ -42,10 +42,10 @@ class MixupConfig(PlainConfig):
     """Options of mixup.
 
     Attributes:
-        alpha: Of the Beta distribution of lambda.
+        mixup_alpha: Of the Beta distribution of lambda.
     """
 
-    alpha: Annotated[float, Range(above=0, log=True)] = 0.2
+    mixup_alpha: Annotated[float, Range(above=0, log=True)] = 0.2
 
 
 class Mixup(SeveralDomains):
@@ -56,7 +56,7 @@ class Mixup(SeveralDomains):
     def draw(self, domains: int) -> tuple[list[int], list[float]]:
         """A random order of so many domains, and lambda for each of them and the next."""
         order: list[int] = torch.randperm(domains).tolist()
-        shares = torch.distributions.Beta(self.config.alpha, self.config.alpha).sample((domains,))
+        shares = torch.distributions.Beta(self.config.mixup_alpha, self.config.mixup_alpha).sample((domains,))
         return order, [float(share) for share in shares]
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -89,15 +89,15 @@ def bench_register_methods() -> list[MethodSpec]:
             summary="images of two source domains are mixed, and so are their losses",
             uses=frozenset({"boundaries", "domains"}),
             waits=1,  # how many images each domain has in the batch: pairs are cut to the smaller one
-            recipes={"domainbed": {**DOMAINBED_ADAM, "alpha": 0.2}},
+            recipes={"domainbed": {**DOMAINBED_ADAM, "mixup_alpha": 0.2}},
             tracks={
                 "nano": {"batch_size": 32, "epochs": 3, "lr": 0.1},
                 "mini": {"batch_size": 32, "epochs": 2, "lr": 0.03},
             },
-            rule="nano and mini: the values of source-only, alpha as published; not searched",
+            rule="nano and mini: the values of source-only, mixup_alpha as published; not searched",
             toy={"iterations": 5},
             sources={
-                "alpha": DOMAINBED,
+                "mixup_alpha": DOMAINBED,
                 "lr": "as source-only",
                 "schedule": "as source-only",
                 "domainbed": DOMAINBED,

@@ -303,7 +303,7 @@ def test_uda_measures_target_and_source(tmp_path: Path) -> None:
     assert record["metrics"]["target_acc"] == row[0] == record["metrics"]["final_avg_acc"]
     assert record["metrics"]["source_acc"] == row[1]
     assert record["metrics"]["ece_samples"] == 14  # of the target alone
-    assert records.plain(record)["selection"] == {"rule": "last", "chosen": [None], "scores": [[]]}
+    assert records.plain(record)["selection"] == {"rule": "last", "chosen": [None], "scores": [[]], "facts": {}}
 
 
 class Names(ToyMethod):

@@ -73,5 +73,5 @@ def test_the_summary_uses_the_words_of_the_family() -> None:
     assert "final average accuracy" not in shown
     assert " target source" in shown
     assert "model selection" not in shown
-    chosen = {"rule": "target-oracle", "chosen": [3], "scores": [[0.1]]}
+    chosen = {"rule": "target-oracle", "chosen": [3], "scores": [[0.1]], "facts": {}}
     assert "target-oracle: epoch 3" in summary.render(adapted(selection=chosen), Path("r.json"), colour=False)

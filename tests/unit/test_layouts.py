@@ -131,7 +131,7 @@ def test_the_mean_needs_every_pair() -> None:
 
 def test_the_caption_states_how_models_were_selected() -> None:
     assert "Model selection: last epoch." in only(basic()).caption
-    rule = {"rule": "source-validation", "chosen": [0], "scores": [[0.1, 0.2]]}
+    rule = {"rule": "source-validation", "chosen": [0], "scores": [[0.1, 0.2]], "facts": {}}
     chosen = only(pairs("mine", {"ink-chalk": [0.5]}, selection=rule))
     assert "Model selection: best epoch on held-out source images." in chosen.caption
     stream = copy.deepcopy(TEMPLATE)
@@ -139,7 +139,7 @@ def test_the_caption_states_how_models_were_selected() -> None:
 
 
 def test_an_oracle_is_marked_and_competes_with_nobody() -> None:
-    rule = {"rule": "target-oracle", "chosen": [0], "scores": [[0.1, 0.2]]}
+    rule = {"rule": "target-oracle", "chosen": [0], "scores": [[0.1, 0.2]], "facts": {}}
     effective = copy.deepcopy(TEMPLATE["config"]["effective"])
     effective["engine"]["select"] = "target-oracle"
     config = {**TEMPLATE["config"], "effective": effective}

@@ -95,7 +95,7 @@ def test_it_is_in_the_record_of_a_run_and_a_column_of_its_table(tmp_path: Path) 
 
 
 def test_a_number_that_is_no_fraction_is_shown_as_it_is() -> None:
-    template = records.plain(records.read(Path(__file__).parents[1] / "golden" / "records" / "v3.json"))
+    template = records.plain(records.read(Path(__file__).parents[1] / "golden" / "records" / "v4.json"))
     found = []
     for seed, value in enumerate((1234.5, 1236.5)):
         record = copy.deepcopy(template)

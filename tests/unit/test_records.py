@@ -128,7 +128,12 @@ def test_fingerprints_of_re_encoded_data(record: dict[str, Any], mark: str, good
 
 
 def test_an_upgraded_record_is_the_record_of_the_next_schema() -> None:
-    assert records.read(GOLDEN / "v1.json") == records.read(GOLDEN / "v2.json") == records.read(GOLDEN / "v3.json")
+    assert (
+        records.read(GOLDEN / "v1.json")
+        == records.read(GOLDEN / "v2.json")
+        == records.read(GOLDEN / "v3.json")
+        == records.read(GOLDEN / "v4.json")
+    )
 
 
 def test_a_damaged_record_of_schema_1_is_told_from_a_good_one(tmp_path: Path) -> None:
@@ -428,12 +433,15 @@ def test_old_records_are_upgraded_step_by_step(
     def upgrade_2_to_3(old: dict[str, Any]) -> dict[str, Any]:
         return {**old, "schema": 3, "track": old["track"] + "-3"}
 
-    monkeypatch.setattr(store, "UPGRADES", {1: upgrade_1_to_2, 2: upgrade_2_to_3})
+    def upgrade_3_to_4(old: dict[str, Any]) -> dict[str, Any]:
+        return {**old, "schema": 4, "track": old["track"] + "-4"}
+
+    monkeypatch.setattr(store, "UPGRADES", {1: upgrade_1_to_2, 2: upgrade_2_to_3, 3: upgrade_3_to_4})
     path = tmp_path / "run.json"
     path.write_text(json.dumps({**record, "schema": 1}))
     before = path.read_bytes()
     new = records.read(path)
-    assert (new["schema"], new["track"]) == (3, "nano-2-3")
+    assert (new["schema"], new["track"]) == (4, "nano-2-3-4")
     assert path.read_bytes() == before
 
 

@@ -14,7 +14,7 @@ from benchmark.leaderboard.sampling import Sampling, interval, weights_of
 from benchmark.metrics.statistics import bootstrap_mean, wilson
 from benchmark.records.predictions import Predictions, concat, table
 
-TEMPLATE = json.loads((Path(__file__).parents[1] / "golden" / "records" / "v3.json").read_text())
+TEMPLATE = json.loads((Path(__file__).parents[1] / "golden" / "records" / "v4.json").read_text())
 SETS, EACH = 3, 40
 
 

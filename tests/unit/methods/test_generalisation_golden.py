@@ -127,7 +127,7 @@ def test_vrex_across_the_jump_of_its_penalty(dtype: torch.dtype) -> None:
 @both
 def test_group_dro(dtype: torch.dtype) -> None:
     case = Recorded(GOLDEN / "groupdro", "groupdro", dtype)
-    method = make(case, group_dro, NET, eta=0.01)
+    method = make(case, group_dro, NET, group_eta=0.01)
     method.q = torch.ones(3, dtype=dtype)
     weights, terms = [], method.terms
 
@@ -145,7 +145,7 @@ def test_group_dro(dtype: torch.dtype) -> None:
 @both
 def test_mixup(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Recorded(GOLDEN / "mixup_dg", "mixup", dtype)
-    method = make(case, mixup, NET, alpha=0.2)
+    method = make(case, mixup, NET, mixup_alpha=0.2)
     orders, shares = (iter(case.arrays[f"input.{name}"]) for name in ("permutation", "lambda"))
     monkeypatch.setattr(method, "draw", lambda domains: (next(orders).tolist(), next(shares).tolist()))
     follow(case, method, NET, {"loss": "loss"}, 3)

@@ -147,6 +147,7 @@ class Branches(BlockAdapter):
             scales = magnitudes.expand(len(ups), -1)
             if self.unit and len(self.branches) > 1:
                 norms = downs[:, :-1].flatten(2).norm(dim=2) * ups[:, :-1].flatten(2).norm(dim=2)
+                norms = norms.clamp(min=torch.finfo(norms.dtype).tiny)  # a term that never trained stays 0
                 scales = torch.cat([scales[:, :-1] / norms, scales[:, -1:]], dim=1)
             ups = ups * scales[:, :, None, None]
         downs = downs.flatten(1, 2)  # (targets or 1, t r, D)

@@ -73,7 +73,8 @@ def decode(blobs: Iterable[tuple[str, bytes]], count: int, *, what: str, size: i
     codecs: list[str] = []
     stored = (0, 0)
     for row, (where, blob) in enumerate(tqdm(blobs, desc=f"decoding {what}", total=count, unit="img", disable=None)):
-        image = _open(where, blob)
+        quick = decode_plain_jpeg(blob) if isinstance(blob, bytes) and len(blob) <= MOST_IMAGE_BYTES else None
+        image = _open(where, blob) if quick is None else Image.fromarray(quick)
         if row == 0:
             stored = image.size
         elif image.size != stored and not size:

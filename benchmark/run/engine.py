@@ -331,7 +331,9 @@ class _Run:
         asked = self.prepared.rules.asked
         with self.guard(asked), torch.no_grad(), self.prepared.computing.forward():
             method.eval()
-            forward = costs.count_flops(method, lambda twin: getattr(twin, asked)(one))
+            forward = (
+                costs.count_flops(method, lambda twin: getattr(twin, asked)(one)) if self.prepared.counting else None
+            )
         total = costs.total(method)
         cost = {
             "params_total": total,
@@ -339,7 +341,7 @@ class _Run:
             "params_trainable_per_experience": self.done.trainable,
             "params_added": total - self.prepared.pretrained.parameters - costs.pretrained_rest(method),
             "flops_forward": forward,
-            "macs_forward": forward // 2,
+            "macs_forward": None if forward is None else forward // 2,
             "flops_train_step": self.done.flops_train_step,
             "storage_bytes": self.done.storage,
         }

@@ -56,6 +56,7 @@ class Prepared:
         metrics: Those of plugins, computed at the end.
         computing: Precision, algorithms and what blocks keep.
         ranks: The processes that share its batches.
+        counting: Whether its FLOPs are counted; the contract counts those of some of its runs only.
     """
 
     plan: Plan
@@ -72,6 +73,7 @@ class Prepared:
     metrics: tuple[MetricSpec, ...] = ()
     computing: Computing = field(default_factory=Computing)
     ranks: Ranks = field(default_factory=Ranks)
+    counting: bool = True
 
     @property
     def rules(self) -> Rules:

@@ -78,7 +78,7 @@ class Trainer:
     def train_loop(self, method: LoopMethod, view: ExperienceView, index: int) -> tuple[list[Losses], float]:
         """Lets a method with its own loop train; returns its losses and the seconds it took."""
         manifest = self._prepared.context.manifest
-        if self._is_last(index):
+        if self._counts(index):
             with self._guard("train_experience"):
                 self._done.flops_train_step = costs.loop_step_flops(method, self._scenario, index, manifest)
         started = time.perf_counter()
@@ -168,7 +168,7 @@ class Trainer:
                 tally = Tally(sums, partial(self._finite, index, epoch))
                 for step in range(first_step if epoch == first_epoch else 0, feed.steps[epoch]):
                     batch = ahead.take(epoch, step) or self._batch(feed, method, epoch, step)
-                    if self._is_last(index) and epoch == step == 0:
+                    if self._counts(index) and epoch == step == 0:
                         pause = time.perf_counter()
                         self._done.flops_train_step = trainer.flops(batch, costs.step_flops)
                         started += time.perf_counter() - pause  # counting is not training
@@ -237,6 +237,10 @@ class Trainer:
 
     def _is_last(self, index: int) -> bool:
         return index == len(self._scenario.experiences) - 1
+
+    def _counts(self, index: int) -> bool:
+        """Whether the FLOPs of a step are counted in an experience."""
+        return self._prepared.counting and self._is_last(index)
 
     def _save(self, method: Method, index: int, place: Mapping[str, Any], seconds: float) -> None:
         self._still_ours()

@@ -124,11 +124,11 @@ class MethodSubject:
         return preparation.refusal(self.spec, self.uses, toys.toy_scenario(family=family, kind=self.spec.reads))
 
     def scenario(self, **options: Any) -> Scenario:
-        """The toy stream: 3 experiences of 2 classes, 10 training and 12 test images per class.
+        """The toy stream: 3 experiences of 2 classes, 7 training and 8 test images per class: a full batch and a part.
 
         Families that transfer have one experience.
         """
-        sizes = {"experiences": 3, "classes": 2, "train": 10, "test": 12}
+        sizes = {"experiences": 3, "classes": 2, "train": 7, "test": 8}
         return toys.toy_scenario(**{**sizes, "family": self.family, "kind": self.spec.reads, **options})
 
     def brief(self, **options: Any) -> Scenario:
@@ -138,7 +138,7 @@ class MethodSubject:
     @cached_property
     def baseline(self) -> Outcome:
         """The undisturbed run with seed 0, made once."""
-        return self.run(look=True)
+        return self.run(look=True, counting=True)
 
     @cached_property
     def writing(self) -> Outcome:
@@ -155,7 +155,7 @@ class MethodSubject:
         """The same run once more, made once, with an eye on what it asks for and on what is around it."""
         self.baseline  # noqa: B018 - imports, which may set variables once, are over now
         before = surroundings()
-        again = self.run(view=SpyView)
+        again = self.run(view=SpyView, counting=True)
         return Repetition(again, before, surroundings())
 
     def prepare(
@@ -168,11 +168,13 @@ class MethodSubject:
         every_step: bool = False,
         view: type[ExperienceView] = ExperienceView,
         device: str | None = None,
+        counting: bool = False,
         **engine: Any,
     ) -> Prepared:
         """What `benchmark.run.preparation.prepare` makes, with a tiny backbone instead of loaded weights.
 
-        ``engine`` are options of the engine, e.g. ``precision="bf16"``.
+        ``engine`` are options of the engine, e.g. ``precision="bf16"``. FLOPs are counted if ``counting``: that takes
+        longer than the rest of a short run.
         """
         recipe = self.recipe if recipe is None else recipe
         config = self.small(recipe) if config is None else config
@@ -194,7 +196,8 @@ class MethodSubject:
             origin={},
             given={},
         )
-        return preparation.prepare(plan, scenario, pretrained=pretrained, manifest=SpyManifest, view=view)
+        made = preparation.prepare(plan, scenario, pretrained=pretrained, manifest=SpyManifest, view=view)
+        return dataclasses.replace(made, counting=counting)
 
     def run(self, scenario: Scenario | None = None, *, look: bool = False, **options: Any) -> Outcome:
         """One undisturbed run.
@@ -222,8 +225,8 @@ class MethodSubject:
         """A run that is stopped at each of the places in turn and resumed."""
         with tempfile.TemporaryDirectory() as folder:
             for stop in stops:
-                self._stopped(Path(folder), self.prepare(self.scenario(), every_step=True), stop)
-            watcher = Watcher(self.prepare(self.scenario(), every_step=True), look=False)
+                self._stopped(Path(folder), self.prepare(self.scenario(), every_step=True, counting=True), stop)
+            watcher = Watcher(self.prepare(self.scenario(), every_step=True, counting=True), look=False)
             path = engine.execute(watcher.prepared, Path(folder), hooks=manager([watcher]), quiet=True)
             return outcome(path, watcher)
 

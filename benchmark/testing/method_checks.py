@@ -63,7 +63,7 @@ def recipes(subject: MethodSubject) -> None:
     others = [name for name in [subject.spec.default_recipe, *subject.spec.recipes] if name != subject.recipe]
     for recipe in others:
         try:
-            subject.run(subject.brief(), recipe=recipe)
+            subject.run(subject.brief(), recipe=recipe, counting=True)
         except PluginError as error:
             raise CheckFailed(f"recipe `{recipe}`: {error.message}", hint=error.hint) from error
 
@@ -212,7 +212,7 @@ def task_id(subject: MethodSubject) -> None:
             shifted = dataclasses.replace(scenario, experiences=(*[empty] * 7, *scenario.experiences))
             super().__init__(shifted, index + 7, manifest)
 
-    same(subject.baseline, subject.run(view=Renumbered), "a run whose experiences are numbered from 7")
+    same(subject.baseline, subject.run(view=Renumbered, counting=True), "a run whose experiences are numbered from 7")
 
 
 def future(subject: MethodSubject) -> None:

@@ -24,7 +24,8 @@ from benchmark.testing.observation import CheckFailed, CheckSkipped
 from benchmark.testing.raw import same
 from benchmark.testing.subjects import ScenarioSubject
 
-SAMPLES = 32  # images compared per subset, spread evenly
+SAMPLES = 128  # compared per scenario, spread evenly over its sets and within each
+MOST, FEWEST = 32, 3  # of one set
 
 
 def record(subject: ScenarioSubject) -> None:
@@ -55,8 +56,9 @@ def record(subject: ScenarioSubject) -> None:
 def repeat(subject: ScenarioSubject) -> None:
     """Two builds are equal; the fingerprint is that of the split, another seed changes both or none."""
     one, two = subject.scenario, subject.build()
+    each = _each(one)
     for (where, first), (_, second) in zip(_subsets(one), _subsets(two), strict=False):
-        places = _spread(min(len(first), len(second)))
+        places = _spread(min(len(first), len(second)), each)
         if not same(first.read(places), second.read(places)):
             raise CheckFailed(f"{where}: two builds have different samples")
     if one.fingerprint != two.fingerprint:
@@ -87,12 +89,15 @@ def content(subject: ScenarioSubject) -> None:
             hint="join the digests of the whole data set with `benchmark.digests.joined`",
         )
     known: dict[str, tuple[str, ImageSet]] = {}
+    each = _each(one)
     for where, subset in _subsets(one):
         source = ImageSet(subset.source, torch.arange(len(subset.source)), torch.zeros(len(subset.source)))
         twin_where, twin = known.setdefault(digest_of(subset.source), (where, source))
         if isinstance(subset.source, Window) or isinstance(twin.source, Window):
             continue  # its digest is that of all the rows behind it
-        places = _spread(min(len(source), len(twin)))
+        if source.source is twin.source:
+            continue
+        places = _spread(min(len(source), len(twin)), each)
         if len(source) != len(twin) or not same(source.read(places), twin.read(places)):
             raise CheckFailed(f"{where} and {twin_where}: sources with one `digest` hold different samples")
 
@@ -214,8 +219,9 @@ def ids(subject: ScenarioSubject) -> None:
 def images(subject: ScenarioSubject) -> None:
     """Images are uint8 (B, 3, H, W) of the stated size, texts are named fields; reading one twice gives the same."""
     scenario = subject.scenario
+    each = _each(scenario)
     for where, subset in _subsets(scenario):
-        places = _spread(len(subset))
+        places = _spread(len(subset), each)
         if not same(subset.read(places), subset.read(places)):
             raise CheckFailed(f"{where}: the second access gives other samples", hint="augment in the input pipeline")
         if subset.kind != "image":
@@ -290,8 +296,9 @@ def shots(subject: ScenarioSubject) -> None:
 def surroundings(subject: ScenarioSubject) -> None:
     """Building and reading it leaves the global random generators as they are."""
     before = checkpoint.random_state()
-    for _, subset in _subsets(subject.build()):
-        subset.read(_spread(len(subset)))
+    built = subject.build()
+    for _, subset in _subsets(built):
+        subset.read(_spread(len(subset), _each(built)))
     after = checkpoint.random_state()
     if not torch.equal(before["torch"], after["torch"]):
         raise CheckFailed("torch's global generator was used", hint="make a torch.Generator of your own")
@@ -309,6 +316,7 @@ def avalanche(subject: ScenarioSubject) -> None:
     if scenario.kind != "image":
         raise CheckSkipped("Avalanche's benchmarks hold images")
     twin = to_benchmark(scenario)
+    each = _each(scenario)
     parts = scenario.experiences
     sets: dict[str, list[ImageSet]] = {
         "train": [part.train for part in parts],
@@ -326,7 +334,7 @@ def avalanche(subject: ScenarioSubject) -> None:
                 raise CheckFailed(f"{name} experience {index} has other classes")
             if list(theirs.dataset.targets) != ours.labels.tolist():
                 raise CheckFailed(f"{name} experience {index} has other labels")
-            for place in _spread(len(ours)).tolist():
+            for place in _spread(len(ours), each).tolist():
                 image, label = theirs.dataset[place][:2]
                 wanted = ours.images(torch.tensor([place]))[0]
                 scaled = image if image.dtype == torch.uint8 else (image * 255).round().to(torch.uint8)
@@ -337,7 +345,7 @@ def avalanche(subject: ScenarioSubject) -> None:
             continue
         if len(theirs.target_dataset) != len(part.target):
             raise CheckFailed(f"experience {index}: {len(theirs.target_dataset)} target images")
-        for place in _spread(len(part.target)).tolist():
+        for place in _spread(len(part.target), each).tolist():
             image = (theirs.target_dataset[place] * 255).round().to(torch.uint8)
             if not torch.equal(image, part.target.images(torch.tensor([place]))[0]):
                 raise CheckFailed(f"experience {index}: target image {place} differs")
@@ -355,9 +363,14 @@ def _subsets(scenario: Scenario) -> Iterator[tuple[str, ImageSet]]:
         yield f"test set {test.name}", test.images
 
 
-def _spread(count: int) -> torch.Tensor:
-    """Up to `SAMPLES` positions from 0 to ``count`` - 1, evenly."""
-    return torch.linspace(0, count - 1, min(count, SAMPLES)).long() if count else torch.arange(0)
+def _each(scenario: Scenario) -> int:
+    """How many samples of each set are compared."""
+    return min(MOST, max(FEWEST, SAMPLES // sum(1 for _ in _subsets(scenario))))
+
+
+def _spread(count: int, most: int) -> torch.Tensor:
+    """Up to ``most`` positions from 0 to ``count`` - 1, evenly."""
+    return torch.linspace(0, count - 1, min(count, most)).long() if count else torch.arange(0)
 
 
 SCENARIO_CHECKS: dict[str, Callable[[ScenarioSubject], None]] = {

@@ -169,6 +169,37 @@ def test_ctrl_c_stops_a_sweep_in_the_middle_of_its_runs_and_the_same_command_goe
     assert [records.comparable(record) for record in found[0]] == [records.comparable(record) for record in found[1]]
 
 
+@pytest.mark.slow
+def test_a_sweep_killed_three_times_gives_the_tables_of_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = small("l2p,nearest-mean", "cut", "--seed", "0,1", "--set", "engine.checkpoint_seconds=0", "-q")[1:]
+    command = [str(BENCH), "sweep", *words, "--grid", "l2p.epochs=1,2", "--jobs", "2"]
+    for _ in range(3):
+        before = checkpoints(tmp_path / "cut")
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
+        while process.poll() is None and before == checkpoints(tmp_path / "cut"):
+            time.sleep(0.01)
+        time.sleep(1)
+        assert process.poll() is None, "it was over before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)  # its workers too
+        process.wait()
+    assert len(list((tmp_path / "cut").rglob("*.json"))) < 6, "the last one had something left to do"
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=500)
+    subprocess.run(["whole" if word == "cut" else word for word in command], cwd=tmp_path, check=True, timeout=500)
+    found = [records.read_all(tmp_path / name)[0] for name in ("cut", "whole")]
+    assert len(found[0]) == 6
+    assert [records.comparable(record) for record in found[0]] == [records.comparable(record) for record in found[1]]
+    tables = [
+        bench("leaderboard", "--results", name, "--format", kind, cwd=tmp_path).stdout
+        for kind in ("markdown", "latex")
+        for name in ("cut", "whole")
+    ]
+    assert tables[0] == tables[1]
+    assert tables[2] == tables[3]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -26,6 +26,7 @@ Kind = Literal["outputs", "loss", "gradients", "parameters"]
 
 def kind_of(key: str) -> Kind:
     """What a recorded quantity is, by its name: ``grad.*`` or ``grad1.*``, ``after3.*``, ``*loss*``, else an output."""
+    key = re.sub(r"^task\d+\.", "", key)
     if key.startswith("grad"):
         return "gradients"
     if re.match(r"after\d*(_buffers)?\.", key):

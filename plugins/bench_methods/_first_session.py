@@ -1,4 +1,4 @@
-"""What `ranpac` and `aper` share: a light module is trained in the first experience, then everything is frozen.
+"""What methods share that train a light module in the first experience, if at all, and then freeze everything.
 
 Private: a method outside this package builds on `benchmark.backbones`.
 """
@@ -189,3 +189,42 @@ class FirstSession(Method):
             self._freeze()
         for kept, name in ((self._features, "features"), (self._labels, "labels")):
             kept[:] = [tensor.to(self.context.device) for tensor in state[name]]
+
+
+class StreamingSession(FirstSession):
+    """Behind the first session, or from the start without one, images are learnt batch by batch and not collected."""
+
+    @property
+    def collects(self) -> bool:
+        """Whether the images of this experience are to be learnt together, at its end."""
+        return not self._adapted
+
+    @abc.abstractmethod
+    def absorb(self, features: Tensor, labels: Tensor) -> None:
+        """Learns a batch; what comes first in it came first."""
+
+    def settle(self) -> None:
+        """Called after each experience: computes what predictions need."""
+
+    def fit(self, features: Tensor, labels: Tensor, classes: int) -> None:
+        """Learns what was collected."""
+        self.absorb(features, labels)
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        """A step of the first session, or learns a batch; there the loss is 0."""
+        if self.collects:
+            return super().train_step(batch)
+        self.eval()
+        with torch.no_grad():
+            self.absorb(self.features(batch.images), batch.labels)
+        self.train()
+        return {"loss": 0.0}
+
+    def features(self, images: Tensor) -> Tensor:
+        """Class tokens ``(B, D)`` of the adapted model."""
+        return self.tuned(images)
+
+    def end_experience(self, experience: ExperienceView) -> None:
+        """Ends the first session, if it was that."""
+        super().end_experience(experience)
+        self.settle()

@@ -105,7 +105,7 @@ def align(
         for rows in torch.split(order, how.samples)[: how.batches]:
             found = loss(score(features[rows]), targets[rows])
             optimizer.zero_grad(set_to_none=True)
-            found.backward()  # type: ignore[no-untyped-call]
+            found.backward()
             optimizer.step()
             losses.append(found.detach())
     return losses

@@ -157,7 +157,7 @@ class SLCA(SlowLearner):
 
     def readout(self, heads: TaskHeads) -> tuple[Tensor, Tensor]:
         """Weight ``(C, D)`` and bias ``(C,)`` of predictions."""
-        parts = [(head.weight.detach(), head.bias.detach()) for head in heads.heads]
+        parts = [[head.get_parameter(name).detach() for name in ("weight", "bias")] for head in heads.heads]
         weights, biases = zip(*parts, strict=True)
         return torch.cat(weights), torch.cat(biases)
 

@@ -33,14 +33,17 @@ def draw(scenario: Scenario, path: Path) -> None:
     replace_file(path, png(scenario))
 
 
-def png(scenario: Scenario) -> bytes:
+def png(scenario: Scenario, *, colours: int | None = None) -> bytes:
     """The picture as a PNG file; of equal scenarios the same bytes.
 
     Args:
         scenario: One of images.
+        colours: At most so many, 256 or fewer, which makes a file a third as large; None: all.
     """
+    import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
     rows = scenario.experiences[:MOST_ROWS]
     # In inches at 100 dots: cells of one inch, a line of two words above each, a gap between training and test.
@@ -72,7 +75,12 @@ def png(scenario: Scenario) -> bytes:
                 name = shorten(scenario.class_names[int(data.labels[place])])
                 axis.set_title(name, fontsize=7, pad=2, linespacing=0.9)
     buffer = io.BytesIO()
-    canvas.print_png(buffer, metadata={"Software": None})
+    if colours is None:
+        canvas.print_png(buffer, metadata={"Software": None})
+    else:
+        canvas.draw()
+        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        picture.quantize(colours, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

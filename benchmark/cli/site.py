@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST = 30  # characters of what is being made, on the line of progress
 NO_PLOTS = "none"
+COLOURS = 256  # of pictures of samples: files a third as large
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +138,7 @@ def _look(data_root: Path | None) -> Look:
             options, _ = plan.resolve_scenario(cast("ScenarioSpec", loaded.spec), "", layers)
             scenario = preparation.make_scenario(loaded, options, places, seed=record.seeds.class_order)
             if scenario.kind == "image":
-                return Samples(scenario=name, picture=contact_sheet.png(scenario))
+                return Samples(scenario=name, picture=contact_sheet.png(scenario, colours=COLOURS))
             return Samples(scenario=name, text=text_sheet.markdown(scenario))
         except DataMissing:
             # Not its message, which names places on this machine.

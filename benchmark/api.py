@@ -183,6 +183,8 @@ class Batch:
         place: Where it stands in the experience.
         references: Where texts are generated, those that may be written about each of the B samples, one or more;
             else None.
+        index: Positions of the labelled samples in ``view.train``, int64 ``(B,)`` on the CPU, e.g. to average over
+            passes; None in epochs that read the target alone.
     """
 
     inputs: Any
@@ -194,6 +196,7 @@ class Batch:
     target_features: Tensor | None = None
     place: Place = field(default_factory=Place)
     references: References | None = None
+    index: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -138,6 +138,15 @@ class BlockAdapter(nn.Module):
         """
         return mixing(query, key, value)
 
+    def output(self, mixed: Tensor, branch: Tensor) -> Tensor:
+        """Changes the output projection of attention.
+
+        Args:
+            mixed: Its input: values mixed by attention, heads side by side, ``(B, n, D)``.
+            branch: Its output, ``(B, n, D)``.
+        """
+        return branch
+
     def after_attention(self, branch: Tensor) -> Tensor:
         """Changes the output ``(B, N, D)`` of the attention branch before it is added to the stream."""
         return branch
@@ -294,7 +303,7 @@ def attend(
         tokens: Normed, ``(B, N, D)``.
         read: Queries that are wanted; None for all.
         prefix: Keys and values put in front.
-        adapter: Asked for its `project` and `mix`.
+        adapter: Asked for its `project`, `mix` and `output`.
         causal: Whether a token sees only itself and those before it; it sees a whole prefix.
         ragged: Says that ``tokens`` are packed, ``(1, T, D)``. Only with ``causal`` and without ``read``: a row
             must not see its padding.
@@ -344,7 +353,10 @@ def attend(
         mixed = ragged.pack(mixed)
     if hasattr(attention, "norm"):  # timm 1.0.10 and newer
         mixed = attention.norm(mixed)
-    result: Tensor = attention.proj_drop(attention.proj(mixed))
+    branch = attention.proj(mixed)
+    if adapter is not None:
+        branch = adapter.output(mixed, branch)
+    result: Tensor = attention.proj_drop(branch)
     return result
 
 

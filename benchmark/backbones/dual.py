@@ -38,6 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.backbones.blocks import BlockAdapter
 from benchmark.backbones.frozen import frozen
 from benchmark.backbones.prompted_vit import cls_feature
 from benchmark.backbones.text import TextTower, Tokenizer, WholeText
@@ -169,7 +170,15 @@ class DualEncoder(nn.Module):
         embeddings: Tensor = self._tower.token_embedding(ids)
         return embeddings
 
-    def encode_text(self, embeddings: Tensor, ends: Tensor, *, shared: Tensor | None = None) -> Tensor:
+    def encode_text(
+        self,
+        embeddings: Tensor,
+        ends: Tensor,
+        *,
+        shared: Tensor | None = None,
+        deep: Tensor | None = None,
+        adapters: Sequence[BlockAdapter] | None = None,
+    ) -> Tensor:
         """Features ``(R, d)``, not normalised, of embedded texts; `benchmark.backbones.text.TextTower.encode`.
 
         Args:
@@ -177,8 +186,10 @@ class DualEncoder(nn.Module):
             ends: Position of each row's end-of-text token, int64 ``(R,)``.
             shared: First tokens ``(G, m, d_t)`` that R / G consecutive texts each have in common;
                 ``embeddings`` then begin behind them.
+            deep: Prompts of later blocks ``(J, k, d_t)``, in place of the last k shared tokens.
+            adapters: One per block of the tower.
         """
-        return self._tower.encode(embeddings, ends, shared=shared)
+        return self._tower.encode(embeddings, ends, shared=shared, deep=deep, adapters=adapters)
 
     def text_features(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
         """Features ``(R, d)``, not normalised, of texts; works with every text tower.

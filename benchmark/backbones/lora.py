@@ -27,16 +27,18 @@ PARTS = "qkv"  # the order in which timm's fused projection has them
 
 
 class LoRA(BlockAdapter):
-    """``W x + b`` becomes ``(W + alpha / r * B A) x + b`` for some of the three projections.
+    """``W x + b`` becomes ``(W + alpha / r * B A) x + b`` for some of the four projections.
 
     Args:
         width: D.
         rank: r.
         alpha: Scale of the change times the rank.
-        targets: Letters of ``qkv``.
+        targets: Letters of ``qkvo``; ``o`` is the output projection.
         init: How A is drawn: ``kaiming`` (uniform, a = sqrt 5: the official code) or ``gaussian`` (the
             paper's word; standard deviation 1 / r). B starts at 0, so the model starts unchanged.
         learn_scale: Each target has a further factor that is learnt and starts at 1.
+        stabilised: The scale is ``alpha / sqrt r`` (Kalajdzievski, 2023, arXiv 2312.03732).
+        dropout: Rate on the input of a change, with a mask for each projection.
     """
 
     def __init__(
@@ -48,10 +50,13 @@ class LoRA(BlockAdapter):
         targets: str = "qv",
         init: LoRAInit = "kaiming",
         learn_scale: bool = False,
+        stabilised: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.targets = tuple(part for part in PARTS if part in targets)
-        self.scale = (rank if alpha is None else alpha) / rank
+        self.targets = tuple(part for part in f"{PARTS}o" if part in targets)
+        self.scale = (rank if alpha is None else alpha) / (math.sqrt(rank) if stabilised else rank)
+        self.dropout = dropout
         # One matrix for all A, so that tokens are read once: rows i r ... (i + 1) r belong to target i.
         self.down = nn.Parameter(torch.empty(len(self.targets) * rank, width))
         self.up = nn.Parameter(torch.zeros(len(self.targets), width, rank))
@@ -66,16 +71,32 @@ class LoRA(BlockAdapter):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Adds the changes; queries are ``(B, n, D)``, keys and values ``(B, N, D)``."""
         found = {"q": query, "k": key, "v": value}
-        if wanted is normed:
+        if wanted is normed and "o" not in self.targets and not self._drops:
             low = F.linear(normed, self.down).chunk(len(self.targets), dim=-1)  # each (B, N, r)
         else:
             rows = self.down.chunk(len(self.targets))
             low = tuple(
-                F.linear(wanted if part == "q" else normed, row) for part, row in zip(self.targets, rows, strict=True)
+                F.linear(self._dropped(wanted if part == "q" else normed), row)
+                for part, row in zip(self.targets, rows, strict=True)
+                if part != "o"
             )
-        for part, small, up, scale in zip(self.targets, low, self.up, self._scales(), strict=True):
+        for part, small, up, scale in zip(self.targets, low, self.up, self._scales(), strict=False):  # `o` is last
             found[part] = found[part] + scale * F.linear(small, up)
         return found["q"], found["k"], found["v"]
+
+    def output(self, mixed: Tensor, branch: Tensor) -> Tensor:
+        """Adds the change of the output projection."""
+        if "o" not in self.targets:
+            return branch
+        row = self.down.chunk(len(self.targets))[-1]
+        return branch + self._scales()[-1] * F.linear(F.linear(self._dropped(mixed), row), self.up[-1])
+
+    @property
+    def _drops(self) -> bool:
+        return self.training and self.dropout > 0
+
+    def _dropped(self, tokens: Tensor) -> Tensor:
+        return F.dropout(tokens, self.dropout) if self._drops else tokens
 
     def _scales(self) -> Sequence[float | Tensor]:
         if self.factors is None:
@@ -83,7 +104,7 @@ class LoRA(BlockAdapter):
         return (self.scale * self.factors).unbind()
 
     def delta(self) -> Tensor:
-        """What the fused projection's weight ``(3 D, D)`` changes by."""
+        """What the fused projection's weight ``(3 D, D)`` changes by; the output projection is not in it."""
         width = self.down.shape[1]
         down = self.down.chunk(len(self.targets))
         changes = [scale * (up @ low) for scale, up, low in zip(self._scales(), self.up, down, strict=True)]
@@ -166,7 +187,13 @@ def merge(vit: nn.Module, changes: Iterable[LoRA], *, sign: int = 1) -> None:
         vit: timm `VisionTransformer`, built of plain blocks.
         changes: One per block; use them no longer after the merge.
         sign: -1 takes them out again, to rounding.
+
+    Raises:
+        ValueError: A change is one of the output projection too.
     """
+    changes = list(changes)
+    if any("o" in change.targets for change in changes):
+        raise ValueError("changes of the output projection cannot be merged into the fused one")
     with torch.no_grad():
         for block, change in zip(vit.blocks, changes, strict=True):  # type: ignore[arg-type]
             block.attn.qkv.weight += sign * change.delta()

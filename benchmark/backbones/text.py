@@ -21,7 +21,7 @@ from timm.layers import get_act_layer
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from benchmark.backbones.blocks import Prefix, Ragged, run_block
+from benchmark.backbones.blocks import BlockAdapter, Prefix, Ragged, run_block
 from benchmark.errors import UsageError
 
 WORTH_PACKING = 0.9  # share of tokens among padded ones below which the padding is taken out
@@ -116,7 +116,15 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.projection = nn.Linear(width, features, bias=False)
 
-    def encode(self, embeddings: Tensor, ends: Tensor, *, shared: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        embeddings: Tensor,
+        ends: Tensor,
+        *,
+        shared: Tensor | None = None,
+        deep: Tensor | None = None,
+        adapters: Sequence[BlockAdapter] | None = None,
+    ) -> Tensor:
         """Features of embedded texts, not normalised.
 
         Args:
@@ -127,6 +135,9 @@ class TextTower(nn.Module):
             shared: First tokens that texts have in common, ``(G, m, d_t)``: each row of it for R / G consecutive
                 texts, whose ``embeddings`` begin behind it. They see nothing of what follows, so they are
                 computed once.
+            deep: What takes the place of the last shared tokens at the entry of the second block, the third and so on,
+                ``(J, k, d_t)``; without positions.
+            adapters: One per block.
 
         Returns:
             ``(R, d)``.
@@ -148,23 +159,37 @@ class TextTower(nn.Module):
         if int((ends + 1 - first).sum()) < WORTH_PACKING * tokens.shape[:2].numel():
             ragged = Ragged(ends + 1 - first, length - first, tokens.device)
             tokens = ragged.pack(tokens)
-        for block in self.blocks[:-1]:
-            prefix = _prefix_of(block, common, len(ends))
-            common = None if common is None else run_block(block, common, causal=True)
-            tokens = run_block(block, tokens, prefix=prefix, causal=True, ragged=ragged)
+        inside = [None] * len(self.blocks) if adapters is None else list(adapters)
+        for index, block in enumerate(self.blocks[:-1]):
+            adapter, common = inside[index], _entering(common, deep, index)
+            prefix = _prefix_of(block, common, len(ends), adapter)
+            common = None if common is None else run_block(block, common, causal=True, adapter=adapter)
+            tokens = run_block(block, tokens, prefix=prefix, causal=True, ragged=ragged, adapter=adapter)
         tokens = tokens if ragged is None else ragged.pad(tokens)
-        prefix = _prefix_of(self.blocks[-1], common, len(ends))
+        common = _entering(common, deep, len(self.blocks) - 1)
+        prefix = _prefix_of(self.blocks[-1], common, len(ends), inside[-1])
         where = (ends - first).to(tokens.device, non_blocking=True)
-        last = run_block(self.blocks[-1], tokens, read=where, prefix=prefix, causal=True)[:, 0]
+        last = run_block(self.blocks[-1], tokens, read=where, prefix=prefix, causal=True, adapter=inside[-1])[:, 0]
         features: Tensor = self.projection(self.norm(last))
         return features
 
 
-def _prefix_of(block: Any, tokens: Tensor | None, rows: int) -> Prefix | None:
+def _entering(common: Tensor | None, deep: Tensor | None, block: int) -> Tensor | None:
+    """Shared tokens ``(G, m, d_t)`` at the entry of a block: its own prompts stand last, if it has some."""
+    if common is None or deep is None or not 1 <= block <= len(deep):
+        return common
+    rows = deep[block - 1].to(common.dtype).expand(len(common), -1, -1)
+    return torch.cat([common[:, : -rows.shape[1]], rows], dim=1)
+
+
+def _prefix_of(block: Any, tokens: Tensor | None, rows: int, adapter: BlockAdapter | None = None) -> Prefix | None:
     """Keys and values of a block for its input ``(G, m, d_t)``, repeated for R / G consecutive texts each."""
     if tokens is None:
         return None
-    _, key, value = block.attn.qkv(block.norm1(tokens)).chunk(3, dim=-1)
+    normed = block.norm1(tokens)
+    query, key, value = block.attn.qkv(normed).chunk(3, dim=-1)
+    if adapter is not None:
+        _, key, value = adapter.project(normed, normed, query, key, value)
     if len(tokens) == 1:  # `attend` expands them without a copy
         return key, value
     times = rows // len(tokens)

@@ -208,30 +208,34 @@ class TextPrompts:
             )
         return ctx
 
-    def features(self, ctx: Tensor, *, chunk: int = CHUNK) -> Tensor:
+    def features(self, ctx: Tensor, deep: Tensor | None = None, *, chunk: int = CHUNK) -> Tensor:
         """Text features ``(..., R, d)``, not normalised; gradients reach the context.
 
         Args:
             ctx: As for `rows`.
+            deep: Vectors that take their place at the entry of the second block of the tower, the third and so on,
+                ``(J, M, d_t)``; the context is then one for all texts, ``(M, d_t)``, in front of the names.
             chunk: With leading axes, about so many texts are encoded at once. That bounds the memory where no
                 gradients are kept; in training, split the batch and go backward part by part.
         """
+        if deep is not None and (ctx.ndim != 2 or self._before < self.vectors):
+            raise ValueError("deep vectors need one context for all texts, in front of the names")
         ctx = self._checked(ctx)
         lead = ctx.shape[:-3]
         images = ctx.flatten(0, -4) if lead else ctx.unsqueeze(0)  # (B, K, M, d_t)
-        parts = [self._encode(some) for some in torch.split(images, max(1, chunk // len(self)))]
+        parts = [self._encode(some, deep) for some in torch.split(images, max(1, chunk // len(self)))]
         return torch.cat(parts).view(*lead, len(self), -1)
 
-    def _encode(self, ctx: Tensor) -> Tensor:
+    def _encode(self, ctx: Tensor, deep: Tensor | None) -> Tensor:
         """Features ``(B * R, d)`` for contexts ``(B, K, M, d_t)``.
 
         What the texts of one context begin with alike, the start token and the vectors in front of the name, goes
         through the tower once.
         """
         rows, ends = self.rows(ctx).flatten(0, 1), self.ends.repeat(len(ctx))
-        alike = 1 + (self._before if ctx.shape[1] < len(self) else 0)
+        alike = 1 + (self._before if ctx.shape[1] < len(self) or deep is not None else 0)
         first = rows[:: len(self) // ctx.shape[1] if alike > 1 else len(rows), :alike]
-        return self.dual.encode_text(rows[:, alike:], ends, shared=first)
+        return self.dual.encode_text(rows[:, alike:], ends, shared=first, deep=deep)
 
 
 class ContextVectors(nn.Module):
@@ -307,14 +311,14 @@ class PromptBank:
         return self._prompts[key]
 
     @torch.no_grad()
-    def features(self, names: Sequence[str], ctx: Tensor) -> Tensor:
+    def features(self, names: Sequence[str], ctx: Tensor, deep: Tensor | None = None) -> Tensor:
         """Text features ``(R, d)`` of these names under the context, without gradients; computed once."""
-        key = tuple(names)
+        key, vectors = tuple(names), ctx if deep is None else torch.cat([ctx.unsqueeze(0), deep])
         known = self._features.get(key)
-        if known is None or not _same(known[0], ctx):
-            found = self.prompts(names).features(ctx)
+        if known is None or not _same(known[0], vectors):
+            found = self.prompts(names).features(ctx, deep)
             _make_room(self._features, KEPT_FEATURES)
-            known = self._features[key] = (ctx.detach().clone(), found)
+            known = self._features[key] = (vectors.detach().clone(), found)
         return known[1]
 
 

@@ -126,17 +126,17 @@ class Feed:
             return Batch(
                 nothing, none, target, rows, features=_no_rows(features), target_features=features, place=place
             )
-        rows, inputs, features = ready[0]
-        labels = self._source.labels[rows].to(self._device, non_blocking=True)
+        index, inputs, features = ready[0]
+        labels = self._source.labels[index].to(self._device, non_blocking=True)
         domains = None
         if self._tells_domains:
             known = self._source.domains
-            domains = torch.zeros_like(labels) if known is None else known[rows].to(self._device, non_blocking=True)
-        told = self._source.referring(rows)
+            domains = torch.zeros_like(labels) if known is None else known[index].to(self._device, non_blocking=True)
+        told = self._source.referring(index)
         if reads == "source":
-            return Batch(inputs, labels, domains=domains, features=features, place=place, references=told)
+            return Batch(inputs, labels, domains=domains, features=features, place=place, references=told, index=index)
         rows, target, target_features = ready[1]
-        return Batch(inputs, labels, target, rows, domains, features, target_features, place, told)
+        return Batch(inputs, labels, target, rows, domains, features, target_features, place, told, index)
 
     def handing(self, batch: Batch, epoch: int, step: int) -> AbstractContextManager[None]:
         """Lets a method ask for known features of a batch: of its labelled samples, if nothing is drawn for them."""

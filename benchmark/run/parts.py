@@ -36,7 +36,17 @@ def cut(batch: Batch, rows: slice) -> Batch:
     def some(values: Any) -> Any:
         return values if values is None or len(values) != count else values[rows]
 
-    names = ("inputs", "labels", "target", "target_index", "domains", "features", "target_features", "references")
+    names = (
+        "inputs",
+        "labels",
+        "target",
+        "target_index",
+        "domains",
+        "features",
+        "target_features",
+        "references",
+        "index",
+    )
     return dataclasses.replace(batch, **{name: some(getattr(batch, name)) for name in names})
 
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from benchmark.api import Context, ExperienceView, Manifest, Method
+from benchmark.backbones.backbone import Backbone
 from benchmark.inputs.images import ImagePipeline
 from benchmark.specs import MethodSpec
 from benchmark.testing.closed_form import ARCHITECTURE, tiny_clip, tiny_clip_state
+from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import toy_scenario
 
 CLASSES = ("dog", "sea_turtle", "aircraft_carrier")
@@ -24,6 +26,7 @@ def clip_method(
     dtype: torch.dtype = torch.float32,
     family: str = "few-shot",
     names: tuple[str, ...] = CLASSES,
+    backbone: Backbone | None = None,
     **options: Any,
 ) -> Method:
     """A method on the tiny CLIP, in training mode at the start of its only experience.
@@ -33,11 +36,12 @@ def clip_method(
         dtype: float64 to compare with tighter figures.
         family: Of the scenario.
         names: The classes; of each there is one training image (and domain).
+        backbone: Instead of the tiny CLIP, e.g. `benchmark.testing.recorded.Recorded.clip`.
         **options: What differs from the defaults of the method's configuration.
     """
     scenario = toy_scenario(family=family, classes=len(names), train=1, test=1)
     scenario = dataclasses.replace(scenario, class_names=names + scenario.class_names[len(names) :])
-    config, backbone = spec.config(**options), tiny_clip()
+    config, backbone = spec.config(**options), tiny_clip() if backbone is None else backbone
     uses = spec.uses_of(config)
     context = Context(
         pretrained=backbone,
@@ -72,3 +76,16 @@ def _original(dtype: torch.dtype) -> Any:
         model = open_clip.CLIP(**ARCHITECTURE)
     model.load_state_dict(tiny_clip_state())
     return model.to(dtype).eval().requires_grad_(False)
+
+
+def recorded_method(spec: MethodSpec, case: Recorded, *, names: str = "classnames", **options: Any) -> Method:
+    """A method on the CLIP of a recorded case, with its classes, in its precision.
+
+    Args:
+        spec: Of a method with ``text``.
+        case: The case.
+        names: Key of the classes in the case's configuration.
+        **options: Of the method's configuration.
+    """
+    told = tuple(case.meta["config"][names])
+    return clip_method(spec, dtype=case.dtype, names=told, backbone=case.clip(), **options)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -104,13 +105,24 @@ def _weight(name: str, shape: tuple[int, ...]) -> Tensor:
 
 def tiny_clip() -> Backbone:
     """The tiny CLIP, frozen and in eval mode, loaded as a file of open_clip would be; random state is left as found."""
+    return clip_backbone(ARCHITECTURE, tiny_clip_state(), name="tiny-clip")
+
+
+def clip_backbone(architecture: Mapping[str, Any], state: Mapping[str, Tensor], *, name: str) -> Backbone:
+    """A CLIP of given weights, frozen and in eval mode; images are not normalised. Random state is left as found.
+
+    Args:
+        architecture: A configuration of open_clip.
+        state: Weights in OpenAI's names.
+        name: Of the backbone.
+    """
     with torch.random.fork_rng(devices=[]):
-        dual = _open_clip.build(ARCHITECTURE, name="tiny-clip", quick_gelu=True)
-    _open_clip_weights.put(dual, tiny_clip_state(), "closed form")
+        dual = _open_clip.build(architecture, name=name, quick_gelu=architecture["quick_gelu"])
+    _open_clip_weights.put(dual, state, name)
     dual.requires_grad_(False).eval()
     return Backbone(
-        name="tiny-clip",
-        model=_open_clip.image_tower(dual, "tiny-clip", ARCHITECTURE["embed_dim"]),
+        name=name,
+        model=_open_clip.image_tower(dual, name, architecture["embed_dim"]),
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         sha256="0" * 64,

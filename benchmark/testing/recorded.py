@@ -7,6 +7,8 @@ how: under ``config`` the options, under ``reference`` the code.
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import re
 from pathlib import Path
@@ -18,7 +20,10 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from benchmark.backbones.backbone import Backbone
+from benchmark.backbones.dual import dual_of
 from benchmark.backbones.features import FeatureModel
+from benchmark.testing import closed_form
 
 LIMITS = {torch.float64: 1e-9, torch.float32: 1e-5}
 Kind = Literal["outputs", "loss", "gradients", "parameters"]
@@ -68,7 +73,7 @@ class Recorded:
     """
 
     def __init__(self, folder: Path, name: str, dtype: torch.dtype) -> None:
-        self.name, self.dtype = name, dtype
+        self.name, self.dtype, self._folder = name, dtype, folder
         self.meta: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         with np.load(folder / f"{name}.npz") as arrays:
             self.arrays = {key: arrays[key] for key in arrays.files}
@@ -112,6 +117,25 @@ class Recorded:
         net.load_state_dict(self.part(prefix), strict=False)  # the counters of BatchNorm are not recorded
         return FeatureModel(net, name="tiny", width=12, image_size=8)
 
+    def clip(self) -> Backbone:
+        """The recorded dual encoder, in float32: of ``backbones/NAME.npz`` beside the folder of the case.
+
+        Its token table has the rows of those words that a case uses, the other rows are zero.
+        """
+        known = _clip(self._folder.parent / "backbones", self.meta["backbone"])
+        words = dual_of(known).tokenizer  # is large, and never changes
+        return copy.deepcopy(known, {id(words): words})
+
+    def images(self, key: str) -> Tensor:
+        """Images ``(..., 3, S, S)`` that belong to `clip`.
+
+        Args:
+            key: Of positions in ``backbones/NAME_images.npz``; ``pool`` for all of them.
+        """
+        with np.load(self._folder.parent / "backbones" / f"{self.meta['backbone']}_images.npz") as arrays:
+            pool = torch.from_numpy(arrays["pool.images"]).to(self.dtype)
+        return pool if key == "pool" else pool[torch.from_numpy(self.arrays[key])]
+
     def compare(self, key: str, mine: Tensor | float | None, *, limit: float | None = None) -> None:
         """Notes the largest deviation, relative to the largest number or 1; integers and infinities must be equal.
 
@@ -147,3 +171,33 @@ class Recorded:
         precision = str(self.dtype).removeprefix("torch.")
         for kind, (error, key) in sorted(self.deviations().items(), key=lambda item: -item[1][0]):
             print(f"{self.name:24s} {label:8s} {precision:8s} {kind:10s} {key:40s} {error:.1e}")
+
+
+@functools.cache
+def _clip(folder: Path, name: str) -> Backbone:
+    told = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["architecture"]
+    with np.load(folder / f"{name}.npz") as arrays:
+        state = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+    rows, ids = state.pop("token_embedding.rows"), state.pop("token_embedding.ids")
+    table = torch.zeros(told["vocab_size"], told["transformer_width"])
+    table[ids.long()] = rows.to(torch.float32)
+    state = {key: value.to(torch.float32) for key, value in state.items()}
+    architecture = {
+        "embed_dim": told["embed_dim"],
+        "quick_gelu": told["activation"] == "QuickGELU",
+        "vision_cfg": {
+            "image_size": told["image_resolution"],
+            "layers": told["vision_layers"],
+            "width": told["vision_width"],
+            "head_width": told["vision_width"] // told["vision_heads"],
+            "patch_size": told["vision_patch_size"],
+        },
+        "text_cfg": {
+            "context_length": told["context_length"],
+            "vocab_size": told["vocab_size"],
+            "width": told["transformer_width"],
+            "heads": told["transformer_heads"],
+            "layers": told["transformer_layers"],
+        },
+    }
+    return closed_form.clip_backbone(architecture, {**state, "token_embedding.weight": table}, name=name)

@@ -9,6 +9,12 @@ in float32 (tests/unit/methods/test_clip_zero_shot_golden.py). Written anew, no 
 ``logit_c = exp(s) cos(f_img(x), t_c)``, where t_c is the normalised mean of the normalised features of the class's
 texts, one per template.
 
+Sentences of a language model about each class (CuPL: Pratt, Covert, Liu, Farhadi, ICCV 2023, arXiv 2209.03320;
+sarahpratt/CuPL at 719619c8, ``classify_imagenet.py``) are read from a JSON file of the user's, ``{name: [sentence,
+...]}``: ``--set method.sentences=FILE.json``. They are texts as they are, cut to what the tower takes. Every text of
+a class weighs the same, so 50 sentences and 80 templates weigh 50 to 80; ``templates=`` (nothing) leaves the sentences
+alone. None are shipped: the official files belong to that repository, under its names of the classes.
+
 Differences from the official code:
 - float32 throughout; official weights run in half precision on a GPU.
 - ``clip-zero-shot@coop-ensemble`` has 8 templates; the official class adds the 8th to a list that all its instances
@@ -26,80 +32,24 @@ on the paper track.
 
 from __future__ import annotations
 
-import itertools
-import re
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from bench_methods._templates import expand
 from benchmark import hookimpl
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Transform
-from benchmark.backbones.dual import dual_of
+from benchmark.backbones.dual import dual_of, spoken
+from benchmark.errors import UsageError
+from benchmark.files import user_path
 from benchmark.specs import MethodSpec
 
 KEPT = 4  # sets of classes whose text features are kept
-
-_PHOTO_OF = "photo/painting/sculpture/sketch/tattoo/rendition/drawing/doodle"
-_TOY = "plastic/toy/embroidered/cartoon/plushie/origami"
-_SHOWN = "photo/video/example/demonstration"
-TEMPLATES: dict[str, str] = {
-    # notebooks/Prompt_Engineering_for_ImageNet.ipynb
-    "imagenet-7": "itap of a {}.|a bad photo of the {}.|a origami {}.|a photo of the large {}.|a {} in a video game."
-    "|art of the {}.|a photo of the small {}.",
-    "imagenet-80": "a [bad/low resolution/cropped/bright/dark/close-up/black and white/pixelated/jpeg corrupted/blurry"
-    "/good] photo of [a/the] {}.|a photo of [a/the] [hard to see/clean/dirty/cool/large/nice/weird/small] {}."
-    "|a photo of [a/the/my/one] {}.|a photo of many {}."
-    "|a [sculpture/rendering/tattoo/drawing/painting/doodle/sketch/rendition] of [a/the] {}.|[graffiti/art] of [a/the]"
-    f" {{}}.|itap of [a/the/my] {{}}.|[a/the] [{_TOY}] {{}}.|[a/the] {{}} in a video game.",
-    # data/prompts.md
-    "caltech101": f"a [{_PHOTO_OF}] of [a/the] {{}}.|[art/graffiti] of [a/the] {{}}.|[a/the] [{_TOY}] {{}}."
-    "|[a/the] {} in a video game.",
-    "cars": "a photo of [a/the/my] {}.|i love my {}!|a photo of my [dirty/clean/new/old] {}.",
-    "cifar": "a [/blurry /black and white /low contrast /high contrast /bad /good ]photo of [a/the] {}."
-    "|a photo of [a/the] [small/big] {}.",
-    "country211": "a photo i took in {}.|a photo i took while visiting {}.|a photo from my home country of {}."
-    "|a photo from my visit to {}.|a photo showing the country of {}.",
-    "describable-textures": "a photo of [a/the] {} [texture/pattern/thing/object].",
-    "eurosat": "a centered satellite photo of [/a /the ]{}.",
-    "fgvc-aircraft": "a photo of [a/the] {}, a type of aircraft.",
-    "gtsrb": 'a [zoomed in/centered/close up] photo of a "{}" traffic sign.',
-    "kinetics700": f"a [{_SHOWN}] of [/a person /a person using /a person doing /a person during /a person performing "
-    "/a person practicing ]{}.",
-    "mnist": 'a photo of the number: "{}".',
-    "resisc45": "[satellite/aerial] [imagery/photo/view] of [/a /the ]{}.",
-    "sun397": "a photo of [a/the] {}.",
-    "ucf101": f"a [{_SHOWN}] of [a/the] person[/ using/ doing/ during/ performing/ practicing] {{}}.",
-}
-
-
-def expand(templates: str) -> tuple[str, ...]:
-    """The templates that an option stands for, without repetition.
-
-    Args:
-        templates: Templates and names of `TEMPLATES`, joined by ``|``; ``[a/the]`` stands for either word.
-
-    Raises:
-        ValueError: A part is neither a template with ``{}`` nor a known name.
-    """
-    found: list[str] = []
-    for part in map(str.strip, templates.split("|")):
-        if part in TEMPLATES:
-            found += expand(TEMPLATES[part])
-            continue
-        if part.count("{}") != 1:
-            names = ", ".join(TEMPLATES)
-            raise ValueError(f"templates: {part!r} must have one {{}} for the class name, or be one of {names}")
-        pieces = [piece.split("/") if odd else [piece] for odd, piece in _pieces(part)]
-        found += ["".join(chosen) for chosen in itertools.product(*pieces)]
-    return tuple(dict.fromkeys(found))
-
-
-def _pieces(part: str) -> list[tuple[bool, str]]:
-    """Text outside (False) and inside (True) of brackets, in turn."""
-    return [(bool(place % 2), piece) for place, piece in enumerate(re.split(r"\[([^\[\]]*)\]", part))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,23 +57,31 @@ class ClipZeroShotConfig(MethodConfig):
     """Options of zero-shot classification.
 
     Attributes:
-        templates: What a class is called, ``{}`` being its name: `expand`.
+        templates: What a class is called, ``{}`` being its name: `expand`; may be empty where there are `sentences`.
+        sentences: A JSON file with a list of sentences for each class name; empty: none.
     """
 
     epochs: int = 0
     augment: bool = False
     templates: str = "a photo of a {}."
+    sentences: str = ""
 
     def __post_init__(self) -> None:
         MethodConfig.__post_init__(self)
         if self.epochs:
             raise ValueError(f"epochs: {self.epochs} passes change nothing, because nothing is trained; use 0")
-        expand(self.templates)
+        if self.templates or not self.sentences:
+            expand(self.templates)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The templates."""
+        return expand(self.templates) if self.templates else ()
 
     @property
     def template_count(self) -> int:
-        """Number of texts per class."""
-        return len(expand(self.templates))
+        """Number of templates per class."""
+        return len(self.texts)
 
 
 class ClipZeroShot(Method):
@@ -136,6 +94,7 @@ class ClipZeroShot(Method):
         self.dual = dual_of(context.backbone)
         self.names: tuple[str, ...] = ()
         self._features: dict[tuple[str, ...], Tensor] = {}
+        self._sentences = read_sentences(config.sentences) if config.sentences else {}
         self.to(context.device)
 
     def passes(self) -> Sequence[Transform]:
@@ -162,8 +121,25 @@ class ClipZeroShot(Method):
         if key not in self._features:
             while len(self._features) >= KEPT:
                 del self._features[next(iter(self._features))]
-            self._features[key] = self.dual.class_features(key, expand(self.config.templates))
+            self._features[key] = self._computed(key)
         return self._features[key]
+
+    def _computed(self, names: Sequence[str]) -> Tensor:
+        templates = self.config.texts
+        if not self.config.sentences:
+            return self.dual.class_features(names, templates)
+        rows = []
+        for name in names:
+            told = self._sentences.get(spoken(name))
+            if not told:
+                raise UsageError(
+                    f"{self.config.sentences}: no sentences for class `{name}`",
+                    hint="every class name of the scenario needs a list of sentences in the file",
+                )
+            texts = [*told, *(template.replace("{}", spoken(name)) for template in templates)]
+            each = F.normalize(self.dual.text_features(texts, truncate=True), dim=1)
+            rows.append(F.normalize(each.mean(dim=0), dim=0))
+        return torch.stack(rows)
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes seen)`` for normalised images."""
@@ -183,6 +159,28 @@ class ClipZeroShot(Method):
         self.text_features(self.names)
 
 
+def read_sentences(file: str) -> Mapping[str, list[str]]:
+    """Sentences by class name, underscores as blanks.
+
+    Raises:
+        UsageError: It cannot be read, or is no mapping of names to lists of texts.
+    """
+    path = user_path(file)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file}: {error}", hint='give a JSON file {"class name": ["sentence", ...], ...}') from error
+    good = isinstance(found, dict) and all(
+        isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in found.values()
+    )
+    if not good:
+        raise UsageError(
+            f"{file}: it is no mapping of class names to lists of sentences",
+            hint='give a JSON file {"class name": ["sentence", ...], ...}',
+        )
+    return {spoken(name): texts for name, texts in found.items()}
+
+
 @hookimpl
 def bench_register_methods() -> list[MethodSpec]:
     """Registers ``clip-zero-shot``."""
@@ -198,6 +196,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "imagenet-80": {"templates": "imagenet-80"},
                 "cifar": {"templates": "cifar"},
                 "coop-ensemble": {"templates": "imagenet-7|a photo of a {}."},
+                "promptsrc-60": {"templates": "promptsrc-60"},
             },
             default_recipe="single",
             tracks={"nano": {"templates": "a drawing of {}."}},
@@ -208,6 +207,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "imagenet-7": "openai/CLIP at d05afc43, notebook: the best 7 of the 80",
                 "imagenet-80": "openai/CLIP at d05afc43, notebook",
                 "cifar": "openai/CLIP at d05afc43, data/prompts.md",
+                "promptsrc-60": "muzairkhattak/PromptSRC at bb95c77b: its texts, there averaged before normalising",
+                "sentences": "sarahpratt/CuPL at 719619c8; none are shipped",
                 "coop-ensemble": "CoOp trainers/zsclip.py at ff61507c, ZeroshotCLIP2",
             },
             paper="arXiv:2103.00020",

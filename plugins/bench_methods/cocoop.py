@@ -22,7 +22,7 @@ as copied in arXiv 2512.06811). Not yet reproduced here on the paper track.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -30,12 +30,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench_methods._context_learner import DASSL, ContextConfig, ContextLearner
+from bench_methods._context_learner import ContextConfig, ContextLearner
 from benchmark import hookimpl
-from benchmark.api import Context
+from benchmark.api import Batch, Context
 from benchmark.backbones.text_prompts import TextPrompts
 from benchmark.config import Range
 from benchmark.errors import UsageError
+from benchmark.learners.named import DASSL, features_of
 from benchmark.specs import MethodSpec
 
 REDUCTION = 16  # width of the features relative to the hidden layer
@@ -87,16 +88,24 @@ class CoCoOp(ContextLearner):
         t = F.normalize(prompts.features(ctx.unsqueeze(1), chunk=self.config.rows), dim=-1)  # (B, C, d)
         return self.dual.logit_scale.exp() * torch.einsum("bd,bcd->bc", v, t)
 
-    def backward(self, features: Tensor, places: Tensor) -> Tensor:
-        """Gradients of the cross-entropy, some images at a time so that only their passes are kept in memory."""
-        prompts = self.training_prompts()
+    def losses(self, batch: Batch, places: Tensor) -> Mapping[str, Tensor]:
+        """The cross-entropy; all prompts of the batch stay in memory."""
+        return {"loss": F.cross_entropy(self.logits(features_of(batch), self.training_prompts()), places)}
+
+    def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
+        """One step, some images at a time so that only their passes are kept in memory."""
+        features, places, prompts = features_of(batch), self.places(batch.labels), self.training_prompts()
+        self.set_rate(batch.place)
+        optimizer = self.active_optimizer
+        optimizer.zero_grad(set_to_none=True)
         total = features.new_zeros(())
         size = max(1, self.config.rows // len(prompts))
         for some, right in zip(torch.split(features, size), torch.split(places, size), strict=True):
             loss = F.cross_entropy(self.logits(some, prompts), right, reduction="sum") / len(features)
             loss.backward()
             total += loss.detach()
-        return total
+        optimizer.step()
+        return {"loss": total}
 
     def predict_named(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Logits ``(B, len(names))`` among classes of any name."""

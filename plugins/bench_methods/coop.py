@@ -33,10 +33,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench_methods._context_learner import DASSL, ContextConfig, ContextLearner
+from bench_methods._context_learner import ContextConfig, ContextLearner
 from benchmark import hookimpl
-from benchmark.api import Context
+from benchmark.api import Batch, Context
 from benchmark.backbones.text_prompts import Position
+from benchmark.learners.named import DASSL, features_of
 from benchmark.specs import MethodSpec
 
 
@@ -76,11 +77,9 @@ class CoOp(ContextLearner):
         """
         return self.dual.logits(features, self.training_prompts().features(self.ctx.of(self.competing)))
 
-    def backward(self, features: Tensor, places: Tensor) -> Tensor:
-        """Gradients of the cross-entropy."""
-        loss = F.cross_entropy(self.logits(features), places)
-        loss.backward()
-        return loss.detach()
+    def losses(self, batch: Batch, places: Tensor) -> Mapping[str, Tensor]:
+        """The cross-entropy."""
+        return {"loss": F.cross_entropy(self.logits(features_of(batch)), places)}
 
     def predict_named(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Logits ``(B, len(names))`` among classes of any name; text features are kept."""

@@ -11,7 +11,8 @@ import torch
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
-from bench_methods.clip_zero_shot import TEMPLATES, ClipZeroShot, ClipZeroShotConfig, bench_register_methods, expand
+from bench_methods._templates import TEMPLATES, expand
+from bench_methods.clip_zero_shot import ClipZeroShot, ClipZeroShotConfig, bench_register_methods
 from benchmark import records
 from benchmark.api import Context, ExperienceView, Manifest
 from benchmark.errors import UsageError

@@ -170,7 +170,8 @@ def test_the_image_tower_rests_while_prompts_train(
     config = spec.config(epochs=5, batch_size=8, vectors=2, words="", **options)
     prepared = subject.prepare(toys.toy_scenario(experiences=1, classes=2, train=10, test=12), config=config)
     count, found, inside = Counter(monkeypatch), [], []
-    encode, step = ContextLearner.encode, ContextLearner.train_step
+    build: Any = spec.build
+    encode, step = ContextLearner.encode, build.train_step
 
     def counted(self: ContextLearner, images: Tensor) -> Tensor:
         found.append(len(images) if self.training else 0)  # evaluation is none of this
@@ -183,7 +184,7 @@ def test_the_image_tower_rests_while_prompts_train(
         return terms
 
     monkeypatch.setattr(ContextLearner, "encode", counted)
-    monkeypatch.setattr(ContextLearner, "train_step", train_step)
+    monkeypatch.setattr(build, "train_step", train_step)
     record = records.read(engine.execute(prepared, tmp_path, hooks=manager([]), quiet=True))
     assert len(record["losses"][0]) == 5
     assert inside == [0] * (5 * 3 + 1)  # one more step is made on a copy, to count its FLOPs

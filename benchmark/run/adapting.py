@@ -133,7 +133,7 @@ class StreamRunner:
             with self._guard("reset_stream"):
                 method.reset_stream()
         seed = derive(self._seed, "stream", batch.segment, batch.number)
-        if first:
+        if first and self._prepared.counting:
             checkpoint.seed_everything(seed)
             method.stepper.part()
             with self._guard("adapt"), self._prepared.computing.forward():

@@ -15,6 +15,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 SUMMARIES = {
     "mini-vit": "small ViT distilled from ImageNet features",
     "nano-clip": "nano-vit with a text tower over names of characters",
+    "nano-cnn": "tiny CNN with BatchNorm trained on pictures of characters",
     "nano-vit": "tiny ViT trained on pictures of characters",
 }
 

@@ -31,6 +31,7 @@ def bench_register_methods() -> list[MethodSpec]:
             tracks=SOURCE,
             rule=RULE,
             toy={"epochs": 1},
+            display="Source",
             reference="mariodoebler/test-time-adaptation at 8b2ed632, classification/methods/source.py",
             control=True,
             adapts=True,

@@ -100,7 +100,7 @@ def build(cifar: _cifar.Cifar, config: CorruptedCifarConfig, request: ScenarioRe
     """
     order = splits.class_order(config.order, len(config.names), seed=request.seed)
     names = [config.names[place] for place in order]
-    arrays = _folder(cifar, request)
+    arrays = folder_of(cifar, request)
     made = all(name in _corruptions.GENERATED for name in names)
     if not made and arrays is None:
         root, dataset = data.data_root(request.data_root), ARRAYS[cifar.name]
@@ -111,7 +111,7 @@ def build(cifar: _cifar.Cifar, config: CorruptedCifarConfig, request: ScenarioRe
     whole, notes = _cifar.image_sets(cifar, request, {"train": 0, "test": 0}) if made else ({}, {"layout": "npy"})
     experiences = []
     for name in names:
-        tested = None if arrays is None else _official(cifar, arrays, name, config.severity, request)
+        tested = None if arrays is None else official(cifar, arrays, name, config.severity, request)
         if made:
             train = corrupted(whole["train"], name, config.severity, request.seed, 0)
             offset = len(whole["train"])
@@ -162,11 +162,12 @@ def corrupted(samples: Samples, name: str, severity: int, seed: int, offset: int
     return Samples(source, samples.rows, samples.labels, samples.ids + offset)
 
 
-def _folder(cifar: _cifar.Cifar, request: ScenarioRequest) -> Path | None:
+def folder_of(cifar: _cifar.Cifar, request: ScenarioRequest) -> Path | None:
+    """Where the official arrays are, or None."""
     return data.find(ARRAYS[cifar.name].folders, data.data_root(request.data_root))
 
 
-def _official(cifar: _cifar.Cifar, folder: Path, name: str, severity: int, request: ScenarioRequest) -> Samples:
+def official(cifar: _cifar.Cifar, folder: Path, name: str, severity: int, request: ScenarioRequest) -> Samples:
     """The test images of a corruption and severity in the official arrays."""
     import torch
 

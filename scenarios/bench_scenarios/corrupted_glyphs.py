@@ -110,6 +110,7 @@ SPEC = ScenarioSpec(
     summary="60 letters, trained clean, met under eight corruptions in unlabelled test batches; bundled",
     family="tta",
     tracks={"nano": "glyph32-v2"},
+    backbones={"nano": "nano-cnn"},
     variant="setting",
     source=f"{_glyphs.SOURCE}; common corruptions of Hendrycks and Dietterich, ICLR 2019",
     licence=_glyphs.LICENCE,

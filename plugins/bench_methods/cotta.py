@@ -139,7 +139,7 @@ class Cotta(EntropyModel):
 def _logits(pair: nn.ModuleDict, images: Tensor) -> Tensor:
     """Logits of a copy, by the statistics of the batch."""
     with batch_statistics(pair):
-        found: Tensor = pair["head"](cls_feature(pair["backbone"], images))  # type: ignore[arg-type]
+        found: Tensor = pair["head"](cls_feature(pair["backbone"], images))
     return found
 
 

@@ -95,11 +95,11 @@ class Cotta(EntropyModel):
 
     def masks(self) -> dict[str, Tensor]:
         """Where the student is put back to the source, by name."""
-        chance = self.config.restore
-        return {
-            name: (torch.rand(parameter.shape) < chance).to(parameter.device, non_blocking=True)
-            for name, parameter in self.adapted().items()
-        }
+        parameters = self.adapted()
+        sizes = [parameter.numel() for parameter in parameters.values()]
+        drawn = (torch.rand(sum(sizes)) < self.config.restore).to(self.context.device, non_blocking=True)
+        parts = zip(parameters.items(), drawn.split(sizes), strict=True)
+        return {name: mask.view_as(parameter) for (name, parameter), mask in parts}
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def bench_register_methods() -> list[MethodSpec]:
             tracks=SOURCE,
             rule=RULE,
             waits=40,  # whether the views are needed; torchvision copies what it draws for each
-            toy={"epochs": 1, "views": 2},
+            toy={"epochs": 1, "views": 1},
             sources={
                 "adapt_lr": f"{code}, cifar/cfgs/cifar10/cotta.yaml: Adam 1e-3, batches of 200",
                 "teacher_momentum": f"{code}, cifar/cfgs",

@@ -289,7 +289,7 @@ def test_two_rows_are_compared(tab: Callable[..., Opened], site: Path, runs: lis
     again.locator("#verdict").wait_for()
     assert again.locator("#two strong").inner_text() == "beta"
     again.locator("#two").click()
-    assert again.locator("#row-beta tr.more").is_visible()
+    again.locator("#row-beta tr.more").wait_for()
 
 
 def test_hostile_texts_do_nothing(tab: Callable[..., Opened], site: Path) -> None:
@@ -318,8 +318,7 @@ def test_the_policy_stops_what_would_slip_through(browser: Any, site: Path) -> N
     opened.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [NARROW, WIDE])
+@pytest.mark.parametrize(("scheme", "width"), [("light", WIDE), ("dark", NARROW)])
 def test_accessible(tab: Callable[..., Opened], site: Path, scheme: str, width: int) -> None:
     opened = tab(color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
     for path in every_page(site):
@@ -327,7 +326,8 @@ def test_accessible(tab: Callable[..., Opened], site: Path, scheme: str, width: 
         if path.name == "compare.html":
             page.locator("#verdict").wait_for()
         open_everything(page)
-        found = axe.Axe().run(page).response["violations"]
+        # Preloading would ask for the style sheet once more, which pages from a file may not.
+        found = axe.Axe().run(page, options={"preload": False}).response["violations"]
         told = [f"{wrong['id']}: {node['html'][:200]}" for wrong in found for node in wrong["nodes"][:3]]
         assert told == [], path
 

@@ -168,7 +168,7 @@ class OnePrompt(Classifier):
     @property
     def coupled(self) -> str | None:
         """Outliers are those of all features of an experience."""
-        return "outlier_epochs: outliers are far from all features of the experience" * bool(self.config.outlier_epochs)
+        return "outliers are far from all features of an experience" if self.config.outlier_epochs else None
 
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """One step, or at the end of an outlier epoch all of its steps."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.backbones.heads import VPT_BIAS, ClassHead, CosineHead, MLPHead, mask_logits
+from benchmark.backbones.heads import VPT_BIAS, ClassHead, CosineHead, HeadInit, MLPHead, mask_logits
 
 
 def test_growing_keeps_old_rows_and_draws_new_ones() -> None:
@@ -25,6 +25,14 @@ def test_growing_keeps_old_rows_and_draws_new_ones() -> None:
     assert head.weight[2:].abs().min() > 0
     assert head.bias.tolist() == [3.0, 3.0, 0.0, 0.0, 0.0]
     assert head(torch.randn(4, 8)).shape == (4, 5)
+
+
+@pytest.mark.parametrize(("init", "spread"), [("small", 0.001), ("kaiming", 64**-0.5)])
+def test_rows_are_drawn_with_a_known_spread(init: HeadInit, spread: float) -> None:
+    torch.manual_seed(0)
+    head = ClassHead(64, 200, init=init)
+    assert head.weight.detach().std().item() == pytest.approx(spread, rel=0.05)
+    assert head.bias.count_nonzero() == 0
 
 
 def test_an_empty_head_can_be_made_and_moved() -> None:

@@ -271,14 +271,14 @@ class MOS(Method):
     def predict(self, images: Tensor) -> Tensor:
         """Logarithms of probabilities, or of the sum of two, ``(B, classes seen)``."""
         features, classes = self.features(images), len(self.owners)
-        logits = self.head(features)[..., :classes]  # (B, t + 1, C)
+        logits: Tensor = self.head(features)[..., :classes]  # (B, t + 1, C)
         first = self.prototypes(features[:, 0])
         task = self.owners[first.argmax(dim=1)]
         chosen = logits[:, 0]
         for _ in range(ROUNDS):  # an image whose experience stays the same gets the same logits again
             chosen = logits.gather(1, task.view(-1, 1, 1).expand(-1, 1, classes)).squeeze(1)
             task = self.owners[chosen.argmax(dim=1)]
-        scores = chosen.softmax(dim=1)
+        scores: Tensor = chosen.softmax(dim=1)
         if self.config.ensemble:
             scores = scores + (features.shape[1] * first).softmax(dim=1)
         return scores.log()

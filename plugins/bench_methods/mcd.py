@@ -184,7 +184,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "mini": {"batch_size": 32, "epochs": 2, "lr": 0.001, "hidden": 256},
             },
             rule="nano and mini: epochs, batch size and width of cdan, lr of its backbone; not searched",
-            toy={"iterations": 3, "hidden": 12, "generator_steps": 2},
+            toy={"iterations": 3, "hidden": 12, "generator_steps": 1},
             sources={
                 "lr": f"{TLL}, mcd.py; likewise weight_decay, momentum, backbone_momentum, hidden, balance",
                 "schedule": f"{TLL}, mcd.py: constant",

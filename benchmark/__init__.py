@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         ScenarioRequest,
         TestSet,
     )
-    from benchmark.results import Records, load, run
+    from benchmark.results import Records, load, load_model, run
     from benchmark.run.jobs import run_job, run_jobs
 
 __version__ = "0.1.0"
@@ -81,6 +81,7 @@ __all__ = [
     "__version__",
     "hookimpl",
     "load",
+    "load_model",
     "run",
     "run_job",
     "run_jobs",
@@ -88,6 +89,7 @@ __all__ = [
 _ELSEWHERE = {
     "Records": "benchmark.results",
     "load": "benchmark.results",
+    "load_model": "benchmark.results",
     "run_job": "benchmark.run.jobs",
     "run_jobs": "benchmark.run.jobs",
 }

@@ -50,6 +50,7 @@ COMMANDS: dict[str, str] = {
     "import": "read results of other suites, for rows of their own in tables",
     "cache": "list or remove what was derived from data and is made again when it is needed",
     "metrics": "recompute the metrics of one run from its predictions",
+    "predict": "ask the trained method of a run about images or texts of your own",
     "rerun": "repeat one record from the record alone, and say what is equal",
     "reproduce": "published figures: which are ours, what is off, what each would cost; tries one",
     "check": "run the contract that every plugin must pass",

@@ -88,6 +88,16 @@ class FileImages:
         """SHA-256 over the hashes of the files' bytes in the order of rows, and over how they are decoded."""
         return self._digest
 
+    @property
+    def short(self) -> int:
+        """Larger images are reduced to this shorter side when they are decoded; 0 leaves all as they are."""
+        return self._short
+
+    @property
+    def upright(self) -> bool:
+        """Whether images are turned as their EXIF orientation says."""
+        return self._upright
+
     def __len__(self) -> int:
         return len(self._names)
 
@@ -168,12 +178,17 @@ class FileImages:
         found = open_image(files.shown(os.fsdecode(name)), blob, upright=self._upright) if pixels is None else None
         image = Image.fromarray(pixels) if pixels is not None else found
         assert image is not None
-        if not 0 < self._short < min(image.size):
-            return image
-        from benchmark.inputs.cuts import shrink
-        from benchmark.inputs.geometry import resized
+        return reduced(image, self._short)
 
-        return shrink(image, resized(image.height, image.width, self._short), "bicubic")
+
+def reduced(image: Image, short: int) -> Image:
+    """An image whose shorter side has at most ``short`` pixels; 0 leaves it as it is."""
+    if not 0 < short < min(image.size):
+        return image
+    from benchmark.inputs.cuts import shrink
+    from benchmark.inputs.geometry import resized
+
+    return shrink(image, resized(image.height, image.width, short), "bicubic")
 
 
 def _square() -> Fitting:

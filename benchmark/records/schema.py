@@ -255,6 +255,14 @@ class PredictionsFile(Part, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     sha256: Sha256
 
 
+class ModelFile(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file of the trained method beside the record (``engine.save_model``)."""
+
+    file: Annotated[str, _text("Its name, without a folder.", pattern=r"^[0-9A-Za-z._-]+\.safetensors(?!\n)$")]
+    bytes: Count
+    sha256: Sha256
+
+
 class Provenance(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the numbers come from."""
 
@@ -320,6 +328,7 @@ class Record(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cost: Cost | None
     timing: Timing
     predictions: PredictionsFile | None
+    model: Annotated[ModelFile | None, _text("The trained method, where it was kept; no number depends on it.")] = None
     losses: Annotated[list[list[dict[str, Number]]], _text("Per experience, per epoch: the mean of each loss term.")]
     warnings: list[str]
     provenance: Provenance

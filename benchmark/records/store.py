@@ -171,8 +171,8 @@ def named(given: Path, folder: Path) -> Path:
 
 
 def comparable(record: Record) -> dict[str, Any]:
-    """The record as plain values without timing and provenance: equal for two executions of the same run."""
-    return {key: value for key, value in plain(record).items() if key not in ("timing", "provenance")}
+    """The record as plain values without timing, provenance and model: equal for two executions of the same run."""
+    return {key: value for key, value in plain(record).items() if key not in ("timing", "provenance", "model")}
 
 
 def json_files(folder: str, problems: list[Problem], above: tuple[str, ...] = ()) -> Iterator[str]:

@@ -17,5 +17,6 @@ from __future__ import annotations
 from benchmark.leaderboard.compared import Comparison
 from benchmark.results.collection import Records, Tables, load
 from benchmark.results.running import run
+from benchmark.results.trained import Answer, TrainedModel, load_model
 
-__all__ = ["Comparison", "Records", "Tables", "load", "run"]
+__all__ = ["Answer", "Comparison", "Records", "Tables", "TrainedModel", "load", "load_model", "run"]

@@ -38,12 +38,27 @@ def save(path: Path, tree: Mapping[str, Any]) -> None:
         TypeError: The tree holds something that is neither JSON nor a tensor.
         RunFailed: The disk is full or the folder is not writable.
     """
+    tensors, header = encoded(tree)
+    content = safetensors.torch.save(tensors, metadata={"tree": header})
+    replace_file(path, content + hashlib.sha256(content).digest())
+
+
+def encoded(tree: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a tree, each on its own, by the names that stand for them in the JSON text of the rest.
+
+    Raises:
+        TypeError: The tree holds something that is neither JSON nor a tensor.
+    """
     tensors: dict[str, Tensor] = {}
     header = json.dumps(_encode(tree, tensors, "state"))
     # safetensors refuses tensors that share memory, and writes contiguous ones only.
-    owned = {key: tensor.detach().to("cpu").contiguous().clone() for key, tensor in tensors.items()}
-    content = safetensors.torch.save(owned, metadata={"tree": header})
-    replace_file(path, content + hashlib.sha256(content).digest())
+    return {key: tensor.detach().to("cpu").contiguous().clone() for key, tensor in tensors.items()}, header
+
+
+def decoded(header: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The tree that `encoded` was given."""
+    tree: dict[str, Any] = _decode(json.loads(header), tensors)
+    return tree
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -60,9 +75,8 @@ def load(path: Path) -> dict[str, Any]:
     if hashlib.sha256(content).digest() != digest:
         raise DataMissing(f"checkpoint {path} is damaged: its bytes are not those that were written", hint=_AGAIN)
     length = int.from_bytes(content[:8], "little")  # the format: length of the header, header, tensors
-    header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["tree"])
-    tree: dict[str, Any] = _decode(header, safetensors.torch.load(content))
-    return tree
+    header: str = json.loads(content[8 : 8 + length])["__metadata__"]["tree"]
+    return decoded(header, safetensors.torch.load(content))
 
 
 def _encode(value: object, tensors: dict[str, Tensor], key: str) -> object:

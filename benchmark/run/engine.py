@@ -32,7 +32,7 @@ from benchmark.errors import BenchError, DataMissing, RunBusy, RunFailed, UsageE
 from benchmark.files import replace_file
 from benchmark.guard import Guard, memory_is_full, said
 from benchmark.records import predictions
-from benchmark.run import batches, checkpoint, costs, examination, places, recording, resuming, streams
+from benchmark.run import batches, checkpoint, costs, examination, places, recording, resuming, saving, streams
 from benchmark.run.adapting import StreamRunner
 from benchmark.run.feature_files import FeatureFiles
 from benchmark.run.interruption import Interrupted, Stop
@@ -103,11 +103,11 @@ def _execute(
         if force:
             shutil.rmtree(work, ignore_errors=True)
             replace_file(work / places.FORCED, b"")
-        elif places.is_finished(path):
+        elif places.is_finished(path, model := prepared.plan.engine.save_model):
             places.sweep(path)
             return path
         elif places.is_complete(path) and not (work / places.FORCED).exists():
-            warn(f"{path} is complete, but its predictions are gone or damaged: the run is done again")
+            warn(f"{path} is complete, but {places.missing(path, model=model)}: the run is done again")
         prepared.ranks.copied(shared.with_suffix(".work"), work)
         run = _Run(prepared, path, work, hooks, stop or Stop(), quiet, ours)
         with checkpoint.isolated(), prepared.computing.installed():
@@ -351,11 +351,21 @@ class _Run:
             done=self.done,
             found=found,
             predictions_file=file,
+            model=self._keep(method),
             cost=cost,
             seconds=self._seconds(),
         )
         self.still_ours()
         return records.plain(records.write(self.path, record))
+
+    def _keep(self, method: Method) -> dict[str, Any] | None:
+        """Writes the trained method beside the record, if that was asked for; one of an earlier execution goes."""
+        file = self.path.with_suffix(saving.SUFFIX)
+        if not self.plan.engine.save_model:
+            file.unlink(missing_ok=True)
+            return None
+        with self.guard("extra_state"):
+            return saving.write(file, self.prepared, method)
 
     def _end(self, status: Literal["failed", "interrupted"], error: BaseException) -> None:
         """Leaves a record of what is finished and tells plugins; neither may hide the error that led here."""

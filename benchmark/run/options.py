@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 
 from benchmark.config import Range, check_ranges
 
-UNSEEN = ("checkpoint_seconds", "workers", "decoded_cache_gb", "feature_cache_gb", "activation_checkpointing")
+UNSEEN = (
+    "checkpoint_seconds",
+    "workers",
+    "decoded_cache_gb",
+    "feature_cache_gb",
+    "activation_checkpointing",
+    "save_model",
+)
 """Options that no result depends on; they are no part of the identity of a run."""
 
 LATER = ("image_size", "precision", "compile", "deterministic", "micro_batch", "batch_fallback", "ranks")
@@ -47,6 +54,8 @@ class EngineConfig:
             likewise, and no batch holds images of two test sets, as in most published code. Only methods that
             use ``test_batch`` can tell the difference.
         save_logits: Whether the predictions file keeps the logits.
+        save_model: Whether the trained method is kept beside the record, for ``bench predict``: what differs from the
+            pretrained model. Results are the same.
         checkpoint_seconds: Least time between two checkpoints in the middle of an experience.
         select: Which epoch of an experience is kept. ``last``; ``source-validation``: the best on a
             tenth of the labelled training images, which is held out (or on the validation images that
@@ -83,6 +92,7 @@ class EngineConfig:
     eval_batch_size: Annotated[int, Range(min=1)] = 256
     eval_order: Literal["shuffled", "natural", "by-experience"] = "shuffled"
     save_logits: bool = False
+    save_model: bool = False
     checkpoint_seconds: Annotated[float, Range(min=0)] = 30.0
     select: Select = "last"
     task_known: bool = False

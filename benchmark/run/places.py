@@ -42,15 +42,30 @@ def is_complete(path: Path) -> bool:
     return record.status == "completed"
 
 
-def is_finished(path: Path) -> bool:
+def is_finished(path: Path, model: bool = False) -> bool:
     """Whether there is nothing left to do.
 
     The run is complete, its predictions are those that the record names, and no repetition of it was stopped halfway.
+
+    Args:
+        path: The record.
+        model: Whether the trained method is to be there as well.
     """
-    if not is_complete(path) or (path.with_suffix(".work") / FORCED).exists():
-        return False
-    told = records.read(path)["predictions"]
-    return told is not None and sha256(path.with_suffix(".parquet")) == told["sha256"]
+    return (
+        is_complete(path) and not (path.with_suffix(".work") / FORCED).exists() and missing(path, model=model) is None
+    )
+
+
+def missing(path: Path, *, model: bool) -> str | None:
+    """What is not beside the record of a complete run as the record names it, in words, or None."""
+    record = records.read(path)
+    if record.predictions is None or sha256(path.with_suffix(".parquet")) != record.predictions.sha256:
+        return "its predictions are gone or damaged"
+    if model and record.model is None:
+        return "its trained method was not kept (engine.save_model)"
+    if model and record.model is not None and sha256(path.with_name(record.model.file)) != record.model.sha256:
+        return "its trained method is gone or damaged"
+    return None
 
 
 def tidy(path: Path) -> None:

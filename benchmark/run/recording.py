@@ -25,6 +25,7 @@ def build(
     done: Progress,
     found: Predictions | None,
     predictions_file: Path | None,
+    model: Mapping[str, Any] | None = None,
     cost: Mapping[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def build(
         done: What the run has behind it: losses, times, counts.
         found: Predictions after every finished experience, or None when there are none yet.
         predictions_file: Where they were written.
+        model: The file of the trained method, where it was kept.
         cost: Parameters and FLOPs; what is not known yet is None.
         seconds: Wall time of all processes that worked on the run.
     """
@@ -113,6 +115,7 @@ def build(
             "resumed": done.resumed,
         },
         "predictions": _file(predictions_file, found),
+        "model": None if model is None else dict(model),
         "losses": list(done.losses),
         "warnings": [*prepared.warnings, *_smaller(done)],
         "provenance": provenance.collect(

@@ -8,15 +8,20 @@ from top to bottom, in the order in which it is checked.
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmark import config as configs
 from benchmark.api import Experience, ExperienceView, LoopMethod, Manifest, Samples, Scenario
 from benchmark.errors import PluginError
-from benchmark.run import checkpoint
+from benchmark.guard import Guard
+from benchmark.run import checkpoint, saving
+from benchmark.run.examination import Examiner
 from benchmark.run.options import EngineConfig
 from benchmark.samples import Window
 from benchmark.testing import observation, raw, stream_checks
@@ -306,6 +311,28 @@ def resume(subject: MethodSubject) -> None:
         raise
 
 
+def saved(subject: MethodSubject) -> None:
+    """Written to a file and loaded again, without its data, it answers the same (`bench predict`)."""
+    run = subject.baseline
+    last = len(run.prepared.stream.scenario.experiences) - 1
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"model{saving.SUFFIX}"
+        saving.write(file, run.prepared, run.method)
+        about, snapshot = saving.read(file)
+    twin = subject.prepare(subject.scenario())
+    hollow = saving.hollow(about, twin.plan.scenario_name)
+    method = saving.rebuilt(twin.plan, hollow, snapshot, twin.pretrained, twin.pipeline, twin.device)
+    found = Examiner(twin, Guard(f"method `{subject.spec.name}`")).after(method, last)
+    rows = run.predictions.experience == last
+    for name in ("prediction", "text", "logits"):
+        known, now = getattr(run.predictions, name), getattr(found, name)
+        if known is not None and not np.array_equal(known[rows], now, equal_nan=name == "logits"):
+            raise CheckFailed(
+                f"`{name}` of its predictions differs once it was written to a file and loaded again",
+                hint="what it needs to answer belongs into parameters, buffers or `extra_state`",
+            )
+
+
 def _stops(subject: MethodSubject) -> list[Stop]:
     """One place of every kind, in the order of a run: each stop is of a process that the one before it made resume.
 
@@ -410,6 +437,7 @@ CHECKS: dict[str, Callable[[MethodSubject], None]] = {
     "named": named,
     "evaluation": evaluation,
     "resume": resume,
+    "saved": saved,
     "no-images-kept": no_images_kept,
     "batch-of-one": batch_of_one,
     "surroundings": surroundings,

@@ -17,8 +17,9 @@ paper, Tables 1 and 3). No figure for streams is published; not yet reproduced h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,7 @@ class VisualPromptingClip(PixelPrompting):
     def __init__(self, config: VisualPromptingClipConfig, context: Context) -> None:
         super().__init__(config, context)
         self.dual = dual_of(context.backbone).requires_grad_(False).eval()
+        self._seen: tuple[str, ...] = ()
         self._texts = torch.empty(0)  # (C, d), made anew from the names in every experience
         self._named: tuple[Sequence[str], Tensor] = ((), self._texts)
         self.to(context.device)
@@ -73,7 +75,20 @@ class VisualPromptingClip(PixelPrompting):
 
     def meet(self, experience: ExperienceView) -> None:
         """Encodes the names of the classes seen."""
-        self._texts = self.texts(experience.class_names)
+        self._learn(experience.class_names)
+
+    def _learn(self, names: Sequence[str]) -> None:
+        self._seen = tuple(names)
+        self._texts = self.texts(self._seen)
+
+    def extra_state(self) -> Mapping[str, Any]:
+        """The names of the classes seen; their texts are made anew."""
+        return {"names": list(self._seen)}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what `extra_state` returned."""
+        if state["names"]:
+            self._learn(state["names"])
 
     def predict_named(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Logits ``(B, len(names))`` among classes known by name."""

@@ -18,7 +18,7 @@ from benchmark import results
 from benchmark.cli import main
 from benchmark.errors import EXIT_OK, BenchError, BenchWarning, DataMissing, RunBusy, RunFailed, UsageError
 from benchmark.jobs import How, Job, Outcome
-from benchmark.results import collection, running
+from benchmark.results import collection, running, trained
 from benchmark.run import executors
 from benchmark.run.interruption import Interrupted
 
@@ -56,7 +56,9 @@ def toy(text: str) -> str:
     return text.replace('"split-glyphs"', '"toy"')
 
 
-@pytest.mark.parametrize("module", [collection, running], ids=lambda module: module.__name__.rpartition(".")[2])
+@pytest.mark.parametrize(
+    "module", [collection, running, trained], ids=lambda module: module.__name__.rpartition(".")[2]
+)
 def test_examples_of_docstrings(module: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     runner, number = doctest.DocTestRunner(), 0

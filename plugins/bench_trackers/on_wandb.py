@@ -60,7 +60,7 @@ class Wandb(Tracker):
             group=f"{event.method} on {event.scenario}",
             config=flat(event),
             dir=str(folder),
-            mode=self._options.mode or None,  # type: ignore[arg-type]
+            mode=self._options.mode or None,
             settings=wandb.Settings(silent=True, console="off"),
         )
         self._run.define_metric("epoch", hidden=True)

@@ -351,21 +351,12 @@ class _Run:
             done=self.done,
             found=found,
             predictions_file=file,
-            model=self._keep(method),
+            model=saving.keep(self.path, self.prepared, method, self.guard),
             cost=cost,
             seconds=self._seconds(),
         )
         self.still_ours()
         return records.plain(records.write(self.path, record))
-
-    def _keep(self, method: Method) -> dict[str, Any] | None:
-        """Writes the trained method beside the record, if that was asked for; one of an earlier execution goes."""
-        file = self.path.with_suffix(saving.SUFFIX)
-        if not self.plan.engine.save_model:
-            file.unlink(missing_ok=True)
-            return None
-        with self.guard("extra_state"):
-            return saving.write(file, self.prepared, method)
 
     def _end(self, status: Literal["failed", "interrupted"], error: BaseException) -> None:
         """Leaves a record of what is finished and tells plugins; neither may hide the error that led here."""

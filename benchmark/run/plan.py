@@ -280,6 +280,11 @@ def resolve_specs(job: Job, scenario: Loaded, method: Loaded) -> Plan:
             hint=f"torchrun --nproc-per-node {engine.ranks} -m benchmark run ... starts as many as that",
         )
     origin |= {f"engine.{name}": where for name, where in found.items()}
+    if engine.save_model and method_spec.adapts:
+        raise UsageError(
+            f"engine.save_model=true: `{method_spec.name}` learns from test batches, so its answers are those of a stream",
+            hint="keep the trained method of a run without adaptation",
+        )
 
     full_name = tagged(scenario_spec.name, asked.tag) if asked.tag else scenario_spec.name
     if scenario_spec.variant:

@@ -33,6 +33,30 @@ FORMAT = "adaptbench-model 1"
 AGAIN = "make it again: the command of the record, with --set engine.save_model=true"
 
 
+def keep(record: Path, prepared: Prepared, method: Method, guard: Guard) -> dict[str, Any] | None:
+    """Writes a trained method beside its record, if that was asked for; one of an earlier execution goes.
+
+    Args:
+        record: Where the record will be.
+        prepared: The run.
+        method: The method at the end of it.
+        guard: Stands around its functions.
+
+    Returns:
+        The entry of the record, or None.
+
+    Raises:
+        RunFailed: It cannot be written.
+        PluginError: The method fails.
+    """
+    file = record.with_suffix(SUFFIX)
+    if not prepared.plan.engine.save_model:
+        file.unlink(missing_ok=True)
+        return None
+    with guard("extra_state"):
+        return write(file, prepared, method)
+
+
 def write(path: Path, prepared: Prepared, method: Method) -> dict[str, Any]:
     """Writes a trained method.
 

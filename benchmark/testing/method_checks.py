@@ -313,6 +313,8 @@ def resume(subject: MethodSubject) -> None:
 
 def saved(subject: MethodSubject) -> None:
     """Written to a file and loaded again, without its data, it answers the same (`bench predict`)."""
+    if subject.spec.adapts:
+        raise CheckSkipped("its answers are those of a stream of test batches: nothing of it is kept")
     run = subject.baseline
     last = len(run.prepared.stream.scenario.experiences) - 1
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection
+import struct
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,13 +45,12 @@ class Wandb(Tracker):
         self._options = options
 
     def begin(self, event: RunStarted) -> Collection[tuple[Kind, int]]:
-        """Opens the run under its id; which points are there stands in a file, since offline nobody else knows."""
+        """Opens the run under its id; the server knows what is there, and offline the local files do."""
         import wandb
 
         folder = user_path(self._options.dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self._told = folder / "wandb" / f"adaptbench-{event.run_id}.jsonl"
-        self._told.parent.mkdir(exist_ok=True)
+        known = _known(folder / "wandb", event.run_id)
         self._run: Any = wandb.init(
             project=self._options.project,
             entity=self._options.entity or None,
@@ -70,14 +70,12 @@ class Wandb(Tracker):
         for name in ("average_accuracy", "seconds/experience"):
             self._run.define_metric(name, step_metric="experience")
         self._next = self._run.step if self._run.resumed else 0
-        return _known(self._told)
+        return known
 
     def write(self, point: Point) -> None:
-        """One row of the history; W&B's own process keeps it also if this one is killed."""
-        if point.step >= self._next:  # the server has what another machine has told it
+        """One row of the history, by W&B's own process; what a kill takes away is written when the run is resumed."""
+        if point.step >= self._next:
             self._run.log({**point.values, point.kind: point.index}, step=point.step, commit=True)
-        with self._told.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([point.kind, point.index]) + "\n")
 
     def finish(self, event: RunFinished) -> None:
         """Final metrics in the summary."""
@@ -90,14 +88,45 @@ class Wandb(Tracker):
         self._run.finish(exit_code=1)
 
 
-def _known(file: Path) -> set[tuple[Kind, int]]:
+def _known(folder: Path, run_id: str) -> set[tuple[Kind, int]]:
+    """Points in the local files of earlier processes that were offline; one that a kill has cut short ends there."""
+    from google.protobuf.message import DecodeError
+    from wandb.proto.wandb_internal_pb2 import Record
+
     known: set[tuple[Kind, int]] = set()
-    if file.exists():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # a line that a kill has cut short
-                kind, index = json.loads(line)
-                known.add((kind, index))
+    kinds: tuple[Kind, ...] = ("epoch", "experience")
+    for file in folder.glob(f"offline-run-*-{run_id}/*.wandb"):
+        with contextlib.suppress(DecodeError):
+            for content in parts_of(file.read_bytes()):
+                for item in Record.FromString(content).history.item:
+                    name = item.key or "".join(item.nested_key[:1])
+                    known |= {(kind, int(json.loads(item.value_json))) for kind in kinds if name == kind}
     return known
+
+
+def parts_of(content: bytes) -> Iterator[bytes]:
+    """The records of a file of W&B, a log as LevelDB writes it.
+
+    Blocks of 32 KiB hold fragments: a checksum, a length, and whether a record begins, goes on or ends (LevelDB,
+    doc/log_format.md).
+
+    Args:
+        content: Of the file; seven bytes are W&B's own.
+    """
+    place, kept = 7, b""
+    while place + 7 <= len(content):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        length, kind = struct.unpack("<HB", content[place + 4 : place + 7])
+        if kind == 0:  # nothing was written from here on
+            return
+        kept += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last fragment
+            yield kept
+            kept = b""
 
 
 @hookimpl

@@ -6,16 +6,16 @@ import importlib.util
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench_trackers import on_wandb
 from benchmark import records
 
 pytestmark = pytest.mark.trackers
@@ -63,7 +63,7 @@ def wandb(folder: Path) -> Rows:
     steps: list[int] = []
     for place in places:
         (file,) = place.glob("*.wandb")
-        for blob in leveldb(file.read_bytes()):
+        for blob in on_wandb.parts_of(file.read_bytes()):
             record = Record.FromString(blob)
             if record.HasField("history"):
                 found = {one.key or one.nested_key[0]: json.loads(one.value_json) for one in record.history.item}
@@ -75,24 +75,6 @@ def wandb(folder: Path) -> Rows:
                 rows += [(name, 0, value) for name, value in told.items() if name.startswith("final/")]
     assert steps == list(range(6))
     return rows
-
-
-def leveldb(content: bytes) -> Iterator[bytes]:
-    """Records of a log of LevelDB: blocks of 32 KiB; each part has a checksum, a length and whether it goes on."""
-    place, parts = 7, b""
-    while place + 7 <= len(content):
-        left = 32768 - place % 32768
-        if left < 7:
-            place += left
-            continue
-        length, kind = struct.unpack("<HB", content[place + 4 : place + 7])
-        if kind == 0:
-            break
-        parts += content[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield parts
-            parts = b""
 
 
 def trackio(folder: Path) -> Rows:

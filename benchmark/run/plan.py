@@ -282,7 +282,7 @@ def resolve_specs(job: Job, scenario: Loaded, method: Loaded) -> Plan:
     origin |= {f"engine.{name}": where for name, where in found.items()}
     if engine.save_model and method_spec.adapts:
         raise UsageError(
-            f"engine.save_model=true: `{method_spec.name}` learns from test batches, so its answers are those of a stream",
+            f"engine.save_model=true: `{method_spec.name}` learns from test batches: its answers are those of a stream",
             hint="keep the trained method of a run without adaptation",
         )
 

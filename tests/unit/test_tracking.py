@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark import TrackerSpec, hookimpl
+from benchmark.testing.toys import TOY_SCENARIO
 from benchmark.tracking import Tracker, flat
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Lines(Tracker):
     def write(self, point): self.file.write_text(self.file.read_text() + point.kind + "\\n")
     def finish(self, event): self.file.write_text(self.file.read_text() + event.record["run_id"] + "\\n")
     def fail(self, event): pass
+
+@hookimpl
+def bench_register_scenarios():
+    return [TOY_SCENARIO]
 
 @hookimpl
 def bench_register_trackers():
@@ -191,6 +197,34 @@ def test_what_is_no_tracker_is_refused(tmp_path: Path) -> None:
         run(tmp_path, cast("Tracker", 3))
 
 
+def test_tensorboard_shows_an_interrupted_run_as_one_curve(tmp_path: Path, whole: tuple[Kept, dict[str, Any]]) -> None:
+    if importlib.util.find_spec("tensorboard") is None:
+        pytest.skip("the extra `tensorboard` is not installed: pip install adaptbench[tensorboard]")
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    from bench_trackers.on_tensorboard import TensorBoard, TensorBoardOptions
+
+    options = TensorBoardOptions(dir=str(tmp_path / "logs"))
+    with pytest.raises(Interrupted):
+        run(tmp_path, TensorBoard(options), 7, "1000")  # its third pass is done again
+    path = run(tmp_path, TensorBoard(options))
+    files = list((tmp_path / "logs").rglob("events.out.tfevents.*"))
+    assert {file.parent.name for file in files} == {path.stem}
+    rows = [
+        (value.tag, event.step, value.simple_value)
+        for file in files
+        for event in LegacyEventFileLoader(str(file)).Load()
+        for value in event.summary.value
+        if value.HasField("simple_value")
+    ]
+    told = sorted((tag, step) for tag, step, _ in rows if tag in ("loss/loss", "average_accuracy"))
+    assert told == [("average_accuracy", 0), ("average_accuracy", 1), *(("loss/loss", step) for step in range(4))]
+    found = {(tag, step): value for tag, step, value in rows}
+    losses = [terms["loss"] for part in whole[1]["losses"] for terms in part]
+    assert [found["loss/loss", step] for step in range(4)] == pytest.approx(losses, rel=1e-6)
+    assert found["final/final_acc", 0] == pytest.approx(whole[1]["metrics"]["final_acc"], rel=1e-6)
+
+
 @pytest.fixture
 def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry_as_it_was: None) -> Path:
     """A folder to work in, and a file with two trackers."""
@@ -244,12 +278,11 @@ def test_what_was_not_meant_is_told_before_anything_runs(
 
 
 def test_a_job_tells_its_trackers_in_any_executor(lines: Path) -> None:
-    settings = {"scenario.train": "2", "scenario.test": "2"}
     trackers = {"lines": {"file": str(lines / "own.jsonl")}}
-    job = Job(scenario="split-glyphs", method="nearest-mean", settings=settings, trackers=trackers, device="cpu")
+    job = Job(scenario="toy", method="nearest-mean", trackers=trackers, device="cpu")
     (outcome,) = executors.execute("local", [job], How())
     assert outcome.path is not None
     first, *told = (lines / "own.jsonl").read_text().splitlines()
     assert json.loads(first)["method"] == "nearest-mean"
-    assert told.count("experience") == 10
+    assert told.count("experience") == 2
     assert told[-1] == outcome.path.stem

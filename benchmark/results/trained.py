@@ -190,8 +190,8 @@ class TrainedModel:
                 "experience: this run is not told the experience of test samples", hint="leave experience out"
             )
         logits = opened.logits(raw, task=experience)
-        known = (*scenario.class_names, *(f"class {place}" for place in range(len(scenario.class_names), 10**6)))
-        columns = known[: logits.shape[1]]
+        known = scenario.class_names
+        columns = tuple(known[place] if place < len(known) else f"class {place}" for place in range(logits.shape[1]))
         if opened.about["unknown"] and logits.shape[1] > len(self.class_names):
             columns = (*self.class_names, "unknown")
         return logits, columns

@@ -96,8 +96,10 @@ class Trackio(Tracker):
             time.sleep(LOOK)
 
     def _close(self) -> None:
+        import trackio
+
         with contextlib.redirect_stdout(sys.stderr):
-            self._run.finish()
+            trackio.finish()  # of the run of `begin`; else trackio would finish it once more when Python ends
 
 
 @hookimpl

@@ -95,7 +95,7 @@ def _samples(args: argparse.Namespace, reads: str) -> tuple[list[Any], list[str]
         texts += _lines(args.texts)
     if reads == "image" and texts:
         raise UsageError("--text: the method of this run reads images", hint="give image files")
-    if reads == "text" and args.images:
+    if reads != "image" and args.images:
         raise UsageError(f"{args.images[0]}: the method of this run reads texts", hint="give --text or --texts FILE")
     for path in args.images:
         if path.is_dir():

@@ -95,7 +95,8 @@ def description(prepared: Prepared) -> dict[str, Any]:
     train = scenario.experiences[0].train
     if scenario.kind == "image":
         return found | {"stored": _stored(train.source, train)}
-    return found | {"fields": list(train.texts(torch.tensor([0]))[0]) if len(train) else []}
+    first: Any = train.read(slice(0, 1))
+    return found | {"fields": list(first[0])}
 
 
 def _plain(wording: Wording) -> dict[str, Any]:

@@ -201,6 +201,8 @@ def _sets(scenario: Scenario) -> Iterator[tuple[str, Samples]]:
                 yield f"experience {index}, {name}", samples
     for test in scenario.tests:
         yield f"test set {test.name}", test.images
+    for part in () if scenario.test_stream is None else scenario.test_stream.segments:
+        yield f"stream {part.name}", part.images
 
 
 def _sample_list(samples: Samples) -> str:

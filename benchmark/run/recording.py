@@ -140,7 +140,7 @@ def _scenario(prepared: Prepared) -> dict[str, Any]:
         "lock": locks.short_name(
             scenario=plan.scenario_name,
             version=scenario.version,
-            experiences=stream.main,
+            experiences=stream.main if scenario.test_stream is None else len(scenario.experiences),
             preset=plan.preset if scenario.kind == "image" else "",
             partition=scenario.partition,
             content=scenario.content,

@@ -1,4 +1,7 @@
-"""Checks that every scenario must pass (scenario specification, section 10)."""
+"""Checks that every scenario must pass (scenario specification, section 10).
+
+It is one file, to be read from top to bottom, in the order in which they are made.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ def repeat(subject: ScenarioSubject) -> None:
             "two builds have different fingerprints", hint="draw from private generators with fixed seeds"
         )
     # "-lossy" may follow the hash.
-    if one.fingerprint[:64] != fingerprint(one.experiences, one.tests, one.content):
+    if one.fingerprint[:64] != fingerprint(one.experiences, one.tests, one.content, one.test_stream):
         raise CheckFailed(
             "the fingerprint is not `benchmark.scenario.fingerprint` of the experiences, test sets and content",
             hint="leave `fingerprint` out: `Scenario` computes it",
@@ -293,6 +296,31 @@ def shots(subject: ScenarioSubject) -> None:
         raise CheckFailed("another seed gives another test set")
 
 
+def test_streams(subject: ScenarioSubject) -> None:
+    """A stream of test batches: the family asks for one; ids are unique, and none is in the stream for tuning."""
+    scenario = subject.scenario
+    if not families.get(scenario.family).adapts:
+        raise CheckSkipped("there is no stream of test batches to adapt to")
+    if scenario.test_stream is None or len(scenario.experiences) != 1:
+        raise CheckFailed("there must be one experience, the source, and a `test_stream`")
+    if not scenario.test_stream.segments or scenario.test_stream.batch_size < 1:
+        raise CheckFailed("the stream has no segment, or batches of no image")
+    names = [part.name for part in scenario.test_stream.segments]
+    if len(set(names)) < len(names):
+        raise CheckFailed(f"segments share a name: {sorted(names)[:5]}")
+    ids = torch.cat([part.images.ids for part in scenario.test_stream.segments])
+    if len(torch.unique(ids)) != len(ids):
+        raise CheckFailed(f"stream: {len(ids) - len(torch.unique(ids))} sample ids occur twice")
+    if scenario.tuning_stream is None:
+        return
+    tuned = torch.cat([part.images.ids for part in scenario.tuning_stream.segments])
+    if set(names) & {part.name for part in scenario.tuning_stream.segments} or torch.isin(tuned, ids).any():
+        raise CheckFailed("the stream for choosing options shows images or domains of the one that is reported")
+
+
+test_streams.__test__ = False  # type: ignore[attr-defined]  # not a test of pytest's
+
+
 def surroundings(subject: ScenarioSubject) -> None:
     """Building and reading it leaves the global random generators as they are."""
     before = checkpoint.random_state()
@@ -361,6 +389,9 @@ def _subsets(scenario: Scenario) -> Iterator[tuple[str, ImageSet]]:
             yield f"experience {index}, validation", part.validation
     for test in scenario.tests:
         yield f"test set {test.name}", test.images
+    for name, stream in (("stream", scenario.test_stream), ("tuning stream", scenario.tuning_stream)):
+        for segment in () if stream is None else stream.segments:
+            yield f"{name}, {segment.name}", segment.images
 
 
 def _each(scenario: Scenario) -> int:
@@ -384,6 +415,7 @@ SCENARIO_CHECKS: dict[str, Callable[[ScenarioSubject], None]] = {
     "references": references,
     "target": target,
     "shots": shots,
+    "test-streams": test_streams,
     "surroundings": surroundings,
     "avalanche": avalanche,
 }

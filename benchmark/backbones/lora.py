@@ -56,7 +56,7 @@ class LoRA(BlockAdapter):
         super().__init__()
         self.targets = tuple(part for part in f"{PARTS}o" if part in targets)
         self.scale = (rank if alpha is None else alpha) / (math.sqrt(rank) if stabilised else rank)
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         # One matrix for all A, so that tokens are read once: rows i r ... (i + 1) r belong to target i.
         self.down = nn.Parameter(torch.empty(len(self.targets) * rank, width))
         self.up = nn.Parameter(torch.zeros(len(self.targets), width, rank))
@@ -93,10 +93,11 @@ class LoRA(BlockAdapter):
 
     @property
     def _drops(self) -> bool:
-        return self.training and self.dropout > 0
+        return self.training and self.dropout.p > 0
 
     def _dropped(self, tokens: Tensor) -> Tensor:
-        return F.dropout(tokens, self.dropout) if self._drops else tokens
+        found: Tensor = self.dropout(tokens)
+        return found
 
     def _scales(self) -> Sequence[float | Tensor]:
         if self.factors is None:

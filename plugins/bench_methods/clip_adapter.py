@@ -145,7 +145,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "mini": {"views": 2, "epochs": 5, "batch_size": 64, "lr": 0.1},
             },
             rule="nano and mini, lr: a guess; paper: published",
-            toy={"epochs": 2},
+            toy={"epochs": 1},
             sources=SOURCES,
             paper="arXiv:2110.04544",
             reference="gaopengcuhk/CLIP-Adapter@08d07f8b",

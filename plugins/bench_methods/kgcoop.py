@@ -134,7 +134,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "mini": {"views": 2, "epochs": 5, "batch_size": 64, "lr": 0.01},
             },
             rule="nano: those of coop, which were searched, and the published pull; mini: a guess; paper: published",
-            toy={"epochs": 2},
+            toy={"epochs": 1},
             sources=SOURCES,
             paper="arXiv:2303.13283",
             reference="htyao89/KgCoOp@c43ccc32",

@@ -117,7 +117,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "mini": {"epochs": 2, "batch_size": 16, "lr": 0.01},
             },
             rule="nano and mini: a guess, smaller budgets at larger batches; paper: published",
-            toy={"epochs": 2, "depth": 2},
+            toy={"epochs": 1, "depth": 2},
             sources=SOURCES,
             paper="arXiv:2210.03117",
             reference="muzairkhattak/multimodal-prompt-learning@69bce21a",

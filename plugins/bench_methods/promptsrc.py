@@ -94,12 +94,10 @@ class PromptSRC(DeepLearner):
 
     def _taught(self, names: Sequence[str]) -> Tensor:
         """Frozen text features ``(C, d)``: the mean of features that are not normalised, then of length one."""
-        texts = [[template.replace("{}", name.replace("_", " ")) for name in names] for template in self._templates]
-        return F.normalize(torch.stack([self.dual.text_features(some) for some in texts]).mean(dim=0), dim=1)
-
-    @property
-    def _templates(self) -> tuple[str, ...]:
-        return expand(self.config.templates)
+        templates = expand(self.config.templates)
+        texts = [template.replace("{}", name.replace("_", " ")) for template in templates for name in names]
+        features = self.dual.text_features(texts).view(len(templates), len(names), -1)
+        return F.normalize(features.mean(dim=0), dim=1)
 
     def begin_experience(self, experience: ExperienceView) -> None:
         """Takes the names, makes SGD, and begins an average."""
@@ -234,7 +232,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "mini": {"epochs": 3, "batch_size": 16, "lr": 0.01, "peak": 3.0},
             },
             rule="nano and mini: a guess, smaller budgets at larger batches; paper: published",
-            toy={"epochs": 2, "depth": 2, "vision_depth": 2, "vectors": 2, "vision_vectors": 2},
+            toy={"epochs": 1, "depth": 2, "vision_depth": 2, "vectors": 2, "vision_vectors": 2},
             sources=SOURCES,
             paper="arXiv:2307.06948",
             reference="muzairkhattak/PromptSRC@bb95c77b",

@@ -78,17 +78,21 @@ def test_source_and_target_come_in_one_batch(tmp_path: Path, diary: type[Diary])
     assert record["scenario"]["experiences"][0]["target"] == 18
 
 
-def test_target_index_tells_which_image_it_is(tmp_path: Path) -> None:
+def test_index_and_target_index_tell_which_image_it_is(tmp_path: Path) -> None:
     class Compares(ToyMethod):
         def begin_experience(self, experience: ExperienceView) -> None:
             super().begin_experience(experience)
             assert experience.unlabelled is not None
             type(self).whole = experience.unlabelled.images(slice(None))  # type: ignore[attr-defined]
+            type(self).own = experience.train.images(slice(None))  # type: ignore[attr-defined]
 
         def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
             assert batch.target_index is not None
             raw = type(self).whole[batch.target_index]  # type: ignore[attr-defined]
             assert torch.equal(self.context.pipeline.eval(raw), batch.target)  # the preset `plain` does not augment
+            assert batch.index is not None
+            raw = type(self).own[batch.index]  # type: ignore[attr-defined]
+            assert torch.equal(self.context.pipeline.eval(raw), batch.images)
             return super().train_step(batch)
 
     execute(prepare_toy(build=Compares, uses=BOTH, family="uda"), tmp_path)

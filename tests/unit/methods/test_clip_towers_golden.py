@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench_methods import clip_lora, maple, promptsrc
 from benchmark.api import Batch
-from benchmark.backbones.lora import LoRA
+from benchmark.backbones.lora import LoRA, merge
 from benchmark.errors import UsageError
 from benchmark.testing.by_hand import at, place
 from benchmark.testing.clip_methods import clip_method, recorded_method
@@ -299,5 +299,7 @@ def test_dropout_has_a_mask_for_each_projection() -> None:
         change.down[2:4], change.up[1] = change.down[:2].clone(), change.up[0].clone()  # k changes as q does
         query, key, _ = change.project(tokens, tokens, *[torch.zeros(1, 3, 8)] * 3)
         assert not torch.equal(query, key)
+        with pytest.raises(ValueError, match="changes of the output projection cannot be merged"):
+            merge(torch.nn.Module(), [LoRA(8, rank=2, targets="qo")])
         query, key, _ = change.eval().project(tokens, tokens, *[torch.zeros(1, 3, 8)] * 3)
         torch.testing.assert_close(query, key)

@@ -50,7 +50,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +58,7 @@ from benchmark.errors import PluginError, UsageError
 from benchmark.samples import ImageSet, ImageSource, Kind, Raw, References, Samples, Source, Text
 from benchmark.scenario import Experience, Scenario, ScenarioRequest, TestSet, Wording
 from benchmark.stepping import Stepper
+from benchmark.trees import tensors_in
 from benchmark.views import Context, ExperienceView, Manifest
 
 if TYPE_CHECKING:
@@ -494,17 +494,3 @@ class LoopMethod(Method):
     def train_step(self, batch: Batch) -> Mapping[str, Tensor | float]:
         """Not used: the loop is the method's own."""
         raise TypeError(f"{type(self).__name__} trains whole experiences; the engine calls train_experience")
-
-
-def tensors_in(tree: object) -> Iterator[Tensor]:
-    """Yields every tensor in nested mappings, lists and tuples."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, np.ndarray):
-        yield torch.from_numpy(tree)
-    elif isinstance(tree, Mapping):
-        for value in tree.values():
-            yield from tensors_in(value)
-    elif isinstance(tree, (list, tuple)):
-        for value in tree:
-            yield from tensors_in(value)

@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmark.api import Batch, ExperienceView, FeatureMethod, LoopMethod, Manifest, Method, Scenario
 from benchmark.backbones import blocks
 from benchmark.run import checkpoint
-from benchmark.run.streams import first_samples
 
 NAMES = (
     "params_total",
@@ -134,7 +133,8 @@ def loop_step_flops(method: LoopMethod, scenario: Scenario, index: int, manifest
         manifest: What it declares.
     """
     experience = scenario.experiences[index]
-    short = dataclasses.replace(experience, train=first_samples(experience.train, method.config.batch_size))
+    rows = torch.arange(min(method.config.batch_size, len(experience.train)))
+    short = dataclasses.replace(experience, train=experience.train.subset(rows))
     parts = (*scenario.experiences[:index], short)
     view = ExperienceView(dataclasses.replace(scenario, experiences=parts), index, manifest)
 

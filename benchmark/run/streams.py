@@ -343,11 +343,6 @@ def fitted(scenario: Scenario, pipeline: Pipeline, gigabytes: float = 0.0) -> Sc
     return dataclasses.replace(scenario, experiences=parts, tests=tests, test_stream=stream)
 
 
-def first_samples(data: ImageSet, count: int) -> ImageSet:
-    """The first samples of a set, for measuring one training step."""
-    return data.subset(torch.arange(min(count, len(data))))
-
-
 def with_task_known(scenario: Scenario) -> Scenario:
     """The same stream, where a test sample comes with its experience.
 

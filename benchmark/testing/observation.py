@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from benchmark.api import ExperienceView, Manifest, Method, Raw, Samples, tensors_in
+from benchmark.api import ExperienceView, Manifest, Method, Raw, Samples
 from benchmark.errors import BenchError
 from benchmark.events import ExperienceEnded, ExperienceStarted
 from benchmark.hookspecs import hookimpl
@@ -20,6 +20,7 @@ from benchmark.inputs.pipeline import Pipeline
 from benchmark.run import checkpoint
 from benchmark.run.preparation import Prepared
 from benchmark.testing.raw import split
+from benchmark.trees import tensors_in
 
 Answers: TypeAlias = "Tensor | tuple[str, ...]"
 """Logits ``(N, C)`` or N texts."""

@@ -382,12 +382,12 @@ def _manager(modules: Iterable[ModuleType]) -> pluggy.PluginManager:
     return manager
 
 
-def trackers() -> dict[str, list[Entry]]:
+def listeners() -> dict[str, list[Entry]]:
     """The life-cycle plugins of packages by name (group ``bench``), without importing any."""
     return installed(LIFE_CYCLE_GROUP)
 
 
-def load_tracker(entry: Entry) -> ModuleType:
+def load_listener(entry: Entry) -> ModuleType:
     """Imports one life-cycle plugin and checks the names of its hooks.
 
     Raises:
@@ -409,9 +409,9 @@ def life_cycle(report: Callable[[Entry, PluginError], None] | None = None) -> pl
     """
     modules: list[ModuleType] = []
     # pluggy calls the last registered first: register in reverse to call in the order of names.
-    for entry in reversed([entry for _, claims in sorted(trackers().items()) for entry in claims]):
+    for entry in reversed([entry for _, claims in sorted(listeners().items()) for entry in claims]):
         try:
-            module = load_tracker(entry)
+            module = load_listener(entry)
         except PluginError as error:
             if report is None:
                 raise

@@ -15,8 +15,8 @@ from benchmark.registry import Kind
 if TYPE_CHECKING:
     from benchmark.testing.checks import Result
 
-CHECKED: tuple[Kind, ...] = ("methods", "scenarios", "exporters", "backbones", "metrics", "plots")
-TRACKER = "tracker"  # life-cycle plugins are of no kind: they register nothing
+CHECKED: tuple[Kind, ...] = ("methods", "scenarios", "exporters", "backbones", "metrics", "plots", "trackers")
+LISTENER = "life-cycle plugin"  # of no kind: it registers nothing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         nargs="+",
-        help="method (with @RECIPE), scenario (with /VARIANT or :PATH), exporter, backbone, metric, plot or tracker",
+        help="method (with @RECIPE), scenario (with /VARIANT or :PATH), exporter, backbone, metric, plot, tracker or "
+        "life-cycle plugin",
     )
     parser.add_argument("--only", metavar="CHECK[,...]", help="run these checks only")
     parser.add_argument(
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
         "backbone": checks.backbone_subject,
         "metric": checks.metric_subject,
         "plot": checks.plot_subject,
-        TRACKER: checks.tracker_subject,
+        "tracker": checks.tracker_subject,
+        LISTENER: checks.listener_subject,
     }
     shown: list[dict[str, Any]] = []
     failed = False
@@ -77,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
 def _kinds(name: str) -> list[str]:
     """What a name is, in words; a method and a scenario may share one."""
     plain = name.partition("@")[0].partition(":")[0].partition("/")[0]
-    listed = {registry.singular(kind): registry.names(kind) for kind in CHECKED} | {TRACKER: list(registry.trackers())}
+    listed = {registry.singular(kind): registry.names(kind) for kind in CHECKED}
+    listed[LISTENER] = list(registry.listeners())
     found = [kind for kind, names in listed.items() if plain in names]
     if not found:
         known = [known for names in listed.values() for known in names]

@@ -130,11 +130,11 @@ def _plugins(*, deep: bool) -> tuple[dict[str, Any], list[dict[str, str]]]:
                     {"plugin": f"{registry.singular(kind)} {name}", "distribution": who, "problem": error.message}
                 )
     counts["life-cycle"] = {"found": 0, "distributions": []}
-    for name, claims in registry.trackers().items():
+    for name, claims in registry.listeners().items():
         for entry in claims:
             try:
                 if deep:
-                    registry.load_tracker(entry)
+                    registry.load_listener(entry)
                 else:
                     registry.find_module(f"life-cycle plugin `{name}`", entry)
                 counts["life-cycle"]["found"] += 1

@@ -23,7 +23,7 @@ GROUPS: dict[str, str] = {
     "method": "bench.methods",
     "scenario": "bench.scenarios",
     "exporter": "bench.exporters",
-    "tracker": "bench",
+    "tracker": "bench.trackers",
     "backbone": "bench.backbones",
     "metric": "bench.metrics",
     "plot": "bench.plots",
@@ -107,7 +107,7 @@ def names(name: str, kind: str, family: str | None = None) -> dict[str, str]:
     if family is not None and family not in known:
         hint = f"use one of {', '.join(known)}" if known else f"a {kind} is of no family: leave --family out"
         raise UsageError(f"--family {shorten(family)}: there is no such skeleton of a {kind}", hint=hint)
-    claims = (registry.trackers() if kind == "tracker" else registry.entries(cast("Kind", f"{kind}s"))).get(name)
+    claims = registry.entries(cast("Kind", f"{kind}s")).get(name)
     if claims:
         raise UsageError(
             f"{kind} `{name}` exists already in `{claims[0].distribution}`", hint="a name has one owner: choose another"

@@ -24,7 +24,7 @@ from benchmark.testing.subjects import (
     method_subject,
     scenario_subject,
 )
-from benchmark.testing.tracker_checks import TRACKER_CHECKS, TrackerSubject, tracker_subject
+from benchmark.testing.tracker_checks import TRACKER_CHECKS, TrackerSubject, listener_subject, tracker_subject
 
 __all__ = [
     "BACKBONE_CHECKS",
@@ -47,6 +47,7 @@ __all__ = [
     "backbone_subject",
     "checks_of",
     "exporter_subject",
+    "listener_subject",
     "meaning",
     "method_subject",
     "metric_subject",

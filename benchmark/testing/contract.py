@@ -139,7 +139,7 @@ class PlotContract(_Contract):
 
 
 class TrackerContract(_Contract):
-    """The contract of a tracker, a plugin of the group ``bench``. Set ``tracker`` to its name."""
+    """The contract of an experiment tracker. Set ``tracker`` to its name."""
 
     tracker: str
 

@@ -1,9 +1,10 @@
-"""Checks that every tracker, a plugin of the group ``bench``, must pass: runs do not know of it."""
+"""Checks that every experiment tracker and every life-cycle plugin must pass: runs do not know of it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,27 +16,54 @@ from types import ModuleType
 import pluggy
 
 from benchmark import hookspecs, registry
-from benchmark.errors import BenchError, BenchWarning, PluginError, did_you_mean
-from benchmark.registry import Entry
-from benchmark.run import engine
+from benchmark.errors import BenchError, BenchWarning, PluginError, UsageError, did_you_mean
+from benchmark.events import RunStarted
+from benchmark.registry import Loaded
+from benchmark.run import engine, tracking
 from benchmark.run.interruption import Interrupted
 from benchmark.testing.comparisons import difference, equal_trees
 from benchmark.testing.example_runs import toy_subject
 from benchmark.testing.laboratory import MethodSubject, Outcome, Stop, StopAtStep, manager, outcome
-from benchmark.testing.observation import CheckFailed, Watcher, surroundings
+from benchmark.testing.observation import CheckFailed, CheckSkipped, Watcher, surroundings
+from benchmark.tracking import Kind, Point
+
+
+class Told(tracking.Told):
+    """A tracker that is told of a run, and what it was told.
+
+    Attributes:
+        known: Points that it said were written before.
+        written: Points that it was given.
+    """
+
+    known: set[tuple[Kind, int]]
+
+    @hookspecs.hookimpl
+    def bench_run_started(self, event: RunStarted) -> None:
+        """Keeps what it knows before it is told more."""
+        self.written: list[tuple[Kind, int]] = []
+        super().bench_run_started(event)
+        self.known = self._known - set(self.written)
+
+    def _write(self, point: Point) -> None:
+        if (point.kind, point.index) not in self._known:
+            self.written.append((point.kind, point.index))
+        super()._write(point)
 
 
 @dataclass
 class TrackerSubject:
-    """A life-cycle plugin under test.
+    """A tracker, or a life-cycle plugin, under test.
 
     Attributes:
-        entry: Where it comes from.
-        module: The plugin.
+        name: Its name.
+        tracker: What it registered, or None of a life-cycle plugin.
+        module: The life-cycle plugin, or None of a tracker.
     """
 
-    entry: Entry
-    module: ModuleType
+    name: str
+    tracker: Loaded | None = None
+    module: ModuleType | None = None
 
     @cached_property
     def alone(self) -> Outcome:
@@ -51,41 +79,58 @@ class TrackerSubject:
             path = engine.execute(watcher.prepared, folder, hooks=self.hooks(watcher), quiet=True)
             return outcome(path, watcher)
 
+    def told_of(self) -> Told:
+        """The tracker for one run, with its default options.
+
+        Raises:
+            CheckSkipped: Its library is not installed, or it is no tracker.
+        """
+        if self.tracker is None:
+            raise CheckSkipped("it is a life-cycle plugin: it is told again of what is done again")
+        try:
+            options, _ = tracking.options_of(self.name, [])
+        except UsageError as error:
+            raise CheckSkipped(f"{error.message}; {error.hint}") from error
+        return Told(self.tracker, options)
+
     def hooks(self, *others: object) -> pluggy.PluginManager:
         """It, and others."""
         made = manager(others)
-        made.register(self.module, name=self.entry.name)
+        made.register(self.module or self.told_of(), name=self.name)
         return made
-
-    @property
-    def listens(self) -> list[str]:
-        """The hooks that it implements."""
-        known = [name for name in vars(hookspecs) if name.startswith("bench_")]
-        return [name for name in known if callable(getattr(self.module, name, None))]
 
 
 def tracker_subject(name: str) -> TrackerSubject:
-    """The subject for an installed life-cycle plugin.
+    """The subject for a registered tracker.
+
+    Raises:
+        UsageError: No such tracker.
+        PluginError: Its plugin is broken.
+    """
+    return TrackerSubject(name, tracker=registry.load("trackers", name))
+
+
+def listener_subject(name: str) -> TrackerSubject:
+    """The subject for an installed life-cycle plugin, of the group ``bench``.
 
     Raises:
         UsageError: No such plugin.
         PluginError: It is broken, or two packages claim the name.
     """
-    known = registry.trackers()
+    known = registry.listeners()
     if name not in known:
-        raise did_you_mean("tracker", name, known)
+        raise did_you_mean("life-cycle plugin", name, known)
     if len(known[name]) > 1:
         who = " and ".join(f"`{entry.distribution}` ({entry.module})" for entry in known[name])
-        raise PluginError(
-            f"tracker `{name}` is claimed by {who}", hint="uninstall one of them, or rename its entry point"
-        )
+        raise PluginError(f"`{name}` is claimed by {who}", hint="uninstall one of them, or rename its entry point")
     (entry,) = known[name]
-    return TrackerSubject(entry, registry.load_tracker(entry))
+    return TrackerSubject(name, module=registry.load_listener(entry))
 
 
 def hooks(subject: TrackerSubject) -> None:
-    """It listens to at least one event."""
-    if not subject.listens:
+    """It listens to at least one event of runs."""
+    known = [name for name in vars(hookspecs) if name.startswith("bench_")]
+    if subject.module and not any(callable(getattr(subject.module, name, None)) for name in known):
         raise CheckFailed(
             "it implements no hook of runs", hint="docs/hooks.md has every hook; mark yours by `@hookimpl`"
         )
@@ -118,12 +163,34 @@ def resume(subject: TrackerSubject) -> None:
     own = toy_subject()
     with _elsewhere() as folder:
         for stop in (Stop(step=1), Stop(after=0), Stop(before=2)):
-            _stop(own, folder, subject, stop)
+            _stop(own, folder, [subject.module or subject.told_of()], stop)
         watcher = Watcher(own.prepare(own.scenario(), every_step=True), look=False)
         path = engine.execute(watcher.prepared, folder, hooks=subject.hooks(watcher), quiet=True)
         done = outcome(path, watcher)
     if (found := difference(subject.alone, done, scenario_part=False)) is not None:
         raise CheckFailed(f"stopped and resumed, {found}", hint="change nothing that you are given")
+
+
+def points(subject: TrackerSubject) -> None:
+    """Every point of a run that was interrupted is written once: it knows what it has, and only that."""
+    own = toy_subject()
+    written: list[tuple[Kind, int]] = []
+    with _elsewhere() as folder:
+        for stop in (Stop(step=1), Stop(after=0), Stop(before=2), None):
+            told = subject.told_of()
+            if stop is None:
+                prepared = own.prepare(own.scenario(), every_step=True)
+                engine.execute(prepared, folder, hooks=manager([told]), quiet=True)
+            else:
+                _stop(own, folder, [told], stop)
+            if told.known != set(written):
+                raise CheckFailed(
+                    f"taken up again, it knows {sorted(told.known)}; written were {sorted(written)}",
+                    hint="`begin` returns kind and index of every point that was written before",
+                )
+            written += told.written
+    if len(written) != len(set(written)) or not written:
+        raise CheckFailed(f"points were written twice, or none: {sorted(written)}")
 
 
 def failed(subject: TrackerSubject) -> None:
@@ -149,11 +216,11 @@ def failed(subject: TrackerSubject) -> None:
 REASON = "this run was made to fail"
 
 
-def _stop(own: MethodSubject, folder: Path, subject: TrackerSubject, stop: Stop) -> None:
+def _stop(own: MethodSubject, folder: Path, told: list[object], stop: Stop) -> None:
     prepared = own.prepare(own.scenario(), every_step=True)
     watcher = Watcher(prepared, stop_before=stop.before, stop_after=stop.after, look=False)
     with contextlib.suppress(Interrupted):
-        engine.execute(prepared, folder, hooks=subject.hooks(watcher), quiet=True, stop=StopAtStep(stop.step))
+        engine.execute(prepared, folder, hooks=manager([*told, watcher]), quiet=True, stop=StopAtStep(stop.step))
         raise CheckFailed(f"the run was not stopped {stop}: it did not get there")
 
 
@@ -173,8 +240,8 @@ def _elsewhere() -> Iterator[Path]:
         finally:
             os.chdir(before)
     for warning in caught:
-        if issubclass(warning.category, BenchWarning) and "life-cycle plugin" in str(warning.message):
-            raise CheckFailed(str(warning.message), hint="`bench_run_failed` may come at any time")
+        if re.search("life-cycle plugin|tracker `", str(warning.message)):
+            raise CheckFailed(str(warning.message), hint="it may be told of a failure at any time")
 
 
 TRACKER_CHECKS: dict[str, Callable[[TrackerSubject], None]] = {
@@ -182,5 +249,6 @@ TRACKER_CHECKS: dict[str, Callable[[TrackerSubject], None]] = {
     "run": run,
     "surroundings": around,
     "resume": resume,
+    "points": points,
     "failed": failed,
 }

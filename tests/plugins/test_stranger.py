@@ -116,14 +116,15 @@ def test_new_plugin_is_a_working_package(what: str, skeletons: Callable[..., Any
 def test_skeletons_do_what_they_say(skeletons: Callable[..., Any], tmp_path: Path) -> None:
     """One run is followed, measured, drawn and written by all of them."""
     scenario = ("--scenario", "my-scenario", "--set", "scenario.train=2", "--set", "scenario.test=1")
-    skeletons("bench", "run", *scenario, "--method", "nearest-mean", "--backbone", "my-backbone", cwd=tmp_path)
+    run = ("bench", "run", *scenario, "--method", "nearest-mean", "--backbone", "my-backbone")
+    skeletons(*run, "--tracker", "my-tracker", cwd=tmp_path)
     ((record,), problems) = read_all(tmp_path / "runs")
     assert not problems
     assert record.backbone.name == "my-backbone"
     assert 0 <= record.metrics["my-metric"] <= 1
-    (diary,) = (tmp_path / "runs").rglob("*.my-tracker.jsonl")
-    told = [json.loads(line)["event"] for line in diary.read_text(encoding="utf-8").splitlines()]
-    assert (told[0], told[-1], told.count("experience")) == ("started", "finished", 4)
+    diary = tmp_path / "tracking" / "my-tracker" / f"{record.run_id}.jsonl"
+    told = [json.loads(line)["what"] for line in diary.read_text(encoding="utf-8").splitlines()]
+    assert (told[0], told[-1], told.count("experience")) == ("run", "finished", 4)
     table = skeletons("bench", "leaderboard", "--format", "my-exporter", cwd=tmp_path).stdout
     assert "Lowest acc. (%)" in table
     skeletons("bench", "plot", "my-plot", "-o", "bars.svg", cwd=tmp_path)

@@ -243,10 +243,35 @@ def test_tracker_checks_find(
     tracker(body, hook)
     assert main(["check", "mine", "--json"]) == (EXIT_FAILED if check else EXIT_OK)
     (found,) = json.loads(capsys.readouterr().out)
-    assert found["kind"] == "tracker"
+    assert found["kind"] == "life-cycle plugin"
     failed = {row["check"]: row["message"] for row in found["checks"] if row["result"] == "fail"}
     assert bool(failed) is bool(check)
     assert message in failed.get(check, "")
+
+
+FORGETS = """
+from benchmark import TrackerSpec, hookimpl
+from benchmark.tracking import Tracker
+
+class Forgets(Tracker):
+    def begin(self, event): return set()
+    def write(self, point): pass
+    def finish(self, event): {finish}
+    def fail(self, event): pass
+
+@hookimpl
+def bench_register_trackers():
+    return [TrackerSpec(name="mine", open=lambda options: Forgets(), summary="x")]
+"""
+
+
+@pytest.mark.usefixtures("registry_as_it_was")
+@pytest.mark.parametrize(("finish", "check", "message"), [("pass", "points", "it knows []"), ("1 / 0", "run", "Zero")])
+def test_checks_of_a_tracker_find(finish: str, check: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine_tracker.py"
+    path.write_text(FORGETS.format(finish=finish), encoding="utf-8")
+    registry.add_file(path)
+    assert message in failures(checks.tracker_subject("mine"), check)[check]
 
 
 BROKEN = """

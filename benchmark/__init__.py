@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from benchmark.results import Records, load, load_model, run
     from benchmark.run.jobs import run_job, run_jobs
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BackboneSpec",

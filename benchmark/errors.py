@@ -81,6 +81,19 @@ class RunFailed(BenchError):
     """Training or evaluation had to stop; finished work is kept."""
 
 
+def deprecated(old: str, *, since: str, instead: str) -> None:
+    """Warns whoever calls what is to go: it is kept for two minor releases (docs/releasing.md).
+
+    Args:
+        old: What is to go, by the name that people use.
+        since: Version that deprecated it, e.g. ``0.3``.
+        instead: What to use.
+    """
+    major, minor = map(int, since.split(".")[:2])
+    text = f"{old} is deprecated since {since} and will be gone in {major}.{minor + 2}; use {instead}"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
+
+
 def warn(text: str) -> None:
     """Says something about a run that goes on: a `BenchWarning`."""
     warnings.warn(text, BenchWarning, stacklevel=3)

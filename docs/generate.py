@@ -343,10 +343,36 @@ PAGES = {
 }
 
 
+SITE = DOCS.parent / "mkdocs.yml"
+SECTIONS = {
+    "Start": ["getting-started", "tutorial", "how-do-i", "zh/getting-started"],
+    "Runs": ["data", "backbones", "adaptation", "language", "streams", "sweeps", "tuning", "trackers", "gpu"],
+    "Results": ["tables", "figures", "site", "comparing", "auditing", "importing", "python"],
+    "Trust": ["reproducibility", "reproducing", "parity", "performance"],
+    "Plugins": ["plugin-author", "doors", "releasing"],
+    "Reference": [name.removesuffix(".md") for name in PAGES],
+}
+"""Sections of the site, in order; a page that none names is under *More*."""
+
+
+def site() -> str:
+    """mkdocs.yml with every page of docs/ in its navigation."""
+    pages = {str(path.relative_to(DOCS).with_suffix("")): path for path in sorted(DOCS.rglob("*.md"))}
+    named = {page for listed in SECTIONS.values() for page in listed}
+    rest = [page for page in pages if page not in named and page != "index" and not page.startswith("adr/")]
+    sections = {title: [page for page in listed if page in pages] for title, listed in SECTIONS.items()}
+    sections |= {"More": rest, "Decisions": [page for page in pages if page.startswith("adr/")]}
+    lines = ["nav:", "  - index.md"]
+    for title, listed in sections.items():
+        lines += [f"  - {title}:", *(f"    - {page}.md" for page in listed)] if listed else []
+    head, _, _ = SITE.read_text(encoding="utf-8").partition("nav:\n") if SITE.exists() else ("", "", "")
+    return head.partition("nav: []")[0] + "\n".join(lines) + "\n"
+
+
 def main() -> int:
     """Writes the pages that changed."""
-    for name, make in PAGES.items():
-        path, text = DOCS / name, make()
+    for name, make in {**PAGES, "../mkdocs.yml": site}.items():
+        path, text = (DOCS / name).resolve(), make()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
             print(f"wrote {path}")

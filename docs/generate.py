@@ -102,13 +102,14 @@ def _parser(command: str) -> argparse.ArgumentParser:
 def methods() -> str:
     """A table of methods, then the options of each with their recipes."""
     loaded = [registry.load_method(name) for name in own("methods")]
+    link = anchors([str(item.spec.name) for item in loaded])
     parts = [f"{NOTE}# Methods\n\n| method | what it does | uses | recipes | paper |\n|---|---|---|---|---|"]
     for item in loaded:
         spec: Any = item.spec
         uses = ", ".join(sorted(spec.uses_of(spec.config()))) or "nothing"
         names = ", ".join([f"**{spec.default_recipe}**", *spec.recipes])
         parts.append(
-            f"| [`{spec.name}`](#{spec.name}) | {_cell(spec.summary)} | {uses} | {names} | {spec.paper or '–'} |"
+            f"| [`{spec.name}`](#{link[spec.name]}) | {_cell(spec.summary)} | {uses} | {names} | {spec.paper or '–'} |"
         )
     for item in loaded:
         spec = item.spec
@@ -123,6 +124,16 @@ def methods() -> str:
         if spec.rule:
             parts.append(f"\nRule for these values: {spec.rule}.")
     return "\n".join(parts) + "\n"
+
+
+def anchors(names: list[str]) -> dict[str, str]:
+    """Where headings of these names can be linked to: letters alone, and a number behind what is there already."""
+    found: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"[^\w-]", "", name)
+        count = list(found.values()).count(plain) + sum(place.startswith(f"{plain}_") for place in found.values())
+        found[name] = f"{plain}_{count}" if count else plain
+    return found
 
 
 def scenarios() -> str:

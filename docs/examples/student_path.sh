@@ -33,7 +33,7 @@ python make_images.py
 bench data check patterns
 bench run --scenario folder:patterns --set experiences=3 --method nearest-mean,linear-probe,finetune --seed 0-2
 bench leaderboard
-bench compare linear-probe finetune --scenario "folder:patterns-*"
+bench compare linear-probe finetune
 bench plot accuracy --width single -o curves.pdf
 bench leaderboard --format latex --caption short --display-names -o table.tex
 bench site -o site

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -21,6 +23,7 @@ from benchmark.cli import COMMANDS, module_of
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SCRIPT = DOCS / "examples" / "student_path.sh"
+NOTEBOOK = DOCS / "examples" / "student_path.ipynb"
 GENERATED = {f"{name}.md" for name in ("cli", "hooks", "methods", "modules", "records", "reference", "scenarios")}
 PAGES = [ROOT / "README.md", *(path for path in sorted(DOCS.glob("*.md")) if path.name not in GENERATED)]
 
@@ -168,6 +171,29 @@ def test_the_path_of_a_student(tmp_path: Path) -> None:
     assert "toprule" in (tmp_path / "table.tex").read_text(encoding="utf-8")
     assert (tmp_path / "site" / "index.html").is_file()
     assert "linear-probe" in done.stdout
+
+
+@pytest.mark.student
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    """Every cell, in a kernel of its own; what is committed was made so."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    shutil.copy(NOTEBOOK, tmp_path)
+    book = nbformat.read(tmp_path / NOTEBOOK.name, as_version=4)
+    committed = [cell.source for cell in book.cells]
+    nbclient.NotebookClient(book, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert [cell.source for cell in book.cells] == committed
+    assert all(cell.execution_count for cell in book.cells if cell.cell_type == "code")
+
+
+def test_the_notebook_has_the_outputs_of_a_real_run() -> None:
+    book = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    shown = json.dumps([cell["outputs"] for cell in cells])
+    assert "linear-probe" in shown
+    assert "image/png" in shown
+    assert '"error"' not in shown
+    assert str(Path.home()) not in shown
 
 
 TRANSLATED = [("README.md", "README.zh.md"), ("docs/getting-started.md", "docs/zh/getting-started.md")]

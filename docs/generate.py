@@ -357,7 +357,7 @@ PAGES = {
 SITE = DOCS.parent / "mkdocs.yml"
 SECTIONS = {
     "Start": ["getting-started", "tutorial", "how-do-i", "zh/getting-started"],
-    "Runs": ["data", "backbones", "adaptation", "language", "streams", "sweeps", "tuning", "trackers", "gpu"],
+    "Runs": ["data", "backbones", "adaptation", "language", "streams", "sweeps", "tuning", "trackers", "models", "gpu"],
     "Results": ["tables", "figures", "site", "comparing", "auditing", "importing", "python"],
     "Trust": ["reproducibility", "reproducing", "parity", "performance"],
     "Plugins": ["plugin-author", "doors", "releasing"],

@@ -31,9 +31,10 @@ END
 
 python make_images.py
 bench data check patterns
-bench run --scenario folder:patterns --set experiences=3 --method nearest-mean,linear-probe,finetune --seed 0-2
+bench run --scenario folder:patterns --set experiences=3 --method nearest-mean,linear-probe,finetune --seed 0-2 --set engine.save_model=true
 bench leaderboard
 bench compare linear-probe finetune
 bench plot accuracy --width single -o curves.pdf
 bench leaderboard --format latex --caption short --display-names -o table.tex
 bench site -o site
+bench predict "$(ls runs/*/linear-probe/*.json | head -n 1)" patterns/rings/00.png

@@ -162,14 +162,14 @@ class SPrompts(Method):
         self.keys = torch.cat([self.keys, padded.unsqueeze(0)])
 
     def choose(self, query: Tensor) -> Tensor:
-        """Domain ``(B,)`` of the nearest centre to each query ``(B, D)``."""
+        """Domain ``(B,)`` of the nearest centre to each query ``(B, D)``; the first while no other has centres."""
+        if len(self.keys) < 2:
+            return torch.zeros(len(query), dtype=torch.int64, device=query.device)
         far = torch.stack([torch.cdist(query, keys, p=1).min(dim=1).values for keys in self.keys], dim=1)
         return far.argmin(dim=1)
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes seen)`` of the prompt and head that each image chooses."""
-        if not len(self.keys):
-            raise RuntimeError("no domain was learnt yet")
         chosen = self.choose(self.query(images))
         prompts = torch.stack([domain.prompts for domain in self.domains])
         weights = torch.stack([domain.head.weight for domain in self.domains])

@@ -38,6 +38,8 @@ Seconds = Annotated[float, Meta(ge=0, le=_LARGE)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Sha256 = Annotated[str, Meta(pattern=_HASH, max_length=64)]
 Metric = Integer | Number | list[Number | None] | None
+_Labelled = Literal["last", "source-validation", "target-oracle"]
+_Unlabelled = Literal["entropy", "snd", "mano", "mixval", "iwv", "dev", "circular"]
 _Scalar = bool | int | float | str | None
 _Item = _Scalar | list[_Scalar] | dict[str, _Scalar]
 Option = _Scalar | list[_Item] | dict[str, _Item]

@@ -9,4 +9,4 @@ SOURCE: Mapping[str, Mapping[str, object]] = {
     "mini": {"epochs": 10, "batch_size": 64, "lr": 0.01},
 }
 """How the source is trained on a track, for ``tracks`` of a `MethodSpec`: the same for all methods."""
-RULE = "epochs, batch_size, lr: the same for all methods of the family, chosen on held-out source images"
+RULE = "epochs, batch_size, lr: the same for all methods of the family, not searched"

@@ -189,18 +189,7 @@ class Config(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Selection(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which epoch was kept."""
 
-    rule: Literal[
-        "last",
-        "source-validation",
-        "target-oracle",
-        "entropy",
-        "snd",
-        "mano",
-        "mixval",
-        "iwv",
-        "dev",
-        "circular",
-    ]
+    rule: _Labelled | _Unlabelled
     chosen: Annotated[
         list[Count | None],
         _text("Epoch kept per experience, from 0; null where there was nothing to choose."),

@@ -93,6 +93,11 @@ class Tpt(ClipStream):
         self.prompts: TextPrompts | None = None
         self.to(context.device)
 
+    @property
+    def deterministic(self) -> bool:
+        """Views are drawn from the image alone, so no seed of a run matters."""
+        return True
+
     def texts(self) -> TextPrompts:
         """The texts of the classes, made once."""
         if self.prompts is None or len(self.prompts) != len(self.names):

@@ -20,7 +20,7 @@ from benchmark import registry
 from benchmark.specs import ExporterSpec
 from benchmark.tables import Cell, Column, Row, Table, one_line, render_text, starts_formula
 from benchmark.testing import CheckFailed
-from benchmark.testing.exporter_checks import ACTIVE, UNSEEN, ExporterSubject, escapes
+from benchmark.testing.exporter_checks import UNSEEN, ExporterSubject, escapes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "exporters"
 MODULES = {"csv": to_csv, "html": to_html, "json": to_json, "latex": to_latex, "markdown": to_markdown}
@@ -366,7 +366,7 @@ def test_markdown_makes_no_links(text: str) -> None:
     assert to_markdown.escape("l2p@pilot") == "l2p@pilot"
 
 
-@pytest.mark.parametrize("suffix", [*ACTIVE, ".csv", ".tsv", ".txt"])
+@pytest.mark.parametrize("suffix", [".html", ".svg", ".md", ".tex", ".csv", ".tsv", ".txt"])
 def test_an_exporter_that_escapes_nothing_fails_the_contract(suffix: str) -> None:
     def careless(tables: list[Table]) -> str:
         return "\n".join(cell.text for item in tables for row in item.rows for cell in row.cells)
@@ -380,5 +380,5 @@ def test_an_exporter_that_escapes_nothing_fails_the_contract(suffix: str) -> Non
     if suffix == ".txt":
         escapes(subject)
         return
-    with pytest.raises(CheckFailed, match=r"markup|formula"):
+    with pytest.raises(CheckFailed, match=r"become|formula"):
         escapes(subject)

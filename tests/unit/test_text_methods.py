@@ -50,6 +50,12 @@ class Prompts(Method):
         self.names = list(experience.class_names)
         self.optimizer = torch.optim.SGD([self.ctx], lr=0.1)
 
+    def extra_state(self) -> dict[str, Any]:
+        return {"names": self.names}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.names = list(state["names"])
+
     def logits(self, images: Tensor) -> Tensor:
         tokens = self.dual.tokenize([f"x x x {name}." for name in self.names])
         e = self.dual.embed(tokens.ids)

@@ -256,4 +256,4 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     exec(compile(block.replace('"split-glyphs"', '"toy"'), "docs/models.md", "exec"), {})
     assert "<nearest-mean on toy, run " in (said := capsys.readouterr().out)
-    assert "(1, 4)" in said
+    assert "torch.Size([1, 4])" in said

@@ -128,6 +128,7 @@ def test_nothing_is_trained_added_or_kept(tmp_path: Path) -> None:
     {
         "imagenet-7": 7,
         "imagenet-80": 80,
+        "promptsrc-60": 60,
         "caltech101": 34,
         "cars": 8,
         "cifar": 18,
@@ -195,5 +196,5 @@ def test_recipes() -> None:
     spec = bench_register_methods()[0]
     assert spec.control
     counts = {name: ClipZeroShotConfig(**recipe).template_count for name, recipe in spec.recipes.items()}  # type: ignore[arg-type]
-    assert counts == {"imagenet-7": 7, "imagenet-80": 80, "cifar": 18, "coop-ensemble": 8}
+    assert counts == {"imagenet-7": 7, "imagenet-80": 80, "cifar": 18, "coop-ensemble": 8, "promptsrc-60": 60}
     assert ClipZeroShotConfig().templates == "a photo of a {}."

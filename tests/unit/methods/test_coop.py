@@ -168,7 +168,9 @@ def test_the_image_tower_rests_while_prompts_train(
     """20 images: without augmentation once, with three views three times, else in each of five epochs."""
     subject = subjects.method_subject(spec)
     config = spec.config(epochs=5, batch_size=8, vectors=2, words="", **options)
-    prepared = subject.prepare(toys.toy_scenario(experiences=1, classes=2, train=10, test=12), config=config)
+    prepared = subject.prepare(
+        toys.toy_scenario(experiences=1, classes=2, train=10, test=12), config=config, counting=True
+    )
     count, found, inside = Counter(monkeypatch), [], []
     build: Any = spec.build
     encode, step = ContextLearner.encode, build.train_step

@@ -61,7 +61,38 @@ def delayed_cosine(place: int, *, lr: float, period: int, warmup: int = 1, warmu
     return 0.5 * lr * (1 + math.cos(math.pi * (place - warmup) / period))
 
 
-class DecayLastAdamW(torch.optim.Optimizer):
+class _Stepwise(torch.optim.Optimizer):
+    """An optimiser that moves one parameter after the other."""
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step.
+
+        Args:
+            closure: Computes the loss anew, with gradients.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, parameter.grad, group)
+        return loss
+
+    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """Moves a parameter along its gradient, with the options of its group."""
+        raise NotImplementedError
+
+
+class DecayLastAdamW(_Stepwise):
     """AdamW as early Hugging Face code had it.
 
     Two differences from `torch.optim.AdamW`: ``eps`` is added before bias correction,
@@ -86,44 +117,23 @@ class DecayLastAdamW(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step.
-
-        Args:
-            closure: Computes the loss anew, with gradients.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            first, second = group["betas"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = 0
-                    state["exp_avg"] = torch.zeros_like(parameter)
-                    state["exp_avg_sq"] = torch.zeros_like(parameter)
-                state["step"] += 1
-                state["exp_avg"].mul_(first).add_(parameter.grad, alpha=1 - first)
-                state["exp_avg_sq"].mul_(second).addcmul_(parameter.grad, parameter.grad, value=1 - second)
-                size = group["lr"] * math.sqrt(1 - second ** state["step"]) / (1 - first ** state["step"])
-                parameter.addcdiv_(state["exp_avg"], state["exp_avg_sq"].sqrt().add_(group["eps"]), value=-size)
-                if group["weight_decay"] > 0:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        return loss
+    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        first, second = group["betas"]
+        state = self.state[parameter]
+        if not state:
+            state["step"] = 0
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        state["exp_avg"].mul_(first).add_(gradient, alpha=1 - first)
+        state["exp_avg_sq"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        size = group["lr"] * math.sqrt(1 - second ** state["step"]) / (1 - first ** state["step"])
+        parameter.addcdiv_(state["exp_avg"], state["exp_avg_sq"].sqrt().add_(group["eps"]), value=-size)
+        if group["weight_decay"] > 0:
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
 
 
-class Adafactor(torch.optim.Optimizer):
+class Adafactor(_Stepwise):
     """Adafactor of t5x as prompt tuning configures it: not factored, no momentum, no scaling by the parameter.
 
     With ``t = first_step + 1, first_step + 2, ...`` and ``beta = 1 - t ** -decay_rate``::
@@ -163,44 +173,23 @@ class Adafactor(torch.optim.Optimizer):
         defaults = {"first_step": first_step, "decay_rate": decay_rate, "clipping": clipping, "eps1": eps1}
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **defaults})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step.
-
-        Args:
-            closure: Computes the loss anew, with gradients.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = group["first_step"]
-                    state["exp_avg_sq"] = torch.zeros_like(parameter)
-                state["step"] += 1
-                beta = 1 - state["step"] ** -group["decay_rate"]
-                squares: Tensor = state["exp_avg_sq"]
-                squares.mul_(beta).add_(parameter.grad.square().add_(group["eps1"]), alpha=1 - beta)
-                update = parameter.grad * squares.rsqrt()
-                size = update.square().mean().sqrt()
-                parameter.mul_(1 - group["weight_decay"])
-                if size.device.type == "cpu":
-                    parameter.add_(update, alpha=-group["lr"] / max(1.0, float(size) / group["clipping"]))
-                else:  # the host does not wait for the number
-                    scale = (size / group["clipping"]).clamp_(min=1.0).reciprocal_()
-                    parameter.addcmul_(update, scale, value=-group["lr"])
-        return loss
+    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = group["first_step"]
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        beta = 1 - state["step"] ** -group["decay_rate"]
+        squares: Tensor = state["exp_avg_sq"]
+        squares.mul_(beta).add_(gradient.square().add_(group["eps1"]), alpha=1 - beta)
+        update = gradient * squares.rsqrt()
+        size = update.square().mean().sqrt()
+        parameter.mul_(1 - group["weight_decay"])
+        if size.device.type == "cpu":
+            parameter.add_(update, alpha=-group["lr"] / max(1.0, float(size) / group["clipping"]))
+        else:  # the host does not wait for the number
+            scale = (size / group["clipping"]).clamp_(min=1.0).reciprocal_()
+            parameter.addcmul_(update, scale, value=-group["lr"])
 
 
 def protocol_optimizer(

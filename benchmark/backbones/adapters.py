@@ -11,6 +11,7 @@ Shapes: B batch, N tokens, D width, r bottleneck.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -138,6 +139,21 @@ class AdaptFormer(BlockAdapter):
         """Adds the adapter's view of the stream to the output of the MLP, ``(B, N, D)``."""
         result: Tensor = branch + self.scale * self.up(self.dropout(F.relu(self.down(stream))))
         return result
+
+
+def adapt_formers(
+    blocks: Iterable[nn.Module], width: int, bottleneck: int, *, scale: float, dropout: float
+) -> nn.ModuleList:
+    """An `AdaptFormer` for each block of a transformer.
+
+    Args:
+        blocks: Of the backbone.
+        width: D.
+        bottleneck: r.
+        scale: Factor of their outputs.
+        dropout: Rate behind the non-linearity, in training.
+    """
+    return nn.ModuleList(AdaptFormer(width, bottleneck, scale=scale, dropout=dropout) for _ in blocks)
 
 
 class AttentionAdapter(BlockAdapter):

@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmark.errors import DataMissing, PluginError, warn
-from benchmark.guard import Guard
 from benchmark.records import predictions
 from benchmark.run import checkpoint, costs, evaluation, places
-from benchmark.run.examination import Examiner
-from benchmark.run.interruption import Stop
-from benchmark.run.preparation import Prepared
-from benchmark.run.progress import Progress
+from benchmark.run.execution import Execution
 from benchmark.run.seeds import derive
 from benchmark.samples import Samples
 from benchmark.scenario import Segment, TestStream
@@ -45,41 +39,17 @@ class StreamRunner:
     """Lets a method answer the test stream of a run.
 
     Args:
-        prepared: The run.
-        done: What it has behind it; is told of costs and times.
-        work: Folder of its checkpoints.
-        stop: Ctrl-C.
-        guard: Stands around the method's functions.
-        examiner: Predicts the test images of the source afterwards.
-        wall: Seconds that the run has taken so far, in all processes.
-        still_ours: Is called before a checkpoint is written; raises where another process has taken the run over.
-        quiet: No progress bar.
+        execution: Of the run.
     """
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        done: Progress,
-        work: Path,
-        stop: Stop,
-        guard: Guard,
-        examiner: Examiner,
-        *,
-        wall: Callable[[], float],
-        still_ours: Callable[[], None],
-        quiet: bool,
-    ) -> None:
-        self._prepared = prepared
-        self._done = done
-        self._file = work / places.STREAM
-        self._stop = stop
-        self._guard = guard
-        self._examiner = examiner
-        self._wall = wall
-        self._still_ours = still_ours
-        self._quiet = quiet
-        self._seed = prepared.plan.seeds["init"]
-        self._seen = len(prepared.stream.scenario.seen_classes(0))
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._prepared = execution.prepared
+        self._done = execution.done
+        self._guard = execution.guard
+        self._file = execution.work / places.STREAM
+        self._seed = self._prepared.plan.seeds["init"]
+        self._seen = len(self._prepared.stream.scenario.seen_classes(0))
 
     def run(self, method: TestTimeMethod, stream: TestStream) -> predictions.Predictions:
         """Answers of the stream, then predictions on test images of the source.
@@ -103,21 +73,21 @@ class StreamRunner:
         answers, first, before = self._resume(method)
         plan = list(_batches(stream))
         started = saved = time.perf_counter()
-        with self._bar(len(plan), first) as bar:
+        with self._execution.bar("stream", total=len(plan), initial=first, unit="batch") as bar:
             for place, (batch, images) in enumerate(self._read(stream, plan[first:]), start=first):
-                with self._stop.deferring():
+                with self._execution.stop.deferring():
                     answers.append(self._answer(method, stream.segments[batch.segment], batch, images, place == 0))
                 bar.update()
                 now = time.perf_counter()
-                if self._stop.requested or now - saved >= self._prepared.plan.engine.checkpoint_seconds:
+                if self._execution.stop.requested or now - saved >= self._prepared.plan.engine.checkpoint_seconds:
                     answers = [self._logits(answers)]
                     self._save(method, place + 1, answers[0], before + now - started)
                     saved = time.perf_counter()
-                if self._stop.requested:
+                if self._execution.stop.requested:
                     raise KeyboardInterrupt
         found = self._table(stream, self._logits(answers))
         last = len(self._prepared.stream.tests) - 1
-        source = self._examiner.after(method, 0, [last], known=False)
+        source = self._execution.examiner.after(method, 0, [last], known=False)
         done.eval_images += len(found) + len(source)
         done.eval_seconds[-1] += before + time.perf_counter() - started
         done.storage[-1] = self._storage(method)
@@ -176,7 +146,7 @@ class StreamRunner:
         return [saved["logits"].to(self._prepared.device)], saved["batches"], saved["seconds"]
 
     def _save(self, method: TestTimeMethod, batches: int, logits: Tensor, seconds: float) -> None:
-        self._still_ours()
+        self._execution.still_ours()
         with self._guard("extra_state"):
             checkpoint.save(
                 self._file,
@@ -184,7 +154,7 @@ class StreamRunner:
                     "batches": batches,
                     "logits": logits,
                     "seconds": seconds,
-                    "wall": self._wall(),
+                    "wall": self._execution.wall(),
                     "resumed": self._done.resumed,
                     "flops": self._done.flops_train_step,
                     "method": checkpoint.snapshot(method),
@@ -204,11 +174,6 @@ class StreamRunner:
             confidence=logits.softmax(dim=1).amax(dim=1),
             logits=logits if self._prepared.rules.keep_logits else None,
         )
-
-    def _bar(self, total: int, initial: int) -> Any:
-        name = f"{self._prepared.plan.method_label} stream"
-        disable = True if self._quiet else None  # None: only on a terminal
-        return tqdm(total=total, initial=initial, desc=name, disable=disable, leave=False, unit="batch")
 
 
 def _batches(stream: TestStream) -> Iterator[_Batch]:

@@ -34,6 +34,7 @@ from benchmark.guard import Guard, memory_is_full, said
 from benchmark.records import predictions
 from benchmark.run import batches, checkpoint, costs, examination, places, recording, resuming, saving, streams
 from benchmark.run.adapting import StreamRunner
+from benchmark.run.execution import Execution
 from benchmark.run.feature_files import FeatureFiles
 from benchmark.run.interruption import Interrupted, Stop
 from benchmark.run.judging import judge_of
@@ -289,29 +290,20 @@ class _Run:
         if not isinstance(method, TestTimeMethod):
             raise self.guard.refuse("build", method, hint="its MethodSpec says `adapts`: return a TestTimeMethod")
         self.done.baseline = [value or 0.0 for value in self.examiner.row(self.found[0], 0)]
-        runner = StreamRunner(
-            self.prepared,
-            self.done,
-            self.work,
-            self.stop,
-            self.guard,
-            self.examiner,
-            wall=self._seconds,
-            still_ours=self.still_ours,
-            quiet=self.quiet,
-        )
+        runner = StreamRunner(self._execution())
         self.found = [runner.run(method, stream)]
 
     def _trainer(self) -> Trainer:
-        return Trainer(
-            self.prepared,
-            self.done,
-            self.work,
-            self.stop,
-            self.guard,
-            self.examiner,
-            self.keeper,
-            told=self.plugins.epoch_ended,
+        return Trainer(self._execution(), self.keeper, self.plugins.epoch_ended)
+
+    def _execution(self) -> Execution:
+        return Execution(
+            prepared=self.prepared,
+            done=self.done,
+            work=self.work,
+            stop=self.stop,
+            guard=self.guard,
+            examiner=self.examiner,
             wall=self._seconds,
             still_ours=self.still_ours,
             quiet=self.quiet,

@@ -7,25 +7,19 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmark.api import Batch, Experience, ExperienceView, FeatureMethod, LoopMethod, Method, Transform
 from benchmark.errors import RunFailed, UsageError
-from benchmark.guard import Guard
 from benchmark.run import checkpoint, costs, places
 from benchmark.run.batches import BatchTrainer
-from benchmark.run.examination import Examiner
+from benchmark.run.execution import Execution
 from benchmark.run.feed import Feed
-from benchmark.run.interruption import Stop
 from benchmark.run.keeper import Keeper
 from benchmark.run.losses import Losses, Tally, read, terms_of
-from benchmark.run.preparation import Prepared
-from benchmark.run.progress import Progress
 from benchmark.run.selection import Selection
 
 
@@ -33,47 +27,23 @@ class Trainer:
     """Trains the experiences of one run.
 
     Args:
-        prepared: The run.
-        done: What it has behind it; is told of the cost of a step.
-        work: Folder of its checkpoints.
-        stop: Ctrl-C.
-        guard: Stands around the method's functions.
-        examiner: For model selection.
-        keeper: Knows features of frozen networks; default: nobody does.
+        execution: Of the run.
+        keeper: Knows features of frozen networks.
         told: Is called after every epoch with its index, their number, its losses and the seconds so far.
-        wall: Seconds that the run has taken so far, in all processes.
-        still_ours: Is called before a checkpoint is written; raises where another process has taken the run over.
-        quiet: No progress bars.
     """
 
     def __init__(
-        self,
-        prepared: Prepared,
-        done: Progress,
-        work: Path,
-        stop: Stop,
-        guard: Guard,
-        examiner: Examiner,
-        keeper: Keeper | None = None,
-        *,
-        told: Callable[[int, int, int, Losses, float], None],
-        wall: Callable[[], float],
-        still_ours: Callable[[], None],
-        quiet: bool,
+        self, execution: Execution, keeper: Keeper, told: Callable[[int, int, int, Losses, float], None]
     ) -> None:
-        self._prepared = prepared
-        self._plan = prepared.plan
-        self._scenario = prepared.stream.scenario
-        self._done = done
-        self._work = work
-        self._stop = stop
-        self._guard = guard
-        self._examiner = examiner
+        self._execution = execution
+        self._prepared = execution.prepared
+        self._plan = self._prepared.plan
+        self._scenario = self._prepared.stream.scenario
+        self._done = execution.done
+        self._work = execution.work
+        self._guard = execution.guard
         self._keeper = keeper
         self._told = told
-        self._quiet = quiet
-        self._wall = wall
-        self._still_ours = still_ours
 
     def train_loop(self, method: LoopMethod, view: ExperienceView, index: int) -> tuple[list[Losses], float]:
         """Lets a method with its own loop train; returns its losses and the seconds it took."""
@@ -134,7 +104,7 @@ class Trainer:
         Returns:
             Mean loss terms per epoch, and the seconds it took.
         """
-        guard, stop = self._guard, self._stop
+        guard, stop = self._guard, self._execution.stop
         feed = self._feed(method, experience, index, passes)
         trainer = BatchTrainer(
             method,
@@ -243,7 +213,7 @@ class Trainer:
         return self._prepared.counting and self._is_last(index)
 
     def _save(self, method: Method, index: int, place: Mapping[str, Any], seconds: float) -> None:
-        self._still_ours()
+        self._execution.still_ours()
         with self._guard("extra_state"):
             checkpoint.save(
                 self._work / places.MIDDLE,
@@ -251,7 +221,7 @@ class Trainer:
                     "experience": index,
                     **place,
                     "seconds": seconds,
-                    "wall": self._wall(),
+                    "wall": self._execution.wall(),
                     "baseline": self._done.baseline,
                     "flops": self._done.flops_train_step,
                     "micro_batch": self._done.micro_batch,
@@ -262,9 +232,8 @@ class Trainer:
             )
 
     def _bar(self, total: int, index: int, initial: int = 0) -> Any:
-        name = f"{self._plan.method_label} {index + 1}/{len(self._scenario.experiences)}"
-        disable = True if self._quiet else None  # None: only on a terminal
-        return tqdm(total=total, initial=initial, desc=name, disable=disable, leave=False, unit="step")
+        what = f"{index + 1}/{len(self._scenario.experiences)}"
+        return self._execution.bar(what, total=total, initial=initial, unit="step")
 
 
 class _Ahead:

@@ -99,3 +99,7 @@ class ContextLearner(NamedLearner, FeatureMethod):
     def training_prompts(self) -> TextPrompts:
         """The texts of the classes that compete in the loss."""
         return self.bank.prompts(self.competing_names)
+
+    def predict_named(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        """Logits ``(B, len(names))`` among classes of any name; text features are kept."""
+        return self.dual.logits(self.encode(images), self.bank.features(names, self.ctx.vectors))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Transform
-from benchmark.backbones.adapters import AdaptFormer
+from benchmark.backbones.adapters import adapt_formers
 from benchmark.backbones.blocks import BlockAdapter, check_plain_blocks, run_blocks
 from benchmark.backbones.end_prompts import EndPrompts
 from benchmark.backbones.heads import CosineHead
@@ -93,9 +93,7 @@ class FirstSession(Method):
         if config.adaptation == "adapter":
             check_plain_blocks(vit)
             scale, dropout = config.adapter_scale, config.adapter_dropout
-            return nn.ModuleList(
-                AdaptFormer(width, config.bottleneck, scale=scale, dropout=dropout) for _ in vit.blocks
-            )
+            return adapt_formers(vit.blocks, width, config.bottleneck, scale=scale, dropout=dropout)
         depth = len(vit.blocks) if config.adaptation == "vpt-deep" else 1
         return EndPrompts(width, count=config.prompts, depth=depth)
 

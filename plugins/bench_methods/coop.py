@@ -26,7 +26,7 @@ points above what its released code gives (issue #45). Not yet reproduced here o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,10 +80,6 @@ class CoOp(ContextLearner):
     def losses(self, batch: Batch, places: Tensor) -> Mapping[str, Tensor]:
         """The cross-entropy."""
         return {"loss": F.cross_entropy(self.logits(features_of(batch)), places)}
-
-    def predict_named(self, images: Tensor, names: Sequence[str]) -> Tensor:
-        """Logits ``(B, len(names))`` among classes of any name; text features are kept."""
-        return self.dual.logits(self.encode(images), self.bank.features(names, self.ctx.vectors))
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Puts the names back, and computes the text features again, which no image is to be charged for."""

@@ -21,7 +21,7 @@ Expected (ViT-B/16, base-to-new, mean of 11 data sets): 80.73 / 73.6, H 77.0 (RE
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -75,10 +75,6 @@ class KgCoOp(ContextLearner):
         ce = F.cross_entropy(self.dual.logits(features_of(batch), t), places)
         kg = 1 - F.cosine_similarity(t, self.teacher(self.competing_names), dim=-1).mean()
         return {"loss": ce + self.config.pull * kg, "loss_ce": ce, "loss_kg": kg}
-
-    def predict_named(self, images: Tensor, names: Sequence[str]) -> Tensor:
-        """Logits ``(B, len(names))`` among classes of any name; text features are kept."""
-        return self.dual.logits(self.encode(images), self.bank.features(names, self.ctx.vectors))
 
 
 # What a track changes is spelled out, so that a published recipe means the same on every track.

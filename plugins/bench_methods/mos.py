@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from bench_methods._owned import supports
 from benchmark import hookimpl
 from benchmark.api import Batch, Context, ExperienceView, Method, MethodConfig, Transform
-from benchmark.backbones.adapters import AdaptFormer
+from benchmark.backbones.adapters import adapt_formers
 from benchmark.backbones.blocks import check_plain_blocks, run_blocks
 from benchmark.backbones.gaussian import ClassGaussians, Kept, Sampler
 from benchmark.backbones.heads import ClassHead, mask_logits
@@ -125,11 +125,9 @@ class MOS(Method):
         self._shown: list[nn.ModuleList] = []
 
     def _make(self) -> nn.ModuleList:
-        config, width = self.config, self.context.backbone.width
-        return nn.ModuleList(
-            AdaptFormer(width, config.bottleneck, scale=config.adapter_scale, dropout=config.adapter_dropout)
-            for _ in self.backbone.blocks
-        )
+        config, scale, dropout = self.config, self.config.adapter_scale, self.config.adapter_dropout
+        width = self.context.backbone.width
+        return adapt_formers(self.backbone.blocks, width, config.bottleneck, scale=scale, dropout=dropout)
 
     def begin_experience(self, experience: ExperienceView) -> None:
         """Rows of the head, the mean of the adapters so far, an optimiser."""

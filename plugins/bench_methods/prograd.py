@@ -23,7 +23,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -130,10 +130,6 @@ class ProGrad(ContextLearner):
         used, _ = self.aligned(gradient, taught)
         self.descend((vectors * used).sum())  # whose gradient it is
         return {name: term.detach() for name, term in terms.items()}
-
-    def predict_named(self, images: Tensor, names: Sequence[str]) -> Tensor:
-        """Logits ``(B, len(names))`` among classes of any name; text features are kept."""
-        return self.dual.logits(self.encode(images), self.bank.features(names, self.ctx.vectors))
 
 
 # What a track changes is spelled out, so that a published recipe means the same on every track.

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from benchmark import How, Job, records
 from benchmark.cli import live, main
@@ -388,8 +389,7 @@ def test_the_time_left_comes_from_records_and_from_what_has_ended(
     state.ended(Outcome(job=jobs[3], status="failed", error=RunFailed("no [bold]way", hint="look")))
     assert state.summary() == "4 runs in 14 s: 1 done, 1 failed"
     assert state.failed == ["run 3: no [bold]way (look)"]
-    rich = pytest.importorskip("rich.console")
-    console = rich.Console(file=io.StringIO(), width=100)
+    console = Console(file=io.StringIO(), width=100)
     console.print(live.render(state))
     shown = console.file.getvalue()
     assert "2 of 4 runs: 1 done, 1 failed; about 15 s left" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from typing import Any
 
@@ -135,14 +136,14 @@ def test_tukey_refuses_what_would_be_no_number() -> None:
 
 @pytest.mark.parametrize(("count", "width"), [(30, 4), (5, 12), (200, 3)])
 def test_oracle_approximating_shrinkage_is_that_of_scikit_learn(count: int, width: int) -> None:
-    covariance: Any = pytest.importorskip("sklearn.covariance")
+    covariance: Any = importlib.import_module("sklearn.covariance")
     rows = data(count, width=width)[0]
     wanted = covariance.OAS(assume_centered=True).fit(rows.numpy()).covariance_
     np.testing.assert_allclose(gaussian.oracle_approximating(rows), wanted, atol=1e-10)
 
 
 def test_the_linear_discriminant_is_that_of_scikit_learn() -> None:
-    analysis: Any = pytest.importorskip("sklearn.discriminant_analysis")
+    analysis: Any = importlib.import_module("sklearn.discriminant_analysis")
     features, labels = data(90)
     statistics = ClassGaussians(WIDTH, kept="shared")
     statistics.add(features, labels)
@@ -156,7 +157,7 @@ def test_the_linear_discriminant_is_that_of_scikit_learn() -> None:
 
 
 def test_distances_with_a_matrix_for_each_class_are_those_of_scipy() -> None:
-    distance: Any = pytest.importorskip("scipy.spatial.distance")
+    distance: Any = importlib.import_module("scipy.spatial.distance")
     features, labels = data(60)
     statistics = ClassGaussians(WIDTH)
     statistics.add(features, labels)

@@ -22,7 +22,8 @@ from benchmark.run import engine
 from benchmark.run.interruption import Interrupted
 from benchmark.testing import pretended_device
 from benchmark.testing.comparisons import close
-from benchmark.testing.laboratory import TOLERANCE, MethodSubject, Outcome, StopAtStep, manager, outcome
+from benchmark.testing.disturbances import StopAtStep
+from benchmark.testing.laboratory import TOLERANCE, MethodSubject, Outcome, manager, outcome
 from benchmark.testing.observation import Answers, CheckFailed, CheckSkipped, Watcher
 from benchmark.testing.pretended_device import Traffic
 

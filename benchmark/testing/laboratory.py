@@ -7,10 +7,9 @@ ordinary life-cycle plugins.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +26,14 @@ from benchmark.jobs import Job
 from benchmark.records import predictions
 from benchmark.records.predictions import Predictions
 from benchmark.registry import Entry, Loaded
-from benchmark.run import engine, interruption, places, preparation
+from benchmark.run import engine, places, preparation
 from benchmark.run.interruption import Interrupted
 from benchmark.run.options import EngineConfig
 from benchmark.run.plan import Plan
 from benchmark.run.preparation import Prepared
 from benchmark.specs import MethodSpec
 from benchmark.testing import toys
+from benchmark.testing.disturbances import Stop, StopAtStep, other_labels, renumbered, stops_of
 from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest, SpyView, Watcher, surroundings
 
 PRESET = "glyph32"  # has an augmentation, so that its random numbers are part of what is checked
@@ -156,7 +156,34 @@ class MethodSubject:
         self.baseline  # noqa: B018 - imports, which may set variables once, are over now
         before = surroundings()
         again = self.run(view=SpyView, counting=True)
-        return Repetition(again, before, surroundings())
+        return Repetition(again, before, surroundings(), refused_in([again.prepared]))
+
+    @cached_property
+    def disturbance(self) -> Repetition | None:
+        """The repetition, with all that must not matter changed at once, made once; None if that ends in an exception.
+
+        Experiences have other numbers, test and target samples other answers, and the run is stopped at `stops` and
+        resumed. What a method declares (`task_id`, an oracle's stream) is left as it is.
+        """
+        view: type[ExperienceView] = SpyView if "task_id" in self.uses else renumbered(SpyView)
+        scenario = self.scenario() if self.spec.stream == "oracle" else other_labels(self.scenario())
+        made: list[Prepared] = []
+
+        def prepare() -> Prepared:
+            made.append(self.prepare(scenario, view=view, every_step=True, counting=True))
+            return made[-1]
+
+        stops, before = self.stops, surroundings()
+        try:
+            found = self.run_in_pieces(stops, prepare)
+        except Exception:  # whatever it is: a check that changes one thing alone tells of it
+            return None
+        return Repetition(found, before, surroundings(), refused_in(made))
+
+    @property
+    def stops(self) -> list[Stop]:
+        """The places at which a run is stopped to see whether it resumes."""
+        return stops_of(self.baseline.prepared, self.baseline.method, self.baseline.record)
 
     def prepare(
         self,
@@ -221,12 +248,22 @@ class MethodSubject:
             work = places.record_path(Path(folder), prepared).with_suffix(".work")
             return predictions.read(places.part(work, experience))
 
-    def run_in_pieces(self, stops: Sequence[Stop]) -> Outcome:
-        """A run that is stopped at each of the places in turn and resumed."""
+    def run_in_pieces(self, stops: Sequence[Stop], prepare: Callable[[], Prepared] | None = None) -> Outcome:
+        """A run that is stopped at each of the places in turn and resumed.
+
+        Args:
+            stops: The places, in the order of a run.
+            prepare: Prepares each piece; default: the undisturbed run.
+        """
+        if prepare is None:
+
+            def prepare() -> Prepared:
+                return self.prepare(self.scenario(), every_step=True, counting=True)
+
         with tempfile.TemporaryDirectory() as folder:
             for stop in stops:
-                self._stopped(Path(folder), self.prepare(self.scenario(), every_step=True, counting=True), stop)
-            watcher = Watcher(self.prepare(self.scenario(), every_step=True, counting=True), look=False)
+                self._stopped(Path(folder), prepare(), stop)
+            watcher = Watcher(prepare(), look=False)
             path = engine.execute(watcher.prepared, Path(folder), hooks=manager([watcher]), quiet=True)
             return outcome(path, watcher)
 
@@ -242,42 +279,25 @@ class MethodSubject:
 
 @dataclass(frozen=True)
 class Repetition:
-    """A second run with the same seed, and what was around it (`surroundings`) before and after."""
+    """A second run with the same seed.
+
+    Attributes:
+        outcome: What it gave.
+        before: What was around it (`surroundings`) when it began.
+        after: The same when it was over.
+        refused: What the method asked for without a declaration, in all its pieces.
+    """
 
     outcome: Outcome
     before: Mapping[str, Any]
     after: Mapping[str, Any]
+    refused: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Stop:
-    """A place at which a run is stopped: before or after an experience, or before a training step."""
-
-    before: int = -1
-    after: int = -1
-    step: int = -1
-
-    def __str__(self) -> str:
-        if self.step >= 0:
-            return f"before training step {self.step}"
-        return f"after experience {self.after}" if self.after >= 0 else f"at the start of experience {self.before}"
-
-
-class StopAtStep(interruption.Stop):
-    """Stops a run as Ctrl-C would, before one of the training steps of this process; never if it is negative."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self._left = step
-
-    @contextlib.contextmanager
-    def deferring(self) -> Iterator[None]:
-        """Asked by the engine around every step."""
-        if self._left == 0:
-            raise KeyboardInterrupt
-        self._left -= 1
-        with super().deferring():
-            yield
+def refused_in(pieces: Sequence[Prepared]) -> list[str]:
+    """What the method of these pieces of a run asked for without a declaration."""
+    spies = [piece.context.manifest for piece in pieces]
+    return [text for spy in spies if isinstance(spy, SpyManifest) for text in spy.refused]
 
 
 def outcome(path: Path, watcher: Watcher) -> Outcome:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmark import config as configs
-from benchmark.api import Experience, ExperienceView, LoopMethod, Manifest, Samples, Scenario
+from benchmark.api import Experience, ExperienceView, Samples, Scenario
 from benchmark.errors import PluginError
 from benchmark.guard import Guard
 from benchmark.run import checkpoint, saving
@@ -32,14 +32,14 @@ from benchmark.testing.comparisons import (
     equal_trees,
     first_change,
     held,
-    other_answers,
     recognised,
     same,
     same_past,
 )
 from benchmark.testing.device_checks import device
-from benchmark.testing.laboratory import MethodSubject, Outcome, Stop
-from benchmark.testing.observation import CheckFailed, CheckSkipped, SpyManifest
+from benchmark.testing.disturbances import other_labels, renumbered
+from benchmark.testing.laboratory import MethodSubject, Outcome, Repetition
+from benchmark.testing.observation import CheckFailed, CheckSkipped
 
 
 def options(subject: MethodSubject) -> None:
@@ -85,7 +85,17 @@ def supports(subject: MethodSubject) -> None:
 
 def same_seed(subject: MethodSubject) -> None:
     """The same seed gives the same record, bit for bit."""
-    same(subject.baseline, subject.repetition.outcome, "a second run with the same seed")
+    if not _unmoved(subject):
+        same(subject.baseline, subject.repetition.outcome, "a second run with the same seed")
+
+
+def _unmoved(subject: MethodSubject) -> bool:
+    """Whether all that must not matter, changed at once, changed nothing: then no part of it can.
+
+    Where it did, the checks change one part alone, to tell which.
+    """
+    found = subject.disturbance
+    return found is not None and difference(subject.baseline, found.outcome, answers=False) is None
 
 
 def other_seed(subject: MethodSubject) -> None:
@@ -185,7 +195,7 @@ def written(subject: MethodSubject) -> None:
     again = observation.answers(run.method, run.prepared, sight.raw)
     close(again, sight.answers, "it writes other texts the second time", "draw nothing at random in `generate`")
     scenario = run.prepared.stream.scenario
-    parts = tuple(dataclasses.replace(part, test=other_answers(part.test)) for part in scenario.experiences)
+    parts = tuple(dataclasses.replace(part, test=raw.other_answers(part.test)) for part in scenario.experiences)
     other = subject.run(dataclasses.replace(scenario, experiences=parts), look=True)
     hint = "train on what the view shows"
     for one, two in zip(run.watcher.sights, other.watcher.sights, strict=True):
@@ -196,10 +206,14 @@ def written(subject: MethodSubject) -> None:
 
 def undeclared(subject: MethodSubject) -> None:
     """The method asks for nothing that it does not declare, not even to catch the refusal."""
-    manifest = subject.repetition.outcome.prepared.context.manifest
-    asked = manifest.refused if isinstance(manifest, SpyManifest) else []
-    if asked:
+    if asked := _again(subject).refused:
         raise CheckFailed(f"the method reads {asked[0]}", hint="declare it in `uses`, or do without")
+
+
+def _again(subject: MethodSubject) -> Repetition:
+    """A second run: the disturbed one, if nothing came of that."""
+    found = subject.disturbance
+    return found if found is not None and _unmoved(subject) else subject.repetition
 
 
 def task_id(subject: MethodSubject) -> None:
@@ -207,17 +221,9 @@ def task_id(subject: MethodSubject) -> None:
     if "task_id" in subject.uses:
         raise CheckSkipped("it declares `task_id`")
 
-    class Renumbered(ExperienceView):
-        """Seven empty experiences come first; everything that may be read is the same."""
-
-        def __init__(self, scenario: Scenario, index: int, manifest: Manifest) -> None:
-            first = scenario.experiences[0]
-            nothing = first.train.subset(torch.arange(0))
-            empty = Experience(train=nothing, test=nothing, classes=())
-            shifted = dataclasses.replace(scenario, experiences=(*[empty] * 7, *scenario.experiences))
-            super().__init__(shifted, index + 7, manifest)
-
-    same(subject.baseline, subject.run(view=Renumbered, counting=True), "a run whose experiences are numbered from 7")
+    if not _unmoved(subject):
+        other = subject.run(view=renumbered(ExperienceView), counting=True)
+        same(subject.baseline, other, "a run whose experiences are numbered from 7")
 
 
 def future(subject: MethodSubject) -> None:
@@ -228,30 +234,21 @@ def future(subject: MethodSubject) -> None:
     if len(scenario.experiences) == 1:
         raise CheckSkipped("it runs on one experience only, which has no future")
     *past, last = scenario.experiences
-    flipped = dataclasses.replace(last, train=raw.altered(last.train), test=raw.altered(last.test))
-    changes = [("other images", (*past, flipped))]
-    if not subject.uses & {"num_experiences", "num_classes"}:
-        changes.append(("no images", tuple(past)))
-    for what, parts in changes:
-        found = subject.predictions_after(1, dataclasses.replace(scenario, experiences=parts))
-        same_past(subject.baseline.predictions.after(1), found, what)
+    what, parts = "no images", tuple(past)
+    if subject.uses & {"num_experiences", "num_classes"}:  # it may know how much is to come
+        flipped = dataclasses.replace(last, train=raw.altered(last.train), test=raw.altered(last.test))
+        what, parts = "other images", (*past, flipped)
+    found = subject.predictions_after(1, dataclasses.replace(scenario, experiences=parts))
+    same_past(subject.baseline.predictions.after(1), found, what)
 
 
 def hidden_labels(subject: MethodSubject) -> None:
     """Training does not depend on the labels of test and target images."""
     if subject.spec.stream == "oracle":
         raise CheckSkipped("it trains on target labels, and says so")
-    scenario = subject.scenario()
-    parts = tuple(
-        dataclasses.replace(
-            part,
-            test=other_answers(part.test),
-            target_labels=None if part.target_labels is None else part.target_labels.flip(0),
-        )
-        for part in scenario.experiences
-    )
-    tests = tuple(dataclasses.replace(test, images=other_answers(test.images)) for test in scenario.tests)
-    other = subject.run(dataclasses.replace(scenario, experiences=parts, tests=tests), look=True)
+    if _unmoved(subject):
+        return
+    other = subject.run(other_labels(subject.scenario()), look=True)
     first = subject.baseline
     if first.record["losses"] != other.record["losses"]:
         raise CheckFailed(
@@ -302,7 +299,9 @@ def evaluation(subject: MethodSubject) -> None:
 
 def resume(subject: MethodSubject) -> None:
     """A run that was stopped and resumed gives the same record, bit for bit."""
-    stops = _stops(subject)
+    if _unmoved(subject):
+        return
+    stops = subject.stops
     try:
         same(subject.baseline, subject.run_in_pieces(stops), f"a run stopped {', '.join(map(str, stops))}")
     except CheckFailed:
@@ -335,39 +334,6 @@ def saved(subject: MethodSubject) -> None:
             )
 
 
-def _stops(subject: MethodSubject) -> list[Stop]:
-    """One place of every kind, in the order of a run: each stop is of a process that the one before it made resume.
-
-    They are the second step of all, a late step of the first experience, in the middle of the second experience after
-    a boundary has been crossed, between experiences, and at the start of the last one.
-    """
-    run = subject.baseline
-    last = len(run.prepared.stream.scenario.experiences) - 1
-    steps: list[int] = []
-    first = 0
-    if not isinstance(run.method, LoopMethod):
-        passes = [len(losses) for losses in run.record["losses"]]  # a method may make none at all
-        images = len(run.prepared.stream.scenario.experiences[0].train)
-        first = -(-images // subject.small(subject.recipe).batch_size) * passes[0]
-        end = first + 2 if last and passes[1] else first
-        steps = [step for step in sorted({1, first - 1, first + 1}) if 0 < step < end]
-        steps += [first + batches for batches in _in_stream(run)]
-    found = [Stop(step=step - before) for before, step in zip([0, *steps], steps, strict=False)]
-    crossed = any(step > first for step in steps)
-    found += [Stop(after=index) for index in range(int(crossed), last)]
-    at_start = Stop(before=last)
-    return [*found, at_start] if last else [at_start, *found]
-
-
-def _in_stream(run: Outcome) -> tuple[int, ...]:
-    """Of a stream of test batches: behind the first one, between two segments, and in the middle of the second."""
-    stream = run.prepared.stream.scenario.test_stream
-    if stream is None:
-        return ()
-    segment = -(-len(stream.segments[0].images) // stream.batch_size)
-    return (1, segment, segment + 2)
-
-
 def no_images_kept(subject: MethodSubject) -> None:
     """No training image is kept after its experience, unless `memory` is declared."""
     if "memory" in subject.uses:
@@ -396,7 +362,7 @@ def batch_of_one(subject: MethodSubject) -> None:
 
 def surroundings(subject: MethodSubject) -> None:
     """Random state, grad mode, dtype, threads, folder and environment are as found after a run."""
-    seen = subject.repetition
+    seen = _again(subject)
     for name, value in seen.before.items():
         if not equal_trees(value, seen.after[name]):
             raise CheckFailed(f"a run changes {name}", hint="put it back, or do without")

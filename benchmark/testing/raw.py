@@ -75,6 +75,14 @@ def altered(samples: Samples) -> Samples:
     return Samples(texts, rows, samples.labels, samples.ids, references=backwards)
 
 
+def other_answers(images: Samples) -> Samples:
+    """The same set, each label replaced by the next one that occurs in it, references by those of another sample."""
+    known = torch.tensor(sorted(set(images.labels.tolist())))
+    moved = known.roll(1)[torch.searchsorted(known, images.labels)]
+    references = None if images.references is None else [*images.references[1:], images.references[0]]
+    return Samples(images.source, images.rows, moved, images.ids, images.domains, references)
+
+
 def same(one: Raw, two: Raw) -> bool:
     """Whether two batches hold the same samples."""
     if isinstance(one, Tensor) and isinstance(two, Tensor):

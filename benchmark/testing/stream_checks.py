@@ -18,7 +18,7 @@ from benchmark.run.seeds import derive
 from benchmark.scenario import Segment, TestStream
 from benchmark.test_time import TestTimeMethod
 from benchmark.testing import raw
-from benchmark.testing.comparisons import close, other_answers
+from benchmark.testing.comparisons import close
 from benchmark.testing.laboratory import MethodSubject, Outcome
 from benchmark.testing.observation import CheckFailed, CheckSkipped, state_of
 
@@ -57,8 +57,8 @@ def causal(subject: MethodSubject) -> None:
     noisy = raw.altered(second.images.subset((~half).nonzero().flatten()))
     mixed = Samples.concat([second.images.subset(half.nonzero().flatten()), noisy])
     changed = [
-        dataclasses.replace(first, images=other_answers(first.images)),
-        dataclasses.replace(second, images=other_answers(mixed)),
+        dataclasses.replace(first, images=raw.other_answers(first.images)),
+        dataclasses.replace(second, images=raw.other_answers(mixed)),
         dataclasses.replace(last, images=raw.altered(last.images)),
     ]
     other = subject.run(_with(scenario, changed, stream.batch_size))

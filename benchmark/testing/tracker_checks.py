@@ -22,8 +22,9 @@ from benchmark.registry import Loaded
 from benchmark.run import engine, tracking
 from benchmark.run.interruption import Interrupted
 from benchmark.testing.comparisons import difference, equal_trees
+from benchmark.testing.disturbances import Stop, StopAtStep
 from benchmark.testing.example_runs import toy_subject
-from benchmark.testing.laboratory import MethodSubject, Outcome, Stop, StopAtStep, manager, outcome
+from benchmark.testing.laboratory import MethodSubject, Outcome, manager, outcome
 from benchmark.testing.observation import CheckFailed, CheckSkipped, Watcher, surroundings
 from benchmark.tracking import Kind, Point
 

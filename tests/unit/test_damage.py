@@ -16,7 +16,7 @@ from benchmark.errors import DataMissing, PluginError
 from benchmark.run import checkpoint, engine, places
 from benchmark.run.interruption import Interrupted
 from benchmark.run.places import BOUNDARY, MIDDLE
-from benchmark.testing.laboratory import StopAtStep
+from benchmark.testing.disturbances import StopAtStep
 from benchmark.testing.toys import prepare_toy
 
 OPTIONS: dict[str, Any] = {"settings": {"epochs": "1", "engine.checkpoint_seconds": "0"}, "experiences": 3}

@@ -23,7 +23,7 @@ from benchmark.run.memory import GIB, Room
 from benchmark.run.parts import cut, size_of, split, together
 from benchmark.stepping import Stepper
 from benchmark.testing import checks
-from benchmark.testing.laboratory import StopAtStep
+from benchmark.testing.disturbances import StopAtStep
 from benchmark.testing.toys import ToyMethod, ToyMethodConfig, prepare_toy
 
 CPU_IS_FULL = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1610612736 bytes. Error code 12"

@@ -11,7 +11,8 @@ from benchmark import records
 from benchmark.errors import PluginError
 from benchmark.run import engine
 from benchmark.run.interruption import Interrupted
-from benchmark.testing.laboratory import StopAtStep, manager
+from benchmark.testing.disturbances import StopAtStep
+from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import ToyMethod, prepare_toy
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -18,7 +18,8 @@ from benchmark.errors import EXIT_OK, EXIT_USAGE, UsageError
 from benchmark.registry import Entry, Loaded
 from benchmark.run import engine, executors, jobs, places, tracking
 from benchmark.run.interruption import Interrupted
-from benchmark.testing.laboratory import StopAtStep, manager
+from benchmark.testing.disturbances import StopAtStep
+from benchmark.testing.laboratory import manager
 from benchmark.testing.toys import prepare_toy
 from benchmark.tracking import Point, Tracker, flat
 

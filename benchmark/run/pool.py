@@ -276,9 +276,11 @@ def _opened(log: Path) -> Any:
 
 
 def _threads(workers: int) -> dict[str, str]:
-    """Threads of each worker: its share of the cores, or fewer where the user wants fewer."""
+    """Threads of each worker: its share of the cores, or fewer where the user wants fewer.
+
+    The first name speaks for the others where they are not set, as it does in these libraries.
+    """
     share = max(1, machine.cores() // workers)
-    return {
-        name: str(min(share, int(given)) if (given := os.environ.get(name, "")).isdecimal() and int(given) else share)
-        for name in _THREADS
-    }
+    every = os.environ.get(_THREADS[0], "")
+    given = {name: os.environ.get(name) or every for name in _THREADS}
+    return {name: str(min(share, int(text) or share) if text.isdecimal() else share) for name, text in given.items()}

@@ -62,11 +62,12 @@ def sent(job: Job) -> dict[str, Any]:
 
 
 def threads(share: int) -> dict[str, str]:
-    """The environment of a process that has so many cores; a user may want fewer threads."""
-    given = {name: os.environ.get(name, "") for name in THREADS}
-    return {
-        name: str(min(share, int(text)) if text.isdecimal() and int(text) else share) for name, text in given.items()
-    }
+    """The environment of a process that has so many cores; a user may want fewer threads.
+
+    The first name speaks for the others where they are not set, as it does in these libraries.
+    """
+    given = {name: os.environ.get(name) or os.environ.get(THREADS[0], "") for name in THREADS}
+    return {name: str(min(share, int(text) or share) if text.isdecimal() else share) for name, text in given.items()}
 
 
 class Told:

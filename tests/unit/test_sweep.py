@@ -20,6 +20,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from bench_executors import parcels
 from benchmark import How, Job, records
 from benchmark.cli import live, main
 from benchmark.errors import EXIT_DATA, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, DataMissing, RunFailed
@@ -129,6 +130,21 @@ def test_what_cannot_be_planned_is_one_error(
     assert main(["sweep", *LINE, *more, *words]) == EXIT_USAGE
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_one_thread_asked_for_is_one_thread_in_every_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second one only waits where others compute: MKL's own variable goes before the common one."""
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    for name in parcels.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    for given, wanted in {"": "4", "1": "1", "8": "4", "0": "4", "many": "4"}.items():
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        for made in (pool._threads(1), parcels.threads(4)):
+            assert made == dict.fromkeys(parcels.THREADS, wanted), given
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    wanted = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "1"}
+    assert pool._threads(1) == parcels.threads(4) == wanted
 
 
 # --- real workers ---------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn
 
 from benchmark.errors import DataMissing, UsageError, shorten, shown
 
-__all__ = ["ForeignRun", "ForeignScore", "SourceFile", "literal"]
+__all__ = ["ForeignRun", "ForeignScore", "SourceFile", "literal", "namespace"]
 
 Matrix = Sequence[Sequence[float | None]]
 
@@ -176,6 +176,39 @@ def literal(text: str) -> Any:
         raise ValueError(f"it is no whole Python value ({error.msg})") from None
     except (RecursionError, MemoryError):
         raise ValueError("it is nested too deeply") from None
+
+
+def namespace(text: str) -> dict[str, Any]:
+    """The arguments in ``Namespace(seed=42, ...)`` as argparse prints them, without running anything.
+
+    Names that are no identifiers stand in ``**{...}``. What is no plain value (`literal`) is kept as it was printed.
+
+    Raises:
+        ValueError: It is no such text, or is cut off.
+    """
+    if len(text) > _MOST:
+        raise ValueError(f"{len(text):,} characters are too many")
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(f"it is no whole Namespace ({error.msg})") from None
+    except (RecursionError, MemoryError):
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(node, ast.Call) or ast.unparse(node.func) != "Namespace" or node.args:
+        raise ValueError("it is no Namespace")
+    found: dict[str, Any] = {}
+    for keyword in node.keywords:
+        if keyword.arg is None:
+            rest = _value(keyword.value)
+            if not isinstance(rest, dict):
+                raise ValueError("it is no Namespace")
+            found |= rest
+            continue
+        try:
+            found[keyword.arg] = _value(keyword.value)
+        except ValueError:
+            found[keyword.arg] = ast.unparse(keyword.value)
+    return found
 
 
 def _value(node: ast.expr) -> Any:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from benchmark.tables import Table
 
 MOST_SHOWN = 20  # of what differs
+NO_BUNDLE = "give the path of a zip file that `bench bundle --results DIR -o FILE` has written, whole"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,14 +36,17 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataMissing: No such file, or it is no bundle.
     """
-    from benchmark.errors import EXIT_FAILED, EXIT_OK
+    from benchmark.errors import EXIT_FAILED, EXIT_OK, DataMissing
     from benchmark.readers.unpack import unpack
     from benchmark.records import bundles
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "bundle")
-        unpack(args.bundle, folder)
-        manifest = bundles.read(folder)
+        try:
+            unpack(args.bundle, folder)
+            manifest = bundles.read(folder)
+        except DataMissing as error:
+            raise DataMissing(error.message, hint=error.hint or NO_BUNDLE) from error
         wrong = {"files": bundles.wrong_files(folder, manifest)}
         located, wrong["records"] = _read(folder)
         recomputed, wrong["numbers"] = _recompute(folder, located, manifest)

@@ -96,9 +96,10 @@ def items(job: Job, controls: Sequence[str] | None = None) -> Iterator[Item]:
 
 
 def _accuracy(job: Job, scenario: Scenario) -> float:
-    """Of another run on the same stream, samples predicted alone."""
+    """Of another run on the same stream, samples predicted alone: their order tells nothing then."""
     prepared = preparation.prepare(plan.resolve(job), scenario)
-    return leaks.measure(prepared, leaks.train(prepared), batches=(1,))[0].accuracy
+    (way,) = leaks.measure(prepared, leaks.train(prepared), batches=(1,), orders=leaks.ORDERS[:1])
+    return way.accuracy
 
 
 def _parts(job: Job, resolved: Plan, scenario: Scenario, own: float) -> Iterator[Item]:

@@ -76,10 +76,12 @@ def train(prepared: Prepared) -> Method:
     return keeper.method
 
 
-def measure(prepared: Prepared, method: Method, batches: Sequence[int] = BATCHES) -> list[Way]:
+def measure(
+    prepared: Prepared, method: Method, batches: Sequence[int] = BATCHES, orders: Sequence[str] = ORDERS
+) -> list[Way]:
     """Evaluates a trained method in every way, on all test sets."""
     ways = []
-    for order in ORDERS:
+    for order in orders:
         alone: npt.NDArray[np.integer[Any]] | None = None
         for batch in batches:
             found = predict(prepared, method, batch, order)

@@ -44,7 +44,7 @@ def read(file: SourceFile) -> Iterator[ForeignRun]:
         lost[time, test] = _value(file, number, cells[4], low=-1)
     if not accuracy:
         file.other("it has a head and no row")
-    yield _run(file, lines[-1][0], accuracy, lost, double=double)
+    yield run_of(lines[-1][0], accuracy, lost, double=double)
 
 
 def _place(file: SourceFile, line: int, text: str) -> int:
@@ -61,7 +61,15 @@ def _value(file: SourceFile, line: int, text: str, *, low: int) -> float | None:
     return None if text == "nan" else float(text)
 
 
-def _run(file: SourceFile, last: int, accuracy: Cells, lost: Cells, *, double: bool) -> ForeignRun:
+def run_of(last: int, accuracy: Cells, lost: Cells, *, double: bool) -> ForeignRun:
+    """A run of scores by (last trained experience, test experience), which both of Avalanche's loggers write.
+
+    Args:
+        last: Its last line.
+        accuracy: Fractions; time None: before any training.
+        lost: Forgetting of single experiences.
+        double: Whether a pair came twice, so that nobody knows which one is meant.
+    """
     times = sorted({time for time, _ in accuracy if time is not None})
     tests = sorted({test for _, test in accuracy})
     notes = []

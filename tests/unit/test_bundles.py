@@ -195,7 +195,9 @@ def test_what_is_no_bundle_is_one_message(
     elif content is not None:
         file.write_bytes(content)
     assert main(["verify", str(file)]) == EXIT_DATA
-    assert message in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert message in told
+    assert "\nhint: " in told, "what to do next"
 
 
 def test_predictions_that_are_not_there_are_told(

@@ -18,6 +18,8 @@ from benchmark.importing import Told, import_file
 from benchmark.records import imported, read_all
 from benchmark.records.imported import Imported
 
+from .test_importers_of_prompts import FILES
+
 STAMP = "2025-01-02 03:04:05,678"
 
 
@@ -504,16 +506,22 @@ def everything(folder: Path) -> dict[str, Path]:
         "lm-eval": harness(),
     }
     found = {name: write(folder / name, text, "file") for name, text in texts.items()}
-    return {**found, "mammoth": place(folder, "class-il", mammoth([[91.0], [55.0, 86.0]]))}
+    found |= {name: write(folder / name, text, file) for name, (file, text) in FILES.items()}
+    return {**found, "mammoth": place(folder / "mammoth", "class-il", mammoth([[91.0], [55.0, 86.0]]))}
+
+
+def test_a_whole_file_of_every_importer_is_tried_here(tmp_path: Path) -> None:
+    assert set(everything(tmp_path)) == set(registry.names("importers"))
 
 
 @pytest.mark.parametrize("name", registry.names("importers"))
 def test_cut_anywhere_a_file_is_read_or_refused(name: str, tmp_path: Path) -> None:
     """Never a traceback, and what is left of a run is not called whole."""
-    text = everything(tmp_path)[name].read_text(encoding="utf-8")
+    whole = everything(tmp_path / "whole")[name]
+    text = whole.read_text(encoding="utf-8")
     outcomes = set()
     for end in range(0, len(text), max(1, len(text) // 25)):
-        path = write(tmp_path / "cut" / "class-il", text[:end], "file")
+        path = write(tmp_path / "cut", text[:end], str(whole.relative_to(tmp_path / "whole")))
         try:
             import_file(name, path)
         except (UsageError, DataMissing) as error:
@@ -550,7 +558,7 @@ def test_command_writes_below_the_results_and_reads_back(tmp_path: Path, capsys:
         assert main(["import", name, str(path), "--out", str(out)]) == EXIT_OK
     assert "(ours, from its matrix)" in capsys.readouterr().out
     runs, problems = imported.read_all(out)
-    assert (len(runs), problems) == (len(files), [])
+    assert (len(runs), problems) == (len(files) + 1, []), "the file of CODA-Prompt has two repeats"
     assert read_all(out) == ([], []), "no record of ours"
     for run in runs:
         assert isinstance(run, Imported)

@@ -42,6 +42,7 @@ class Drawn:
         content: See `benchmark.scenario.Scenario.content`.
         partition: Likewise.
         notes: Likewise.
+        folders: Names of the class folders in label order; of ImageNet.
     """
 
     train: Samples
@@ -51,6 +52,7 @@ class Drawn:
     content: str
     partition: str = ""
     notes: Mapping[str, str]
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,10 +194,22 @@ def _draw_imagenet(folder: Path, shots: int, request: ScenarioRequest) -> Drawn:
     rows = torch.arange(len(kept))
     # Ids are ranks in the whole list, behind those of the test images.
     train = Samples(source, rows, torch.from_numpy(labels[kept]), torch.from_numpy(kept) + len(test))
+    content = joined([digest_of(test.source), listed(pool)])
+    return Drawn(
+        train=train,
+        validation=None,
+        test=test,
+        class_names=names,
+        content=content,
+        notes=notes,
+        folders=tuple(wnids),
+    )
+
+
+def listed(pool: readers.Found) -> str:
+    """Hash of the names and sizes of image files, where there are too many to read them all."""
     sizes = np.ascontiguousarray(pool.state[:, 0]).astype("<i8").tobytes()
-    listed = hashlib.sha256(pool.names.blob.tobytes() + pool.names.ends.astype("<i8").tobytes() + sizes).hexdigest()
-    content = joined([digest_of(test.source), listed])
-    return Drawn(train=train, validation=None, test=test, class_names=names, content=content, notes=notes)
+    return hashlib.sha256(pool.names.blob.tobytes() + pool.names.ends.astype("<i8").tobytes() + sizes).hexdigest()
 
 
 def _named(wnids: Iterable[str], known: Mapping[str, str], where: Path) -> dict[str, int]:

@@ -5,9 +5,10 @@ Sources: `bench_scenarios._cifar` and the common corruptions of Hendrycks and Di
 corruption after the other, in the order of the benchmark (`bench_scenarios._test_streams` has the settings). What is
 left of the source is measured on the clean test images.
 
-``corruptions``: ``made`` (default): the eight of the fifteen that are made here, ``15``: all of them, or names joined
-by ``+``. Where the official arrays are there (``cifar10-c/``), images are theirs; else they are made as they are read,
-each from a generator of (0, corruption, index). Seven of the fifteen exist as official arrays only.
+``corruptions``: ``made`` (default): eight of the fifteen, ``10``: these, glass_blur and fog, all that are made here,
+``15``: all of them, or names joined by ``+``. Where the official arrays are there (``cifar10-c/``), images are theirs;
+else they are made as they are read, each from a generator of (0, corruption, index). Five of the fifteen exist as
+official arrays only.
 
 Options are chosen on the extra corruptions of the benchmark (``bench tune``), of images of other rows: those of the
 stream are the first of the file, those for tuning the last 500 (with all images, as in papers, the same photographs are
@@ -29,7 +30,8 @@ from benchmark.samples import Samples
 from benchmark.scenario import Experience, Scenario, ScenarioRequest
 
 FIFTEEN = _corruptions.ORDER[:15]
-MADE = tuple(name for name in FIFTEEN if name in _corruptions.GENERATED)
+MADE = tuple(name for name in FIFTEEN if name in _corruptions.ELEVEN)
+TEN = tuple(name for name in FIFTEEN if name in _corruptions.GENERATED)
 TUNING = tuple(name for name in _corruptions.ORDER[15:] if name in _corruptions.GENERATED)
 TUNED = 500  # images of each corruption for choosing options
 _IDS = 10_000_000  # of one corruption
@@ -40,7 +42,7 @@ class CifarCConfig(_test_streams.StreamConfig):
     """Options of ``cifar10-c`` and ``cifar100-c``.
 
     Attributes:
-        corruptions: ``made``, ``15``, or names joined by ``+``.
+        corruptions: ``made``, ``10``, ``15``, or names joined by ``+``.
         batch_size: Images of a batch.
         train: Training images per class, the first of the file; 0 for all, as published.
         test: Clean test images per class, likewise.
@@ -59,14 +61,14 @@ class CifarCConfig(_test_streams.StreamConfig):
         unknown = [name for name in self.names if name not in FIFTEEN]
         if unknown or len(set(self.names)) < len(self.names):
             raise ValueError(
-                f"corruptions: {self.corruptions!r} is not possible; use made, 15, or names joined by +, each once: "
-                f"{', '.join(FIFTEEN)}"
+                f"corruptions: {self.corruptions!r} is not possible; use made, 10, 15, or names joined by +, each "
+                f"once: {', '.join(FIFTEEN)}"
             )
 
     @property
     def names(self) -> tuple[str, ...]:
         """The corruptions in their order."""
-        return {"made": MADE, "15": FIFTEEN}.get(self.corruptions) or tuple(self.corruptions.split("+"))
+        return {"made": MADE, "10": TEN, "15": FIFTEEN}.get(self.corruptions) or tuple(self.corruptions.split("+"))
 
 
 def build(cifar: _cifar.Cifar, config: CifarCConfig, request: ScenarioRequest) -> Scenario:

@@ -3,13 +3,15 @@
 Sources: `bench_scenarios._cifar` and the common corruptions of Hendrycks and Dietterich, ICLR 2019
 (`bench_scenarios._corruptions`). A variant chooses the corruptions, one experience each, in the order of the benchmark:
 
-* ``5`` (default): gaussian_noise, gaussian_blur, contrast, jpeg_compression, pixelate; ``11``: all that are made here.
+* ``5`` (default): gaussian_noise, gaussian_blur, contrast, jpeg_compression, pixelate; ``11``: these and six more.
   Training images are corrupted as they are read, from a generator of (seed, corruption, index) for each image; test
   images are those of the official arrays where ``cifar10-c/`` or ``cifar100-c/`` is there, otherwise made likewise.
+  ``13``: the eleven, glass_blur and fog, all that are made here, likewise.
 * ``15`` (the benchmark) and ``19`` have corruptions of which only official arrays of test images exist. Then all images
   are from these arrays: 80 % of the test images of CIFAR, per class, are trained under every corruption, the same 20 %
   are tested (`benchmark.splits.train_test`, seed 0).
-* names joined by ``+``, e.g. ``corrupted-cifar10/contrast+fog``, go by the same rules.
+* names joined by ``+``, e.g. ``corrupted-cifar10/contrast+frost``, go by the same rules; with glass_blur or fog among
+  them they are made here where there are no official arrays.
 
 No published figure is comparable: papers corrupt test images only. Version 1.
 """
@@ -35,7 +37,8 @@ from benchmark.scenario import Experience, Scenario, ScenarioRequest
 FIVE = ("gaussian_noise", "gaussian_blur", "contrast", "jpeg_compression", "pixelate")
 SETS = {
     "5": FIVE,
-    "11": tuple(name for name in _corruptions.ORDER if name in _corruptions.GENERATED),
+    "11": _corruptions.ELEVEN,
+    "13": tuple(name for name in _corruptions.ORDER if name in _corruptions.GENERATED),
     "15": _corruptions.ORDER[:15],
     "19": _corruptions.ORDER,
 }
@@ -61,7 +64,7 @@ class CorruptedCifarConfig(builders.BudgetConfig):
     """Options of ``corrupted-cifar10`` and ``corrupted-cifar100``.
 
     Attributes:
-        corruptions: ``5``, ``11``, ``15``, ``19``, or names joined by ``+``.
+        corruptions: ``5``, ``11``, ``13``, ``15``, ``19``, or names joined by ``+``.
         severity: 1..5.
         order: ``natural``, or a rule of `benchmark.splits.class_order` for the order of the corruptions.
         train: Training images per class and experience, the first of the data set; 0 for all.
@@ -101,7 +104,8 @@ def build(cifar: _cifar.Cifar, config: CorruptedCifarConfig, request: ScenarioRe
     order = splits.class_order(config.order, len(config.names), seed=request.seed)
     names = [config.names[place] for place in order]
     arrays = folder_of(cifar, request)
-    made = all(name in _corruptions.GENERATED for name in names)
+    makeable = _corruptions.GENERATED if arrays is None or config.corruptions == "13" else _corruptions.ELEVEN
+    made = all(name in makeable for name in names)
     if not made and arrays is None:
         root, dataset = data.data_root(request.data_root), ARRAYS[cifar.name]
         strange = next(name for name in names if name not in _corruptions.GENERATED)

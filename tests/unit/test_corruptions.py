@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bench_scenarios import _cifar, corrupted_cifar
-from bench_scenarios._corruptions import GENERATED, OFFICIAL_ONLY, ORDER, corrupt
+from bench_scenarios import _cifar, cifar_c, corrupted_cifar, corrupted_glyphs
+from bench_scenarios._corruptions import ELEVEN, GENERATED, LATER, OFFICIAL_ONLY, ORDER, corrupt, plasma
 from bench_scenarios.corrupted_cifar import CorruptedCifarConfig
 from benchmark.api import Samples, ScenarioRequest
 from benchmark.errors import DataMissing
@@ -29,11 +29,9 @@ def test_the_order_is_the_published_one() -> None:
     assert len(ORDER) == len(GENERATED) + len(OFFICIAL_ONLY) == 19
     assert set(OFFICIAL_ONLY) == {
         "defocus_blur",
-        "glass_blur",
         "motion_blur",
         "snow",
         "frost",
-        "fog",
         "elastic_transform",
         "spatter",
     }
@@ -48,7 +46,7 @@ def test_a_corrupted_image_is_a_function_of_its_index(name: str) -> None:
     assert np.array_equal(found, corrupt(IMAGE, name, 3, 5, 7))
     assert not np.array_equal(found, IMAGE)
     same = np.array_equal(found, corrupt(IMAGE, name, 3, 5, 8))
-    assert same != ("noise" in name)
+    assert same != ("noise" in name or name in LATER)
     assert not np.array_equal(corrupt(IMAGE, name, 1, 5, 7), corrupt(IMAGE, name, 5, 5, 7))
 
 
@@ -62,6 +60,7 @@ PINNED = {
     "contrast": "88114571761dea7f",
     "brightness": "44989c3e4f73baee",
     "saturate": "ce9f722bdfd191a9",
+    "fog": "774ed14eeb3e3742",
 }
 
 
@@ -128,6 +127,69 @@ def test_blur_keeps_what_is_even_and_spreads_a_point() -> None:
     assert blurred[15, 16] == blurred[16, 15] > blurred[15, 15] > 0
 
 
+def test_plasma_is_made_of_means_of_neighbours() -> None:
+    class Still:
+        """Draws nothing but for the first point."""
+
+        def __init__(self) -> None:
+            self.drawn = 0
+
+        def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> Any:
+            self.drawn += 1
+            return np.full(shape, high if self.drawn == 1 else 0.0)
+
+    # The first draw lifts the middle of a torus of 4 x 4 to 10,000: all else are means of what surrounds it.
+    found = plasma(4, 2.0, Still())  # type: ignore[arg-type]
+    middle, half = 1.0, 0.5  # of the edges' middles two neighbours are the corner 0, two the middle (by the torus)
+    quarter = (0 + half + half + middle) / 4  # of a small square's centre
+    assert found[2, 2] == middle
+    assert found[0, 2] == found[2, 0] == half
+    assert found[1, 1] == found[1, 3] == found[3, 1] == found[3, 3] == quarter
+    assert found[0, 1] == (0 + half + 2 * quarter) / 4
+    assert found[1, 2] == (half + middle + 2 * quarter) / 4
+    rough, smooth = (plasma(32, decay, np.random.RandomState(0)) for decay in (1.75, 3.0))
+    assert (rough.min(), rough.max()) == (0, 1) == (smooth.min(), smooth.max())
+    steps = [np.abs(np.diff(map_, axis=0)).mean() for map_ in (rough, smooth)]
+    assert steps[0] > 1.5 * steps[1]
+
+
+def test_fog_is_added_and_scaled_back() -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[4:20, 6:30] = 204
+    found = corrupt(image, "fog", 2, 3, 9) / 255
+    clouds = plasma(32, 3, np.random.RandomState([3, ORDER.index("fog"), 9]))
+    expected = (image / 255 + 0.5 * clouds[..., None]) * 0.8 / 1.3
+    assert np.abs(found - np.clip(expected, 0, 1)).max() <= 1 / 255
+    assert corrupt(np.zeros((20, 30, 3), np.uint8), "fog", 5, 0, 0).max() == 0  # as officially: nothing to scale to
+
+
+def test_glass_takes_pixels_from_neighbours() -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:] = (np.arange(32 * 32).reshape(32, 32, 1) * 7) % 251
+    found = corrupt(image, "glass_blur", 1, 0, 4)  # a blur of 0.05 pixels changes nothing
+    moves = np.random.RandomState([0, ORDER.index("glass_blur"), 4]).randint(-1, 1, size=(1, 30, 30, 2))
+    expected = image.copy()
+    for row in range(31, 1, -1):
+        for column in range(31, 1, -1):
+            right, down = moves[0, 31 - row, 31 - column]
+            expected[row, column] = expected[row + down, column + right]
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert not np.array_equal(expected, image)
+    assert np.array_equal(expected[:2], image[:2])  # the first two rows are taken from, and stay
+    even = np.full((32, 32, 3), 200, np.uint8)
+    assert np.abs(corrupt(even, "glass_blur", 5, 0, 0).astype(int) - 200).max() <= 1
+
+
+def test_sets_from_before_glass_and_fog_have_neither() -> None:
+    assert set(LATER) == {"glass_blur", "fog"}
+    for before in (ELEVEN, corrupted_cifar.SETS["11"], cifar_c.MADE, corrupted_glyphs.REPORTED):
+        assert not set(before) & set(LATER)
+    assert len(ELEVEN) == 11
+    assert (len(cifar_c.MADE), len(cifar_c.TEN)) == (8, 10)
+    assert corrupted_cifar.SETS["13"] == tuple(name for name in ORDER if name in (*ELEVEN, *LATER))
+    assert corrupted_glyphs.TEN == cifar_c.TEN == cifar_c.CifarCConfig(corruptions="10").names
+
+
 # --- Streams ------------------------------------------------------------------------------------
 
 
@@ -190,9 +252,10 @@ def test_official_arrays_are_the_test_images_where_they_are(cifar: Any, tmp_path
 
 
 def test_what_cannot_be_made_is_trained_and_tested_on_official_arrays(cifar: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataMissing, match=r"CIFAR-10-C: not found .*; fog is not made here") as caught:
-        build(cifar, tmp_path, corruptions="contrast+fog")
+    with pytest.raises(DataMissing, match=r"CIFAR-10-C: not found .*; frost is not made here") as caught:
+        build(cifar, tmp_path, corruptions="contrast+frost")
     assert "zenodo" in str(caught.value.hint)
+    assert build(cifar, tmp_path, corruptions="contrast+fog").partition == ""  # both are made where no arrays are
     official(tmp_path, "contrast", "fog")
     scenario = build(cifar, tmp_path, corruptions="contrast+fog")
     assert scenario.partition == "80/20 cut of the official arrays"
@@ -221,6 +284,7 @@ def test_damaged_official_arrays_are_named(cifar: Any, tmp_path: Path) -> None:
 
 def test_options(cifar: Any, tmp_path: Path) -> None:
     assert len(CorruptedCifarConfig(corruptions="11").names) == 11
+    assert len(CorruptedCifarConfig(corruptions="13").names) == 13
     assert CorruptedCifarConfig(corruptions="15").names == ORDER[:15]
     for wrong in ("rain", "contrast+contrast", "", "6"):
         with pytest.raises(ValueError, match=r"corruptions: .* is not possible"):

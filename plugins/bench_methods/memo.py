@@ -123,7 +123,13 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries"}),
             recipes={
                 "alpha-bn": {"alpha": 0.1, "adapt_momentum": 0.9, "nesterov": True},
-                "imagenet": {"adapt_lr": 2.5e-4, "views": 64},
+                "imagenet": {
+                    "adapt_lr": 2.5e-4,
+                    "adapt_momentum": 0.9,
+                    "nesterov": True,
+                    "alpha": 0.1,
+                    "views": 64,
+                },
             },
             default_recipe="cifar10",
             tracks={track: {**values, "views": 8} for track, values in SOURCE.items()},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import runpy
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,39 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("parity"):
-        from benchmark.testing import recorded
-
-        config.pluginmanager.register(Parity(config.getoption("parity"), recorded))
-
-
-class Parity:
-    """Largest deviations of everything that tests compare with recorded numbers, as a Markdown table."""
-
-    def __init__(self, file: Path, recorded: Any) -> None:
-        self.file, self.kinds, self.cases = file, get_args(recorded.Kind), list[Any]()
-        start = recorded.Recorded.__init__
-
-        def noting(case: Any, *args: Any) -> None:
-            start(case, *args)
-            self.cases.append(case)
-
-        recorded.Recorded.__init__ = noting
-
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
-        rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for case in self.cases:
-            if exitstatus == 0 and case.worst:
-                codes = case.meta["reference"] if isinstance(case.meta["reference"], list) else [case.meta["reference"]]
-                code = ", ".join(sorted(f"{at['repository'].split(' @ ')[0]}@{at['commit'][:8]}" for at in codes))
-                row = rows.setdefault((case.meta["method"], code, str(case.dtype).removeprefix("torch.")), {})
-                row["cases"] = row.get("cases", set()) | {case.name}
-                for kind, (error, _) in case.deviations().items():
-                    row[kind] = max(row.get(kind, 0.0), error)
-        lines = [f"| recorded from | official code | precision | cases | {' | '.join(self.kinds)} |", "|---" * 8 + "|"]
-        for key, row in sorted(rows.items()):
-            numbers = [f"{row[kind]:.0e}" if kind in row else "" for kind in self.kinds]
-            lines.append(f"| {' | '.join([*key, str(len(row['cases'])), *numbers])} |")
-        self.file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        parity = runpy.run_path(str(Path(__file__).with_name("parity.py")))
+        config.pluginmanager.register(parity["Parity"](config.getoption("parity")))
 
 
 @pytest.hookimpl(tryfirst=True)

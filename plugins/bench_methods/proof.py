@@ -155,8 +155,8 @@ class Proof(NamedMethod, FeatureMethod):
         super().begin_experience(experience)
         counts = self.prototypes.counts.tolist()
         self.fresh = frozenset(label for label in experience.classes if label >= len(counts) or not counts[label])
-        for parts in (self.image_projections, self.text_projections, self.contexts):
-            parts.open()
+        for kept in (self.image_projections, self.text_projections, self.contexts):
+            kept.open()
         if self.config.old_texts == "trained":
             self.text_projections.requires_grad_(True)
         self.texts(self.names)  # all texts now, none within a step

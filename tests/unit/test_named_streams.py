@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,11 @@ from benchmark.records import predictions
 from benchmark.records.predictions import Predictions
 from benchmark.run import engine, preparation, streams
 from benchmark.testing.laboratory import manager
+from benchmark.testing.recorded import Recorded
 from benchmark.testing.toys import TOY_METHOD, ToyMethod, prepare_toy, toy_scenario
 
 OWN, ALL = FAMILIES["named-task-il"], FAMILIES["named-class-il"]
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "metrics" / "named.json").read_text())["cases"]
+GOLDEN = Path(__file__).parents[1] / "golden" / "newer_clip" / "clip_continual_metrics"
 
 # --- Metrics ----------------------------------------------------------------------------------
 
@@ -47,17 +47,25 @@ def test_scores_are_those_counted_by_hand() -> None:
     assert "unseen_acc" not in metrics.continual_metrics(R, [1, 2, 3], family=FAMILIES["class-il"])
 
 
-@pytest.mark.parametrize("case", GOLDEN)
-def test_scores_are_those_of_the_official_code(case: str) -> None:
-    expected = {name: np.array(value) / 100 for name, value in GOLDEN[case].items()}
-    matrix = expected["matrix"]
-    assert metrics.unseen_acc(matrix) == pytest.approx(expected["transfer_mean"])
-    assert metrics.whole_acc(matrix) == pytest.approx(expected["avg_mean"])
-    assert metrics.final_avg_acc(matrix) == pytest.approx(expected["last_mean"])
-    if "transfer" in expected:
-        assert metrics.unseen_accs(matrix)[1:] == pytest.approx(expected["transfer"])
-        assert metrics.whole_accs(matrix) == pytest.approx(expected["avg"])
-        assert matrix[-1] == pytest.approx(expected["last"])
+@pytest.mark.parametrize("name", ["mtil_order1", "mtil_order2"])
+def test_scores_are_those_recorded_from_the_official_code(name: str) -> None:
+    case = Recorded(GOLDEN, name, torch.float64)
+    matrix, rail = (case.arrays[key] / 100 for key in ("f64.matrix", "input.rail_matrix"))
+    found = {
+        "transfer": metrics.unseen_accs(matrix)[1:],
+        "transfer_mean": metrics.unseen_acc(matrix),
+        "avg": metrics.whole_accs(matrix),
+        "avg_mean": metrics.whole_acc(matrix),
+        "last": matrix[-1],
+        "last_mean": metrics.final_avg_acc(matrix),
+        "rail_transfer": metrics.unseen_acc(rail),
+        "rail_avg": metrics.whole_acc(rail),
+        "rail_last": metrics.final_avg_acc(rail),
+    }
+    assert {*found, "matrix"} == set(case.computed(""))
+    for key, value in found.items():
+        assert value is not None
+        case.compare(key, 100 * torch.tensor(value, dtype=torch.float64))
 
 
 def test_what_was_not_evaluated_is_not_skipped() -> None:

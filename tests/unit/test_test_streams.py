@@ -26,6 +26,7 @@ from benchmark.scenario import Segment, TestStream
 from benchmark.testing import toys
 from benchmark.testing.checks import method_subject
 from benchmark.testing.laboratory import Outcome
+from benchmark.testing.recorded import Recorded
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "test_time"
 LABELS = torch.arange(12) % 3
@@ -80,13 +81,12 @@ def test_a_mixed_stream_is_scored_by_domain() -> None:
     assert len(snow) == 12
 
 
-def test_correlated_orders_equal_the_official_rule() -> None:
-    with np.load(GOLDEN / "protocol_order.npz") as case:
-        shuffled, labels = case["f64.continual"].astype(int), case["input.labels"]
-        found = _test_streams.correlated(labels[shuffled], 0.0, np.random.RandomState(1))
-        assert np.array_equal(shuffled[found], case["f64.correlated_sorted"].astype(int))
-        found = _test_streams.correlated(labels[shuffled], 0.3, np.random.RandomState(1))
-        assert np.array_equal(shuffled[found], case["f64.correlated_dirichlet"].astype(int))
+def test_correlated_orders_equal_those_recorded_from_the_official_rule() -> None:
+    case = Recorded(GOLDEN, "protocol_order", torch.float64)
+    shuffled, labels = case.arrays["f64.continual"].astype(int), case.arrays["input.labels"]
+    for key, delta in (("sorted", 0.0), ("dirichlet", 0.3)):
+        found = _test_streams.correlated(labels[shuffled], delta, np.random.RandomState(1))
+        case.compare(f"correlated_{key}", torch.from_numpy(shuffled[found]), limit=1e-12)
 
 
 def test_a_draw_that_cannot_succeed_says_so() -> None:
@@ -96,15 +96,14 @@ def test_a_draw_that_cannot_succeed_says_so() -> None:
         _test_streams.StreamConfig(dirichlet=0.1)
 
 
-def test_errors_equal_the_official_evaluation() -> None:
-    with np.load(GOLDEN / "protocol_errors.npz") as case:
-        right = case["input.labels"] == case["input.predictions"]
-        counts = np.bincount(case["input.domains"])
-        accuracy = np.bincount(case["input.domains"], weights=right) / counts
-        found = stream_metrics(accuracy, counts.astype(float))
-        assert np.allclose(found["errors"], case["f64.per_domain"], atol=1e-12)
-        assert found["error"] == pytest.approx(float(case["f64.mean_over_domains"]), abs=1e-12)
-        assert found["error_images"] == pytest.approx(float(case["f64.over_images"]), abs=1e-12)
+def test_errors_equal_those_recorded_from_the_official_evaluation() -> None:
+    case = Recorded(GOLDEN, "protocol_errors", torch.float64)
+    given = {key: case.arrays[f"input.{key}"] for key in ("labels", "predictions", "domains")}
+    counts = np.bincount(given["domains"])
+    accuracy = np.bincount(given["domains"], weights=given["labels"] == given["predictions"]) / counts
+    found = stream_metrics(accuracy, counts.astype(float))
+    for key, ours in (("per_domain", "errors"), ("mean_over_domains", "error"), ("over_images", "error_images")):
+        case.compare(key, torch.tensor(found[ours], dtype=torch.float64), limit=1e-12)
 
 
 def test_the_fingerprint_covers_order_batches_and_resets() -> None:

@@ -102,7 +102,8 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             default_recipe="frozen",
             tracks={"nano": {"projection": 1000}, "mini": {"projection": 2000}},
-            rule="projection: as ranpac's, so that they can be compared; nothing was searched",
+            rule="nano, gamma: results/search.py, best on held-out training images; projection: as ranpac's, so that "
+            "they can be compared; mini: not searched",
             toy={"projection": 64, "bottleneck": 8},
             waits=1,  # which label is the largest: without boundaries it is not told how many classes there are
             sources={

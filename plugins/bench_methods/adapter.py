@@ -99,7 +99,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "vpt": {**VPT_ADAMW, "placement": "pfeiffer", "reduction": 8, "init": "kaiming"},
             },
             tracks={
-                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.001},
                 "mini": {"batch_size": 16, "lr": 0.01, "epochs": 1},
             },
             rule="results/search.py: best on held-out training images of the first experiences",

@@ -185,7 +185,8 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             default_recipe="vit",
             tracks={"nano": {"batch_size": 32, "epochs": 3}, "mini": {"batch_size": 16, "epochs": 3}},
-            rule="shrinkage as published for CIFAR-100; pilot: values of aper's first session",
+            rule="nano, alpha1: results/search.py, best on held-out training images; pilot: values of aper's first "
+            "session",
             toy={"bottleneck": 8},
             sources={
                 "alpha1": "FeCAM at d2479b7, FeCAM_vit_cifar100.py",

@@ -53,7 +53,7 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries"}),
             recipes={"masked": {"mask": "current"}, "vpt": {**VPT_SGD, "lr": 0.5}},
             tracks={
-                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.01},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.001},
                 "mini": {"batch_size": 16, "epochs": 1, "lr": 0.01},
             },
             rule="results/search.py: best on held-out training images of the first experiences",

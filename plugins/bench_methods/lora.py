@@ -95,7 +95,7 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries"}),
             recipes={"masked": {"mask": "current"}, "vpt": {**VPT_ADAMW, "rank": 8, "alpha": 8.0, "targets": "qv"}},
             tracks={
-                "nano": {"batch_size": 32, "lr": 0.003, "epochs": 2},
+                "nano": {"batch_size": 32, "lr": 0.001, "epochs": 2},
                 "mini": {"batch_size": 16, "lr": 0.01, "epochs": 1},
             },
             rule="results/search.py: best on held-out training images of the first experiences",

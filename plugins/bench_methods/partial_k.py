@@ -66,7 +66,7 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries"}),
             recipes={"masked": {"mask": "current"}, "vpt": {**VPT_ADAMW, "batch_size": 1280}},
             tracks={
-                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.001},
                 "mini": {"batch_size": 16, "lr": 0.01, "epochs": 1},
             },
             rule="results/search.py: best on held-out training images of the first experiences",

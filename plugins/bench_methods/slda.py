@@ -201,7 +201,8 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             default_recipe="streaming",
             tracks={"nano": {"batch_size": 32, "epochs": 3}, "mini": {"batch_size": 16, "epochs": 3}},
-            rule="nothing to choose; first-session: values of ranpac's first session",
+            rule="nano, shrinkage: results/search.py, best on held-out training images; first-session: values of "
+            "ranpac's first session",
             toy={"bottleneck": 8},
             waits=1,  # which label is the largest: without boundaries it is not told how many classes there are
             sources={

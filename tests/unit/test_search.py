@@ -125,7 +125,7 @@ def test_the_search_of_a_track_is_a_command_that_plans(search: ModuleType, capsy
     assert main([*search.command("nano", "linear-probe"), "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "linear-probe on split-glyphs, track nano, seed 0: final_avg_acc" in told
-    assert "lr: 0.01, 0.03, 0.1, steps of factors" in told
+    assert "lr: 0.0003, 0.001, 0.003, 0.01, steps of factors" in told
 
 
 def test_a_search_with_other_code_takes_the_place_of_the_old_one(search: ModuleType, tmp_path: Path) -> None:

@@ -17,6 +17,12 @@ from benchmark.errors import EXIT_OK, EXIT_USAGE
 KINDS = [(kind, family) for kind in GROUPS for family in families(kind) or [""]]
 
 
+def test_no_two_templates_are_the_same_file() -> None:
+    """A wheel that holds a file twice is refused by check-wheel-contents (tox -e pkg)."""
+    files = [path for path in TEMPLATES.rglob("*") if path.is_file()]
+    assert len({path.read_bytes() for path in files}) == len(files)
+
+
 @pytest.mark.parametrize(("kind", "family"), KINDS)
 def test_writes_a_package(kind: str, family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ["--family", family] if family else []

@@ -23,8 +23,8 @@ SEARCH_MARKS = ("log", "search")
 
 BESIDE = ("tokens", "engine")
 """Keywords of a `MethodSpec` that only refuse runs, or whose effect is in the identity by itself."""
-DECLARES = ("coupled",)
-"""Properties of a `benchmark.api.Method` that only refuse runs."""
+DECLARES = ("coupled", "chosen_parts")
+"""Of a `benchmark.api.Method`: what only refuses runs, or only tells what `predict` does (`benchmark.choices`)."""
 
 
 def code_hash(module: ModuleType) -> str:
@@ -53,7 +53,8 @@ def _words(node: object) -> Iterator[str]:
     """The tree as text, without texts that stand alone, places in the file and what only some versions know.
 
     Nor is there what a `MethodSpec` says of models that are refused (``tokens``), of options of the engine (``engine``,
-    which are in the identity themselves), or a method of batches that are not to be split (``coupled``).
+    which are in the identity themselves), or a method of batches that are not to be split (``coupled``) and of its
+    choices (``chosen_parts``).
     """
     if isinstance(node, ast.AST):
         yield f"({type(node).__name__}"

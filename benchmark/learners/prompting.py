@@ -171,16 +171,34 @@ class QueryLearner(Method):
             images: Normalised, ``(B, 3, S, S)``.
             training: Whether the rules of training apply.
         """
-        vit = self.backbone
-        patches = prompted_vit.patch_tokens(vit, images)
-        query = known(prompted_vit.cls_feature, vit, images)  # of samples that were met before
-        if query is None:
-            query = prompted_vit.query_feature(vit, patches)
+        patches, query = self._query(images)
         if self.config.prompts == "off":
             return Pass(query, None, query, self.head(query))
         chosen = self.choose(query, training=training)
         features = self.features(patches, chosen)
         return Pass(query, chosen, features, self.head(features))
+
+    def _query(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches ``(B, N, D)`` and queries ``(B, D)``."""
+        vit = self.backbone
+        patches = prompted_vit.patch_tokens(vit, images)
+        query = known(prompted_vit.cls_feature, vit, images)  # of samples that were met before
+        if query is None:
+            query = prompted_vit.query_feature(vit, patches)
+        return patches, query
+
+    def chosen_parts(self, images: Tensor) -> Tensor | None:
+        """The prompts that each image has selected, numbered through all layers with keys of their own."""
+        if self.config.prompts == "off":
+            return None
+        chosen = self.choose(self._query(images)[1], training=False)
+        if chosen.selection is None or chosen.similarity is None:
+            return None  # all prompts are weighed
+        index, size = chosen.selection, chosen.similarity.shape[-1]
+        if index.ndim == 2:
+            return index
+        first = size * torch.arange(len(index), device=index.device)
+        return (index + first[:, None, None]).transpose(0, 1).flatten(1)
 
     @property
     def coupled(self) -> str | None:

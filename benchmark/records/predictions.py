@@ -4,8 +4,10 @@ Columns: ``experience`` (int32, after which the prediction was made), ``test_set
 ``sample_id`` (int64), ``label`` and ``prediction`` (int32), ``top5`` (list<int32>, best first,
 fewer when fewer classes were allowed), ``confidence`` (float32, largest softmax probability among
 the allowed classes) and optionally ``prediction_in_task`` (int32, the best label among the classes of the
-experience that the sample belongs to, -1 where it belongs to none) and ``logits`` (list<float32>). Equal
-content gives equal bytes with the same version of pyarrow.
+experience that the sample belongs to, -1 where it belongs to none), ``choices`` (list<int32>, the prompts or other
+parts that the method has used for the sample, numbered from 0, the first choice first; empty where it cannot tell;
+kept with ``engine.save_choices=true``) and ``logits`` (list<float32>). Equal content gives equal bytes with the same
+version of pyarrow.
 
 Where texts are generated there are three more, so that every score can be computed from this file alone: ``input``
 (string, the fields of the sample as a JSON object), ``references`` (list<string>) and ``text`` (string, what was
@@ -56,6 +58,8 @@ class Predictions:
         confidence: float32 ``(N,)`` in [0, 1].
         prediction_in_task: Best label among the classes of the sample's experience, int32 ``(N,)``, -1 where it
             belongs to none; None where classes do not come with experiences.
+        choices: Parts of the method that each sample has chosen, int32 ``(N, k)``, -1 where there were fewer; None
+            where they were not kept.
         logits: float32 ``(N, C)``, ``-inf`` for classes that were not allowed; or None.
         text: The text that was generated for each sample, ``(N,)`` of strings; None where samples were classified.
         references: The texts that would have been right, ``(N,)`` of tuples of strings; None when ``text`` is.
@@ -70,6 +74,7 @@ class Predictions:
     top5: npt.NDArray[np.int32]
     confidence: npt.NDArray[np.float32]
     prediction_in_task: npt.NDArray[np.int32] | None = None
+    choices: npt.NDArray[np.int32] | None = None
     logits: npt.NDArray[np.float32] | None = None
     text: npt.NDArray[np.object_] | None = None
     references: npt.NDArray[np.object_] | None = None
@@ -90,7 +95,7 @@ class Predictions:
         if rows.all():
             return self
         values = {name: getattr(self, name)[rows] for name in (*_SCALARS, "top5")}
-        for name in ("prediction_in_task", "logits", *_TEXTS):
+        for name in ("prediction_in_task", "choices", "logits", *_TEXTS):
             column = getattr(self, name)
             values[name] = None if column is None else column[rows]
         return Predictions(**values)
@@ -106,7 +111,7 @@ def table(experience: int, **columns: Any) -> Predictions:
     Raises:
         ValueError: If the columns differ in length.
     """
-    dtypes = {**_SCALARS, "top5": np.int32, "prediction_in_task": np.int32, "logits": np.float32}
+    dtypes = {**_SCALARS, "top5": np.int32, "prediction_in_task": np.int32, "choices": np.int32, "logits": np.float32}
     values: dict[str, Any] = {
         name: None if column is None else np.asarray(column).astype(dtypes[name]) for name, column in columns.items()
     }
@@ -175,7 +180,9 @@ def _even(values: dict[str, Any]) -> Predictions:
 
 
 def concat(parts: Sequence[Predictions]) -> Predictions:
-    """Joins predictions in the order given; narrower ``top5`` and ``logits`` are padded.
+    """Joins predictions in the order given; narrower ``top5``, ``choices`` and ``logits`` are padded.
+
+    Choices may be kept from some point of a run on only, as no result depends on them: rows before have none.
 
     Raises:
         ValueError: If there is nothing to join, or only some parts have logits, or texts.
@@ -187,6 +194,10 @@ def concat(parts: Sequence[Predictions]) -> Predictions:
     logits = [part.logits for part in parts if part.logits is not None]
     if logits and len(logits) < len(parts):
         raise ValueError("predictions: some parts have logits and some do not")
+    chosen = None
+    if any(part.choices is not None for part in parts):
+        none = [np.empty((len(part), 0), dtype=np.int32) if part.choices is None else part.choices for part in parts]
+        chosen = _stack(none, np.int32(-1))
     in_task = [part.prediction_in_task for part in parts if part.prediction_in_task is not None]
     if in_task and len(in_task) < len(parts):
         raise ValueError("predictions: some parts have labels within the experience and some do not")
@@ -197,6 +208,7 @@ def concat(parts: Sequence[Predictions]) -> Predictions:
     return Predictions(
         **values,
         prediction_in_task=np.concatenate(in_task) if in_task else None,
+        choices=chosen,
         logits=_stack(logits, np.float32(-np.inf)) if logits else None,
     )
 
@@ -225,6 +237,8 @@ def encoded(predictions: Predictions) -> bytes:
     columns["top5"] = _lists(predictions.top5.astype(np.int32), np.int32(-1))
     if predictions.prediction_in_task is not None:
         columns["prediction_in_task"] = pa.array(predictions.prediction_in_task.astype(np.int32))
+    if predictions.choices is not None:
+        columns["choices"] = _lists(predictions.choices.astype(np.int32), np.int32(-1))
     if predictions.logits is not None:
         columns["logits"] = _lists(predictions.logits.astype(np.float32), np.float32(-np.inf))
     if predictions.text is not None and predictions.references is not None and predictions.input is not None:
@@ -279,6 +293,8 @@ def read(path: Path) -> Predictions:
     if "prediction_in_task" in content.column_names:
         column = content.column("prediction_in_task")
         values["prediction_in_task"] = column.to_numpy().astype(np.int32, copy=False)
+    if "choices" in content.column_names:
+        values["choices"] = _dense(content.column("choices"), np.int32(-1), np.int32)
     if "logits" in content.column_names:
         values["logits"] = _dense(content.column("logits"), np.float32(-np.inf), np.float32)
     values |= _read_texts(path, content)
@@ -306,6 +322,13 @@ def _dense(column: Any, fill: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     result = np.full((len(array), width), fill, dtype=dtype)
     result[np.arange(width) < lengths[:, None]] = array.flatten().to_numpy(zero_copy_only=False)
     return result
+
+
+def has_choices(path: Path) -> bool:
+    """Whether a predictions file, which is there, keeps choices; nothing but its head is read."""
+    import pyarrow.parquet as pq
+
+    return "choices" in pq.read_schema(path).names
 
 
 def file_of(path: Path, record: Record) -> Path | None:

@@ -104,11 +104,11 @@ def _execute(
         if force:
             shutil.rmtree(work, ignore_errors=True)
             replace_file(work / places.FORCED, b"")
-        elif places.is_finished(path, model := prepared.plan.engine.save_model):
+        elif places.is_finished(path, **(beside := prepared.plan.beside)):
             places.sweep(path)
             return path
         elif places.is_complete(path) and not (work / places.FORCED).exists():
-            warn(f"{path} is complete, but {places.missing(path, model=model)}: the run is done again")
+            warn(f"{path} is complete, but {places.missing(path, **beside)}: the run is done again")
         prepared.ranks.copied(shared.with_suffix(".work"), work)
         run = _Run(prepared, path, work, hooks, stop or Stop(), quiet, ours)
         with checkpoint.isolated(), prepared.computing.installed():

@@ -12,12 +12,14 @@ have one column more, the answer ``unknown``; for methods that give none `benchm
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from benchmark.api import Method, Samples
+from benchmark.choices import Chooses
 from benchmark.errors import PluginError, RunFailed
 from benchmark.guard import Guard
 from benchmark.inputs.pipeline import Inputs
@@ -91,7 +93,9 @@ def evaluate(
         keeper.look_again()
     with torch.no_grad():
         if rules.generates and tests:
-            parts.append(generation.generate(method, tests, rules, experience=experience, guard=guard))
+            written = generation.generate(method, tests, rules, experience=experience, guard=guard)
+            none = np.empty((len(written), 0), dtype=np.int32) if rules.keep_choices else None
+            parts.append(replace(written, choices=none))
         for group in [] if rules.generates else _groups(tests, named, one_by_one=rules.told_task):
             first = group[0][0]
             task = tasks.get(first) if tasks and rules.told_task else None
@@ -164,6 +168,28 @@ class _Judge:
             known="were seen" if self.vocabulary is None else "were named",
         )
         return finite(scores, what, name=self.name)
+
+    def chosen(self, inputs: Inputs) -> Tensor:
+        """Which parts `Method.predict` uses for B samples, ``(B, k)`` on the CPU; k is 0 where the method cannot tell.
+
+        Raises:
+            PluginError: It tells something else.
+        """
+        nothing = torch.zeros(len(inputs), 0, dtype=torch.int64)
+        if not isinstance(self.method, Chooses) or self.vocabulary is not None or self.task is not None:
+            return nothing  # of other functions than `predict` nothing is told
+        with self.guard("chosen_parts"), self.rules.computing.forward():
+            found = self.method.chosen_parts(inputs)
+        if found is None:
+            return nothing
+        whole = isinstance(found, Tensor) and not (found.is_floating_point() or found.is_complex())
+        if not whole or found.ndim != 2 or len(found) != len(inputs) or bool((found < 0).any()):
+            raise self.guard.refuse(
+                "chosen_parts",
+                found,
+                hint=f"return numbers from 0, an int64 tensor of shape ({len(inputs)}, k), or None",
+            )
+        return found.detach().to("cpu", torch.int64)
 
 
 def shaped(
@@ -243,10 +269,12 @@ def _predict_group(
     test_set = torch.cat([torch.full((len(test),), index) for index, test in tests])
     count = len(joined)
     logits: Tensor | None = None
+    choices: list[Tensor] = []
     batches = rules.test_batches([len(test) for test in sets])
     for part, inputs in zip(batches, rules.tests(joined, batches), strict=True):
         with handing(judge.keeper, inputs, sets, part, again=judge.again):
             scores = judge(inputs, part)
+            choices += [judge.chosen(inputs)] if rules.keep_choices else []
         if logits is None:
             logits = torch.empty(count, scores.shape[1])
         elif logits.shape[1] != scores.shape[1]:
@@ -291,7 +319,17 @@ def _predict_group(
         confidence=confidence,
         logits=logits if rules.keep_logits else None,
         prediction_in_task=in_task,
+        choices=_in_order(choices, batches) if rules.keep_choices else None,
     )
+
+
+def _in_order(choices: Sequence[Tensor], batches: Sequence[Tensor]) -> Tensor:
+    """Choices of all samples at their places, ``(N, K)``, -1 where one has fewer."""
+    width = max(part.shape[1] for part in choices)
+    found = torch.full((sum(map(len, batches)), width), -1)
+    for part, places in zip(choices, batches, strict=True):
+        found[places, : part.shape[1]] = part
+    return found
 
 
 def _best_within(logits: Tensor, test_set: Tensor, tasks: Mapping[int, Task]) -> Tensor:

@@ -198,7 +198,7 @@ def _run_one(
     if job.lock_kind == "lease":
         places.use_leases(out)
     path = places.record_path(out, prepared)
-    known = not job.force and processes.told(places.is_finished(path, plan.engine.save_model))
+    known = not job.force and processes.told(places.is_finished(path, **plan.beside))
     if not known:
         quiet, force = job.quiet or not processes.first, job.force and processes.first
         engine.execute(prepared, out, hooks=hooks, quiet=quiet, force=force, stop=stop)

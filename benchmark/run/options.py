@@ -14,6 +14,7 @@ UNSEEN = (
     "feature_cache_gb",
     "activation_checkpointing",
     "save_model",
+    "save_choices",
 )
 """Options that no result depends on; they are no part of the identity of a run."""
 
@@ -56,6 +57,8 @@ class EngineConfig:
         save_logits: Whether the predictions file keeps the logits.
         save_model: Whether the trained method is kept beside the record, for ``bench predict``: what differs from the
             pretrained model. Results are the same.
+        save_choices: Whether the predictions file keeps which prompts (or other parts) each test sample has chosen, for
+            ``bench plot prompt-observatory``, of methods that can tell. Results are the same.
         checkpoint_seconds: Least time between two checkpoints in the middle of an experience.
         select: Which epoch of an experience is kept. ``last``; ``source-validation``: the best on a
             tenth of the labelled training images, which is held out (or on the validation images that
@@ -93,6 +96,7 @@ class EngineConfig:
     eval_order: Literal["shuffled", "natural", "by-experience"] = "shuffled"
     save_logits: bool = False
     save_model: bool = False
+    save_choices: bool = False
     checkpoint_seconds: Annotated[float, Range(min=0)] = 30.0
     select: Select = "last"
     task_known: bool = False

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmark import files, records
 from benchmark.errors import DataMissing, RunFailed
+from benchmark.records import predictions
 from benchmark.run import lease, lock
 from benchmark.run.preparation import Prepared
 
@@ -42,7 +43,7 @@ def is_complete(path: Path) -> bool:
     return record.status == "completed"
 
 
-def is_finished(path: Path, model: bool = False) -> bool:
+def is_finished(path: Path, model: bool = False, choices: bool = False) -> bool:
     """Whether there is nothing left to do.
 
     The run is complete, its predictions are those that the record names, and no repetition of it was stopped halfway.
@@ -50,17 +51,20 @@ def is_finished(path: Path, model: bool = False) -> bool:
     Args:
         path: The record.
         model: Whether the trained method is to be there as well.
+        choices: Whether the predictions are to hold what was chosen.
     """
-    return (
-        is_complete(path) and not (path.with_suffix(".work") / FORCED).exists() and missing(path, model=model) is None
-    )
+    if not is_complete(path) or (path.with_suffix(".work") / FORCED).exists():
+        return False
+    return missing(path, model=model, choices=choices) is None
 
 
-def missing(path: Path, *, model: bool) -> str | None:
+def missing(path: Path, *, model: bool, choices: bool = False) -> str | None:
     """What is not beside the record of a complete run as the record names it, in words, or None."""
     record = records.read(path)
     if record.predictions is None or sha256(path.with_suffix(".parquet")) != record.predictions.sha256:
         return "its predictions are gone or damaged"
+    if choices and not predictions.has_choices(path.with_suffix(".parquet")):
+        return "what it chose was not kept (engine.save_choices)"
     if model and record.model is None:
         return "its trained method was not kept (engine.save_model)"
     if model and record.model is not None and sha256(path.with_name(record.model.file)) != record.model.sha256:

@@ -94,6 +94,11 @@ class Plan:
         name = self.method_spec.name
         return name if self.recipe == self.method_spec.default_recipe else f"{name}@{self.recipe}"
 
+    @property
+    def beside(self) -> dict[str, bool]:
+        """What is to be kept beside the record, see `benchmark.run.places.missing`."""
+        return {"model": self.engine.save_model, "choices": self.engine.save_choices}
+
     def effective(self) -> dict[str, Any]:
         """All options that can change a number, by group."""
         engine = configs.as_dict(self.engine)

@@ -90,6 +90,7 @@ class Prepared:
             eval_batch_size=plan.engine.eval_batch_size,
             eval_order=plan.engine.eval_order,
             keep_logits=plan.engine.save_logits,
+            keep_choices=plan.engine.save_choices,
             task_known=families.get(self.stream.scenario.family).task_id,
             workers=plan.engine.workers,
             generates=families.get(self.stream.scenario.family).generates,

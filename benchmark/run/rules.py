@@ -36,6 +36,7 @@ class Rules:
         eval_batch_size: Samples per forward pass of an evaluation.
         eval_order: ``shuffled``, ``natural`` or ``by-experience``.
         keep_logits: Whether an evaluation returns the logits.
+        keep_choices: Whether an evaluation asks which parts each sample has chosen.
         task_known: Whether a test sample is classified among the classes of its experience.
         generates: Whether texts are generated, else samples are classified.
         scenario: Stands around the reading of its samples.
@@ -53,6 +54,7 @@ class Rules:
     eval_batch_size: int = 256
     eval_order: str = "shuffled"
     keep_logits: bool = False
+    keep_choices: bool = False
     task_known: bool = False
     generates: bool = False
     scenario: Guard = field(default_factory=lambda: Guard("scenario"))

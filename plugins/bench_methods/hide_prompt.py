@@ -268,6 +268,10 @@ class HiDePrompt(Method):
         logits: Tensor = self.head(self.features(images, rows.permute(1, 2, 0, 3, 4)))
         return logits
 
+    def chosen_parts(self, images: Tensor) -> Tensor:
+        """The task whose prefixes each image gets."""
+        return self.choose(images)[:, None]
+
     def extra_state(self) -> Mapping[str, Any]:
         """What was collected."""
         return {"queries": self._queries.state(), "collected": self._collected.state()}

@@ -177,6 +177,10 @@ class SPrompts(Method):
         features = self.features(images, prompts[chosen])
         return torch.einsum("bd,bcd->bc", features, weights[chosen]) + biases[chosen]
 
+    def chosen_parts(self, images: Tensor) -> Tensor:
+        """The domain whose prompt and head each image gets."""
+        return self.choose(self.query(images))[:, None]
+
     def extra_state(self) -> Mapping[str, Any]:
         """What was collected."""
         return self._collected.state()

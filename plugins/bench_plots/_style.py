@@ -10,6 +10,9 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from benchmark.leaderboard.scores import Board, Score, boards_of
 from benchmark.records import Record
 
@@ -140,6 +143,19 @@ def scale(figure: Figure, axes: Sequence[Axes], mesh: QuadMesh, label: str) -> N
     bar.set_label(label)
     if bar.solids is not None:
         bar.solids.set_rasterized(False)  # a picture of dots cannot be put into .pgf
+
+
+def numbers(axis: Axes, table: npt.NDArray[np.float64], mesh: QuadMesh, room: float, *, first: int) -> None:
+    """Writes values into their cells, which are so many inches wide and counted from ``first``, light on dark."""
+    size = min(7.0, room * POINTS / (3.2 * 0.6))
+    for (time, place), value in np.ndenumerate(table):
+        if np.isnan(value):
+            continue
+        red, green, blue, _ = mesh.to_rgba(np.array([value]))[0]
+        light = 0.299 * red + 0.587 * green + 0.114 * blue
+        told = f"{round(value) + 0:d}"
+        colour = "black" if light > 0.5 else "white"
+        axis.text(place + first, time + first, told, ha="center", va="center", fontsize=size, color=colour)
 
 
 def named(rows: Sequence[tuple[str, Score]], notes: Sequence[str] = ()) -> list[str]:

@@ -74,7 +74,7 @@ def draw(records: Sequence[Record], request: PlotRequest | None = None) -> Figur
     for axis, table in zip(axes, tables, strict=True):
         mesh = _panel(axis, table, look)
         if small:
-            _numbers(axis, table, mesh, (min(each, _style.SIDE) - 0.55) / len(table))
+            _style.numbers(axis, table, mesh, (min(each, _style.SIDE) - 0.55) / len(table), first=1)
     _style.scale(figure, axes, mesh, "accuracy (%)" if of == "accuracy" else "forgetting (points)")
     return figure
 
@@ -102,19 +102,6 @@ def _panel(axis: Axes, table: npt.NDArray[np.float64], look: Mapping[str, Any]) 
     axis.set_xlabel("test set")
     axis.set_ylabel("after experience")
     return mesh
-
-
-def _numbers(axis: Axes, table: npt.NDArray[np.float64], mesh: QuadMesh, room: float) -> None:
-    """Writes the values into their cells, which are so many inches wide, light on dark."""
-    size = min(7.0, room * _style.POINTS / (3.2 * 0.6))
-    for (time, place), value in np.ndenumerate(table):
-        if np.isnan(value):
-            continue
-        red, green, blue, _ = mesh.to_rgba(np.array([value]))[0]
-        light = 0.299 * red + 0.587 * green + 0.114 * blue
-        told = f"{round(value) + 0:d}"
-        colour = "black" if light > 0.5 else "white"
-        axis.text(place + 1, time + 1, told, ha="center", va="center", fontsize=size, color=colour)
 
 
 @hookimpl

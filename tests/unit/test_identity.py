@@ -99,6 +99,15 @@ def test_words_and_layout_change_no_identity(tmp_path: Path, other: str) -> None
     assert written(tmp_path, other) == written(tmp_path, "import torch\ndef f(x):\n    return 2 * x\n")
 
 
+def test_what_a_method_tells_of_its_choices_changes_no_identity_and_nothing_else_may_ask_it(tmp_path: Path) -> None:
+    text = "class M:\n    def f(self):\n        return 1\n"
+    told = text + "    def chosen_parts(self, images):\n        return self.choose(images)\n"
+    assert written(tmp_path, told) == written(tmp_path, text)
+    roots = [CORE.parent / "plugins", CORE.parent / "benchmark"]
+    asks = [file for root in roots for file in root.rglob("*.py") if ".chosen_parts(" in file.read_text("utf-8")]
+    assert asks == [CORE / "run" / "evaluation.py"]
+
+
 def test_what_a_method_says_of_splitting_its_batches_changes_no_identity(tmp_path: Path) -> None:
     text = "class M:\n    def f(self):\n        return 1\n"
     told = text + "    @property\n    def coupled(self):\n        return 'a variance'\n"

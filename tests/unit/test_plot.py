@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 import shutil
@@ -21,6 +22,7 @@ from bench_plots import (
     forgetting,
     matrix,
     pareto,
+    prompt_observatory,
     reliability,
     shots,
 )
@@ -265,6 +267,29 @@ def test_reliability_bins_hold_the_calibration_error(predicted: list[tuple[recor
     (axis,) = reliability.draw(runs, request(predicted)).axes
     assert axis.patches[0].get_height() == pytest.approx(70)  # 7 of 10 are right
     assert "ECE=20.0" in axis.get_title(loc="left").replace("\n", " ")  # |0.9 - 0.8| and |0.9 - 0.6|
+
+
+def test_the_observatory_counts_the_choices_of_each_test_set(predicted: list[tuple[records.Record, Any]]) -> None:
+    (first, made), (second, other) = predicted
+    after_first = [[0, 1], [0, 1], [2, -1]]
+    after_both = [[0, 1], [0, 2], [0, 2], [3, 0], [3, 2]]
+    chosen = dataclasses.replace(made, choices=np.array(after_first + after_both, dtype=np.int32))
+    none = dataclasses.replace(other, choices=np.empty((len(other), 0), dtype=np.int32))
+    sets, shares = prompt_observatory.shares_of(chosen.after(1))
+    assert sets == [0, 1]
+    assert shares == pytest.approx(np.array([[100, 100 / 3, 200 / 3, 0], [50, 0, 50, 100]]))
+    # A run that chooses nothing has no panel.
+    axis, _ = prompt_observatory.draw([first, second], request([(first, chosen), (second, none)])).axes
+    assert axis.get_title(loc="left").endswith("seed 0")
+    assert [text.get_text() for text in axis.get_yticklabels()] == [test.name for test in first.scenario.tests]
+    assert [text.get_text() for text in axis.texts] == ["100", "33", "67", "0", "50", "0", "50", "100"]
+    asked = request([(first, chosen)], _predicted.PredictedOptions(experience=1))
+    axis, _ = prompt_observatory.draw([first], asked).axes
+    assert [text.get_text() for text in axis.texts] == ["67", "67", "33"]
+    with pytest.raises(ValueError, match="none of these methods chooses"):
+        prompt_observatory.draw([second], request([(second, none)]))
+    with pytest.raises(ValueError, match=r"seed 1, chooses was not kept; .*--set engine.save_choices=true"):
+        prompt_observatory.draw([second], request([(second, other)]))
 
 
 def few(shots: int, seed: int, accuracy: float) -> records.Record:

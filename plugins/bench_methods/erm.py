@@ -42,7 +42,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "epochs": 3, "lr": 0.1},
                 "mini": {"batch_size": 32, "epochs": 2, "lr": 0.03},
             },
-            rule="nano and mini: the values of source-only, whose training step it is",
+            rule="nano, lr: results/search.py, best on held-out source images; mini: the values of source-only, whose "
+            "training step it is",
             toy={"iterations": 5},
             sources={"lr": "as source-only", "schedule": "as source-only", "domainbed": DOMAINBED},
             paper="arXiv:2007.01434",

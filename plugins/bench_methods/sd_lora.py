@@ -121,7 +121,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 16, "epochs": 3, "lr": 0.01},
                 "mini": {"batch_size": 16, "epochs": 1, "lr": 0.01},
             },
-            rule="the published learning rate with fewer epochs and smaller batches; not searched",
+            rule="nano, lr: results/search.py, best on held-out training images; mini: the published rate, fewer "
+            "epochs, smaller batches, not searched",
             toy={"rank": 2},
             sources={
                 "official": "WuYichen-97/SD-Lora-CL at 8bacded, exps/sdlora_c100.json, as models/sdlora.py reads it",

@@ -203,7 +203,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "epochs": 2, "lr": 0.1},
                 "mini": {"batch_size": 16, "epochs": 1, "lr": 0.1},
             },
-            rule="stage 1 as slow-finetune, alignment as published; nothing was searched",
+            rule="nano, lr: results/search.py, best on held-out training images; mini: as slow-finetune, not searched;"
+            " alignment as published",
             toy={"samples": 8, "align_epochs": 1},
             sources={
                 "lr": "SLCA at 169d4e6, models/slca.py",

@@ -228,9 +228,16 @@ def bench_register_methods() -> list[MethodSpec]:
             build=Eata,
             config=EataConfig,
             summary="entropy of answers that are reliable and new; a Fisher matrix of the source holds the parameters",
-            recipes={"official": {**official, "keep_mean": True}, "cifar": {**cifar, "fisher_alpha": 1.0}},
+            recipes={
+                "official": {**official, "keep_mean": True},
+                "cifar": {**cifar, "fisher_alpha": 1.0, "fisher_batch": 200},
+            },
             tracks={track: {**values, **few, "fisher_alpha": 1.0} for track, values in SOURCE.items()},
-            sources={**sources, "fisher_alpha": f"{code}, main.py; 1 on CIFAR-10-C (cifar)"},
+            sources={
+                **sources,
+                "fisher_alpha": f"{code}, main.py; 1 on CIFAR-10-C (cifar)",
+                "fisher_batch": f"{code}, main.py: that of the stream, 64; 200 on CIFAR-10-C (cifar)",
+            },
             display="EATA",
             published="eata",
             **shared,

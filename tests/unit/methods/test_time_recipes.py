@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench_methods import memo, tda
+from bench_methods import eata, memo, tda
 from benchmark.testing.by_hand import context_of
 from benchmark.testing.toys import toy_scenario
 
@@ -51,3 +51,13 @@ def test_tda_has_the_seven_texts_of_the_published_figure() -> None:
     torch.testing.assert_close(method.texts(), wanted)
     with pytest.raises(ValueError, match=r"templates: 'imagenet-8' must have one \{\}"):
         tda.TdaConfig(templates="imagenet-8")
+
+
+def test_the_weight_of_the_fisher_matrix_goes_with_the_size_of_its_batches() -> None:
+    """It is the square of the mean gradient of a batch; papers take the batches of the stream, 200 on CIFAR-10-C."""
+    spec = eata.bench_register_methods()[1]
+    found = {name: spec.config(**spec.recipes[name]) for name in ("official", "cifar")}
+    assert {name: (one.fisher_alpha, one.fisher_batch) for name, one in found.items()} == {
+        "official": (2000.0, 64),
+        "cifar": (1.0, 200),
+    }

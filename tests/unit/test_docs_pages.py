@@ -193,6 +193,11 @@ def test_the_notebook_has_the_outputs_of_a_real_run() -> None:
     shown = json.dumps([cell["outputs"] for cell in cells])
     assert "linear-probe" in shown
     assert "image/png" in shown
+    # As in the script, its last step asks a saved model about one image.
+    last = cells[-1]
+    assert "bench.load_model(" in "".join(last["source"])
+    assert "patterns/rings/00.png" in "".join(last["source"])
+    assert re.search(r"\('rings', 0\.\d+\)", json.dumps(last["outputs"]))
     assert '"error"' not in shown
     assert str(Path.home()) not in shown
 

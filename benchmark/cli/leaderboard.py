@@ -105,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
     for name in ("output", "bib"):
         if getattr(args, name) is not None:
             check_file(getattr(args, name), f"--{name}")
-    render = renderer("json" if args.json else args.format or "table", to_file=args.output is not None)
+    form = "json" if args.json else args.format or "table"
+    render = renderer(form, to_file=args.output is not None)
     theirs, problems = imported.read_all(args.results)
     for problem in problems:
         terminal.say(f"warning: {problem.message}; skipped")
@@ -115,7 +116,14 @@ def run(args: argparse.Namespace) -> int:
     chosen, methods = read(args, needed=not theirs)
     chosen, notes = equal_cost.within(args.budget, chosen)
     sampling = Sampling(args.over_samples, kept(args.results)) if args.over_samples else None
-    tabulate = functools.partial(leaderboard.leaderboard, chosen, methods=methods, imported=theirs, sampling=sampling)
+    tabulate = functools.partial(
+        leaderboard.leaderboard,
+        chosen,
+        methods=methods,
+        imported=theirs,
+        sampling=sampling,
+        raw=form != "table" or args.bib is not None,  # an exporter may want everything
+    )
     tables = tabulate()
     if not tables:
         terminal.say("warning: all records are of runs on validation data, which no table shows")

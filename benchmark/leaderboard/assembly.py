@@ -34,6 +34,7 @@ def table(
     names: Mapping[str, str],
     sampled: Sampling | None,
     differing: rows.Unsettled,
+    raw: bool,
 ) -> Table:
     """Tabulates the runs of one table.
 
@@ -46,6 +47,7 @@ def table(
         names: What rows and methods are called instead, see `rows.rename`.
         sampled: How accuracies get intervals over test samples; None: they get none.
         differing: Options that labels tell in any case, see `rows.unsettled`.
+        raw: Whether it has the values of each run for machines.
     """
     entries = rows.entries_of(runs, differing)
     called = rows.rename(entries, names)
@@ -105,8 +107,8 @@ def table(
     said = (rows.verdict_text(verdict, board.by_seed), lacking, *table_facts(runs, validation, names))
     told = [text for text in said if text]
     footnotes = (*notes.all(), *(("", text) for text in told))
-    raw = tuple(machine.raw(run, entry.label) for entry in shown for run in entry.runs)
-    return Table(title, caption, columns, tuple(found), footnotes, raw, _SHORT.format(of=board.of.capitalize()))
+    numbers = tuple(machine.raw(run, entry.label) for entry in shown for run in entry.runs) if raw else ()
+    return Table(title, caption, columns, tuple(found), footnotes, numbers, _SHORT.format(of=board.of.capitalize()))
 
 
 def _with_interval(cell: Cell, metric: str, seeds: Sequence[Sequence[tuple[Record, float]]], how: Sampling) -> Cell:

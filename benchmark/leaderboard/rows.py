@@ -157,27 +157,39 @@ def unsettled(runs: Iterable[Record]) -> Unsettled:
     The same name must not mean two settings, be it in two tables: labels tell these options. What a stream demands of
     a method stands in the title of its table.
     """
-    seen: dict[tuple[str, str, str], dict[str, set[str]]] = {}
+    first: dict[tuple[str, str, str], dict[str, Any]] = {}
+    found: dict[tuple[str, str, str], set[str]] = {}
+    looked: set[tuple[tuple[str, str, str], int]] = set()
     for run in runs:
-        known = seen.setdefault((run.track, run.method.name, run.method.recipe), {})
+        key = run.track, run.method.name, run.method.recipe
+        if (key, id(run.config)) in looked:  # records that were read together share what is equal
+            continue
+        looked.add((key, id(run.config)))
+        known = first.setdefault(key, {})
         for group, before in (("method", ""), ("engine", "engine.")):
             for name, value in run.config.track[group].items():
-                if not run.config.origin.get(f"{group}.{name}", "").startswith("scenario."):
-                    known.setdefault(before + name, set()).add(repr(value))  # faster than JSON
-    found = {key: frozenset(name for name, values in known.items() if len(values) > 1) for key, known in seen.items()}
-    return {key: names for key, names in found.items() if names}
+                if run.config.origin.get(f"{group}.{name}", "").startswith("scenario."):
+                    continue
+                other = known.setdefault(before + name, value)
+                if other is not value and repr(other) != repr(value):  # 1 is not True, nor 1.0
+                    found.setdefault(key, set()).add(before + name)
+    return {key: frozenset(names) for key, names in found.items()}
 
 
 def _always(runs: Iterable[Record], differing: Unsettled) -> dict[str, Any]:
-    """What the label of a row says whatever its neighbours are."""
+    """What the label of a row, whose runs these are, says whatever its neighbours are."""
     told: dict[str, Any] = {}
+    looked: set[int] = set()  # configurations that runs share
     for run in runs:
+        if (device := _device(run)) != "cpu":
+            told["device"] = device
+        if id(run.config) in looked:
+            continue
+        looked.add(id(run.config))
         names = differing.get((run.track, run.method.name, run.method.recipe), frozenset())
         told |= {name: value for name, value in _options(run).items() if name in names} if names else {}
         told |= changed(run, "method")
         told |= {f"engine.{name}": value for name, value in changed(run, "engine").items()}
-        if (device := _device(run)) != "cpu":
-            told["device"] = device
     return told
 
 
@@ -191,9 +203,14 @@ def entries_of(runs: Sequence[Record], differing: Unsettled = MappingProxyType({
         differing: See `unsettled`, of the runs of all tables that are read together.
     """
     found: dict[tuple[str, str, str], Entry] = {}
+    known: dict[tuple[object, ...], tuple[dict[str, Any], str]] = {}  # of parts that records share
     for run in runs:
-        method, options = run.method, _options(run)
-        key = (method.name, method.recipe, repr(sorted(options.items())))
+        parts = id(run.config), id(run.identity), id(run.backbone), id(run.inputs), run.provenance.device
+        if parts not in known:
+            options = _options(run)
+            known[parts] = options, repr(sorted(options.items()))
+        method, (options, text) = run.method, known[parts]
+        key = (method.name, method.recipe, text)
         if key not in found:
             found[key] = Entry(method.name, method.recipe, options, [])
         found[key].runs.append(run)
@@ -242,6 +259,8 @@ def _renamed(entry: Entry, names: Mapping[str, str]) -> str:
 
 def _differing(options: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names whose values differ; hashes of weights only where their names do not tell them apart."""
+    if len(options) < 2:
+        return []
     names = {name for some in options for name in some}
     different = {name: len({show(some.get(name)) for some in options}) for name in names}
     if different.get("weights") == different.get("backbone"):

@@ -31,6 +31,7 @@ def leaderboard(
     names: Mapping[str, str] = MappingProxyType({}),
     sampling: Sampling | None = None,
     imported: Iterable[Imported] = (),
+    raw: bool = True,
 ) -> list[Table]:
     """Tabulates records.
 
@@ -41,16 +42,17 @@ def leaderboard(
         names: What rows are called instead: by label, by ``name@recipe`` or by the method's name.
         sampling: How accuracies get intervals over test samples (`benchmark.leaderboard.sampling`); default: none.
         imported: Runs of other suites: in rows of their own, below ours, or in tables of their own behind them.
+        raw: Whether tables have `Table.runs`, which takes as long as all the rest and which people do not see.
 
     Returns:
         Tables sorted by scenario, version, options, track, data and image tower.
     """
     with without_garbage_collection():
-        return imports.beside(_tables(_unique(records), methods, names, sampling), imported)
+        return imports.beside(_tables(_unique(records), methods, names, sampling, raw), imported)
 
 
 def _tables(
-    unique: Sequence[Record], methods: Sequence[str], names: Mapping[str, str], sampling: Sampling | None
+    unique: Sequence[Record], methods: Sequence[str], names: Mapping[str, str], sampling: Sampling | None, raw: bool
 ) -> list[Table]:
     controls: dict[tuple[str, ...], dict[str, Method]] = {}
     for run in unique:
@@ -59,7 +61,7 @@ def _tables(
     differing = rows.unsettled(unique)
     return [
         assembly.table(
-            title, tested, left_out, controls.get(_peers(tested[0]), {}), methods, names, sampling, differing
+            title, tested, left_out, controls.get(_peers(tested[0]), {}), methods, names, sampling, differing, raw
         )
         for title, tested, left_out in _tested(unique)
     ]

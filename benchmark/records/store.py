@@ -23,6 +23,7 @@ import msgspec
 from benchmark.errors import DataMissing, RunFailed, UsageError
 from benchmark.files import replace_file
 from benchmark.records.schema import SCHEMA, Record, explain, parse, plain
+from benchmark.records.sharing import Shared
 from benchmark.records.upgrades import UPGRADES
 
 TABLES_FORMAT = "adaptbench-tables"
@@ -110,10 +111,11 @@ def locate(folder: Path) -> tuple[dict[str, Record], list[Problem]]:
         raise UsageError(f"no results folder {folder}", hint="`bench run` makes `runs/`; or give --results DIR")
     records: dict[str, Record] = {}
     problems: list[Problem] = []
+    shared = Shared()
     with without_garbage_collection():
         for path in json_files(str(folder), problems):
             try:
-                record = _parse(path)
+                record = _parse(path, shared)
             except DataMissing as error:
                 problems.append(Problem(Path(path), error.message))
             else:
@@ -175,15 +177,18 @@ def comparable(record: Record) -> dict[str, Any]:
     return {key: value for key, value in plain(record).items() if key not in ("timing", "provenance", "model")}
 
 
-def json_files(folder: str, problems: list[Problem], above: tuple[str, ...] = ()) -> Iterator[str]:
+def json_files(
+    folder: str, problems: list[Problem], above: tuple[str, ...] = (), real: str | None = None
+) -> Iterator[str]:
     """Paths of ``*.json`` files, sorted; several times faster than ``Path.rglob``.
 
     Args:
         folder: Where to look.
         problems: Takes the folders that cannot be read.
         above: Folders in which it lies.
+        real: Its path without links, where that is known: asking takes as long as looking.
     """
-    real = os.path.realpath(folder)
+    real = real or os.path.realpath(folder)
     if real in above:
         return  # a link to a folder that it lies in
     try:
@@ -197,14 +202,23 @@ def json_files(folder: str, problems: list[Problem], above: tuple[str, ...] = ()
             continue
         if item.is_dir():
             if not item.name.endswith(".work"):
-                yield from json_files(item.path, problems, (*above, real))
+                known = None if item.is_symlink() else os.path.join(real, item.name)
+                yield from json_files(item.path, problems, (*above, real), known)
         elif item.name.endswith(".json"):
             yield item.path
 
 
-def _parse(path: Path | str) -> Record | None:
-    """The upgraded record, or None for a file of tables or of another suite."""
+def _parse(path: Path | str, shared: Shared | None = None) -> Record | None:
+    """The upgraded record, or None for a file of tables or of another suite.
+
+    Args:
+        path: The file.
+        shared: What it may have in common with others.
+    """
     text = read_bytes(path)
+    if shared is not None:
+        with contextlib.suppress(ValueError, RecursionError):  # told below, with the whole key
+            return shared.decode(text)
     try:
         return _decode(text)
     except msgspec.ValidationError as error:  # of an older schema, most often

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -159,6 +160,12 @@ def test_rows_are_called_otherwise() -> None:
     assert {row.cells[0].value for row in table.rows} >= {"mine", "mine (lr=5.0)", "probe"}
     same = only(found, names={"mine": "One", "probe": "One"})  # no two rows get one name
     assert {"mine", "probe"} <= set(rows(same))
+
+
+def test_values_for_machines_can_be_left_out() -> None:
+    with_them, without = only(basic()), only(basic(), raw=False)
+    assert (len(with_them.runs), without.runs) == (12, ())
+    assert dataclasses.replace(with_them, runs=()) == without
 
 
 def test_controls_that_are_missing_show() -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import stat
-import time
 from pathlib import Path
 from typing import Any
 
@@ -489,37 +488,42 @@ def test_comparable_leaves_out_what_differs_between_executions(record: dict[str,
     assert records.comparable(again) != records.comparable(record)
 
 
-@pytest.mark.perf
-def test_ten_thousand_records_in_three_seconds(tmp_path: Path, record: dict[str, Any]) -> None:
-    # The size of a real record of ten experiences, 12 to 15 KB.
-    record["accuracy"] = [[0.123456789012345] * 10 for _ in range(10)]
-    record["counts"] = [1000] * 10
-    record["losses"] = [[{"loss": 1.23456789012345, "cross_entropy": 1.0, "pull": 0.2}] * 5] * 10
-    record["scenario"]["class_order"] = list(range(100))
-    experience = {"classes": list(range(10)), "domain": None, "train": 5000, "test": 1000, "target": 0}
-    record["scenario"]["experiences"] = [experience] * 10
-    record["scenario"]["tests"] = [{"name": "test", "further": False}] * 10
-    for number in range(10_000):
-        record["run_id"] = f"{number:016x}"
-        record["seeds"] = dict.fromkeys(("seed", "class_order", "init", "data"), number % 5)
-        record["method"]["name"] = f"method-{number // 5 % 40}"
-        record["scenario"]["name"] = f"scenario-{number // 200}"
-        path = tmp_path / record["scenario"]["name"] / record["method"]["name"] / f"{number:016x}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(store._dumps(record))
-    best, wall = float("inf"), 0.0
-    for _ in range(3):
-        # Processor time: what the wall clock shows unless other programs use the machine too.
-        started, clock = time.process_time(), time.perf_counter()
-        found, problems = records.read_all(tmp_path)
-        tables = leaderboard.leaderboard(found)
-        seconds = time.process_time() - started
-        if seconds < best:
-            best, wall = seconds, time.perf_counter() - clock
-        assert not problems, problems[0]
-        assert len(found) == 10_000
-        assert len(tables) == 50
-        assert sum(len(table.rows) for table in tables) == 2000
-        del found, tables
-    print(f"\n10,000 records of 10.9 KB read and tabulated: {best:.2f} s of processor, {wall:.2f} s by the clock")
-    assert best < 3
+def test_records_that_are_read_together_share_what_is_equal_and_are_what_each_is_alone(
+    tmp_path: Path, record: dict[str, Any]
+) -> None:
+    paths = [tmp_path / f"{number:016x}.json" for number in range(3)]
+    for number, path in enumerate(paths):
+        about = {"seeds": {**record["seeds"], "seed": number}, "run_id": path.stem}
+        other = {**record["method"], "name": "other"} if number == 2 else record["method"]
+        records.write(path, {**record, **about, "method": other})
+    found, problems = records.locate(tmp_path)
+    assert not problems
+    first, second, third = (found[str(path)] for path in paths)
+    assert [first, second, third] == [records.read(path) for path in paths]
+    assert first.method is second.method
+    assert third.method.name == "other"
+    assert first.config is second.config is third.config
+    assert [one.seeds.seed for one in (first, second, third)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "message"),
+    [
+        ("scenario", {"version": "1"}, "scenario.version: "),
+        ("config", {"origin": []}, "config.origin: "),
+        ("selection", {"more": 1}, "selection: "),
+        ("seeds", {"seed": 0.5}, "seeds.seed: "),
+    ],
+)
+def test_damage_is_told_with_its_whole_key_among_many_too(
+    tmp_path: Path, record: dict[str, Any], part: str, wrong: dict[str, Any], message: str
+) -> None:
+    for number in range(2):
+        records.write(tmp_path / f"{number:016x}.json", {**record, "run_id": f"{number:016x}"})
+    (tmp_path / "damaged.json").write_text(store.dumps({**record, part: {**record[part], **wrong}}))
+    found, (problem,) = records.read_all(tmp_path)
+    assert len(found) == 2
+    assert message in problem.message
+    with pytest.raises(DataMissing) as alone:
+        records.read(tmp_path / "damaged.json")
+    assert alone.value.message == problem.message

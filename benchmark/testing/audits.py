@@ -28,6 +28,8 @@ Verdict = Literal["clean", "declared", "found", "weak", "unknown"]
 OFF = "off"
 TRACK = "nano"
 """Whose scenarios come with the package."""
+STREAM = "size and order of the test batches are the scenario's, and adapting to one sample at a time is another method"
+"""Why what test batches bring to test-time adaptation is not measured."""
 BY_CONTRACT: Mapping[str, str] = {
     "batch": "Does a prediction depend on the other samples of its test batch?",
     "task-id": "Does it know which experience a sample comes from?",
@@ -85,8 +87,12 @@ def items(job: Job, controls: Sequence[str] | None = None) -> Iterator[Item]:
     prepared = preparation.prepare(resolved, scenario)  # refuses before anything takes time
     yield from contract(job.method)
     yield from _choices(resolved)
-    if families.get(scenario.family).generates:
+    family = families.get(scenario.family)
+    if family.generates:
         yield Item(question=_BATCHES, verdict="unknown", finding="texts are generated: no accuracy to compare")
+        return
+    if family.adapts:
+        yield Item(question=_BATCHES, verdict="unknown", finding=STREAM)
         return
     ways = leaks.measure(prepared, leaks.train(prepared))
     yield batches(ways, declared="test_batch" in prepared.context.uses)

@@ -113,6 +113,14 @@ def test_a_whole_audit_of_a_method_that_trains_nothing(monkeypatch: pytest.Monke
     assert "clip-zero-shot" in found[audits._CONTROLS].finding
 
 
+def test_test_batches_that_are_the_protocol_are_no_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapting to a stream is not predicting alone: nothing is trained for an answer that would mislead."""
+    monkeypatch.setattr(audits, "BY_CONTRACT", {"undeclared": audits.BY_CONTRACT["undeclared"]})
+    monkeypatch.setattr(leaks, "train", lambda _: pytest.fail("it was trained"))
+    *_, last = audits.items(Job(scenario="corrupted-glyphs", method="source", download="never"), [])
+    assert (last.question, last.verdict, last.finding) == (audits._BATCHES, "unknown", audits.STREAM)
+
+
 def test_wrong_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "l2pp"]) == EXIT_USAGE
     assert main(["audit", "l2p@pilo"]) == EXIT_USAGE

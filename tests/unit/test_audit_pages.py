@@ -19,12 +19,12 @@ NOT_YET: frozenset[str] = frozenset(
     {
         "dualprompt@batchwise",
         "dualprompt@dualprompt-pytorch-imagenet-r",
-        "dualprompt@jax",
         "dualprompt@pilot",
         "dualprompt@port-bug",
         "hide-prompt@official",
         "hide-prompt@official-imagenet-r",
         "l2p@paper-v1-jax",
+        "proof@c3box",
         "visual-prompting-clip@random-patch-official",
         "visual-prompting@random-patch-official",
     }

@@ -109,7 +109,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "epochs": 3, "lr": 0.1},
                 "mini": {"batch_size": 32, "epochs": 2, "lr": 0.03},
             },
-            rule="nano and mini: the values of source-only, group_eta as published; not searched",
+            rule="nano, lr: results/search.py, best on held-out source images; group_eta as published; mini: the "
+            "values of source-only, not searched",
             toy={"iterations": 5},
             sources={
                 "group_eta": DOMAINBED,

@@ -208,7 +208,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 16, "epochs": 3, "lr": 0.003},
                 "mini": {"batch_size": 16, "epochs": 1, "lr": 0.003},
             },
-            rule="larger steps than published, as there are few; not searched",
+            rule="nano, lr and first_share: results/search.py, best on held-out training images; mini: larger steps "
+            "than published, not searched",
             toy={"rank": 2},
             sources={
                 "official": "liangyanshuo/InfLoRA at e08b00e, configs: CIFAR-100",

@@ -228,10 +228,12 @@ def bench_register_methods() -> list[MethodSpec]:
                     "vision_depth": 2,
                     "lr": 0.01,
                     "peak": 3.0,
+                    "text_weight": 2.5,
                 },
                 "mini": {"epochs": 3, "batch_size": 16, "lr": 0.01, "peak": 3.0},
             },
-            rule="nano and mini: a guess, smaller budgets at larger batches; paper: published",
+            rule="nano, lr and text_weight: results/search.py, best on held-out training images; smaller budgets at "
+            "larger batches; mini: a guess; paper: published",
             toy={"epochs": 1, "depth": 2, "vision_depth": 2, "vectors": 2, "vision_vectors": 2},
             sources=SOURCES,
             paper="arXiv:2307.06948",

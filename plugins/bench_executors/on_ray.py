@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import os
 import platform
+import socket
 import traceback
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -24,6 +25,7 @@ from benchmark.errors import RunFailed, UsageError, plain, shorten, warn, warnin
 
 LOOKS = 0.5  # seconds between two looks at what tasks tell
 PATIENCE = 60.0  # seconds in which runs that are stopped may write checkpoints
+KNOCK = 10.0  # seconds in which a cluster must take a connection
 PASSED_ON = ("BENCH_", "HF_", "TORCH_")  # beginnings of names of variables that runs see
 
 
@@ -149,8 +151,9 @@ def _connected(options: RayOptions) -> Iterator[None]:
         return
     own = {} if options.address else {"include_dashboard": False}
     try:
+        _knock(options.address)
         ray.init(address=options.address or "local", log_to_driver=False, logging_level="ERROR", **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"no Ray cluster at {options.address or 'this machine'}: {shorten(plain(str(error).strip()))}",
             hint="`ray status` shows a cluster; without address= there is one of its own on this machine",
@@ -159,6 +162,17 @@ def _connected(options: RayOptions) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Asks whether anybody listens: Ray itself would try for minutes, deaf to Ctrl-C.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():  # else auto, or none
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
 
 
 class _Sweep:

@@ -37,7 +37,8 @@ def draw(records: Sequence[Record], request: PlotRequest | None = None) -> Figur
     """Draws the figure.
 
     Args:
-        records: Unfinished runs, runs on validation data and runs of methods that choose nothing are left out.
+        records: Unfinished runs, runs on validation data and runs of methods that choose nothing are left out,
+            and so are controls whose choices were not kept: most have none.
         request: Options, width, and what finds the predictions.
 
     Raises:
@@ -69,11 +70,13 @@ def draw(records: Sequence[Record], request: PlotRequest | None = None) -> Figur
 
 
 def _chooses(row: Score, run: Record, made: Predictions) -> bool:
-    """Whether the choices of a run are there; where a method makes none, they are empty.
+    """Whether the choices of a run are there; where a method makes none, they are empty, or a control kept none.
 
     Raises:
         ValueError: They were not kept.
     """
+    if made.choices is None and _style.is_control(row):
+        return False
     told = f"what {row.label}, seed {run.seeds.seed}, chooses"
     again = "run it again with --set engine.save_choices=true"
     if made.choices is None:

@@ -288,6 +288,10 @@ def test_the_observatory_counts_the_choices_of_each_test_set(predicted: list[tup
     assert [text.get_text() for text in axis.texts] == ["67", "67", "33"]
     with pytest.raises(ValueError, match="none of these methods chooses"):
         prompt_observatory.draw([second], request([(second, none)]))
+    plain = records.plain(second)
+    control = records.parse({**plain, "method": {**plain["method"], "control": True, "name": "yardstick"}})
+    axis, _ = prompt_observatory.draw([first, control], request([(first, chosen), (control, other)])).axes
+    assert axis.get_title(loc="left").endswith("seed 0")
     with pytest.raises(ValueError, match=r"seed 1, chooses was not kept; .*--set engine.save_choices=true"):
         prompt_observatory.draw([second], request([(second, other)]))
 

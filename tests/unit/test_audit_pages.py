@@ -20,7 +20,6 @@ NOT_YET: frozenset[str] = frozenset(
         "dualprompt@batchwise",
         "dualprompt@dualprompt-pytorch-imagenet-r",
         "dualprompt@pilot",
-        "dualprompt@port-bug",
         "hide-prompt@official",
         "hide-prompt@official-imagenet-r",
         "l2p@paper-v1-jax",

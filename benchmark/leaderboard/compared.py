@@ -132,7 +132,7 @@ def told(pair: Pair) -> list[str]:
     lines = [f"{pair.x} - {pair.y}:"]
     if pair.difference is None:
         return [lines[0] + " no seed in common"]
-    lines[0] += f" {_points(pair.difference)} points over {pair.n} common seed{'s' if pair.n > 1 else ''}"
+    lines[0] += f" {points(pair.difference)} points over {pair.n} common seed{'s' if pair.n > 1 else ''}"
     if pair.test is None:
         lines.append("over seeds: nothing can be said with one; run more of them (--seed 0-4)")
     else:
@@ -143,8 +143,8 @@ def told(pair: Pair) -> list[str]:
         found = pair.samples
         tests = ", ".join(f"{_p(test.p)} ({test.only_x}:{test.only_y})" for test in found.mcnemar.values())
         lines.append(
-            f"over {found.samples:,} test samples after the last experience: {_points(found.difference)} "
-            f"[{_points(found.low)}, {_points(found.high)}] (bootstrap); McNemar by seed: p = {tests}"
+            f"over {found.samples:,} test samples after the last experience: {points(found.difference)} "
+            f"[{points(found.low)}, {points(found.high)}] (bootstrap); McNemar by seed: p = {tests}"
         )
     return lines
 
@@ -153,7 +153,7 @@ def _over_seeds(pair: Pair) -> str:
     test = pair.test
     assert test is not None
     low, high = test.difference - test.ci95, test.difference + test.ci95
-    text = f"over seeds: 95 % interval [{_points(low)}, {_points(high)}], paired t p = {_p(test.p)}"
+    text = f"over seeds: 95 % interval [{points(low)}, {points(high)}], paired t p = {_p(test.p)}"
     if pair.adjusted is not None and pair.adjusted != test.p:
         text += f" (Holm {_p(pair.adjusted)})"
     if pair.ranked is not None:
@@ -169,9 +169,7 @@ def _over_seeds(pair: Pair) -> str:
     if test.t == 0:
         return text + ": equal on every seed" if not test.ci95 else text + ": no difference on average"
     smallest = smallest_effect(test.n)
-    text += (
-        f": undecided; {test.n} seeds can show differences from {_points(test.ci95)[1:]} points ({smallest:.2f} d_z)"
-    )
+    text += f": undecided; {test.n} seeds can show differences from {points(test.ci95)[1:]} points ({smallest:.2f} d_z)"
     if pair.needed is None:
         return text + ", and no number of seeds up to 1000 would show this one"
     return text + f"; about {pair.needed} seeds would show this one (power {POWER:.0%})"
@@ -179,11 +177,11 @@ def _over_seeds(pair: Pair) -> str:
 
 def _details(pair: Pair, by: By | None) -> list[str]:
     if by == "experience":
-        return ["  by test set: " + ", ".join(f"{name} {_points(gap)}" for name, gap in pair.experiences.items())]
+        return ["  by test set: " + ", ".join(f"{name} {points(gap)}" for name, gap in pair.experiences.items())]
     if by == "class" and pair.samples is not None:
         order = sorted(pair.samples.classes.items(), key=lambda item: (-abs(item[1]), item[0]))[:MOST_CLASSES]
         more = len(pair.samples.classes) - len(order)
-        text = ", ".join(f"{label} {_points(gap)}" for label, gap in order)
+        text = ", ".join(f"{label} {points(gap)}" for label, gap in order)
         return [f"  by class (original label): {text}" + (f"; {more} more differ less" if more else "")]
     return []
 
@@ -215,8 +213,9 @@ def of_ranks(found: Ranks) -> list[str]:
     return lines
 
 
-def _points(difference: float) -> str:
-    return f"{100 * difference + 0.0:+.2f}"
+def points(difference: float) -> str:
+    """A difference of fractions in points, with its sign; what rounds to nothing is +0.00."""
+    return f"{round(100 * difference, 2) + 0.0:+.2f}"
 
 
 def _p(value: float) -> str:

@@ -304,7 +304,7 @@ def _cells(target: Target, ours: Found, cost: str) -> tuple[Cell, ...]:
     if ours.mean is not None:
         spread = f" ± {ours.std:.2f}" if ours.std is not None else ""
         mean = Cell(f"{ours.mean:.2f}{spread} (n={ours.n})", ours.mean)
-        difference = Cell(f"{ours.mean - target.value + 0.0:+.2f}", ours.mean - target.value)
+        difference = Cell(f"{round(ours.mean - target.value, 2) + 0.0:+.2f}", ours.mean - target.value)
     std = f" ± {target.std:g}" if target.std is not None else ""
     places = target.scenarios or (target.published[0],)
     scenario = places[0] if len(places) == 1 else f"{_common(places)} (mean of {len(places)})"

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from benchmark.leaderboard import comparison
-from benchmark.leaderboard.compared import told
+from benchmark.leaderboard.compared import points, told
 from benchmark.leaderboard.comparison import PathOf
 from benchmark.leaderboard.rows import fixed, percent
 from benchmark.leaderboard.scores import Board
@@ -57,7 +57,7 @@ def _pairs(board: Board, path_of: PathOf) -> Iterator[tuple[str, dict[str, Any]]
         # Each pair by itself: no correction for the others, as when `bench compare` is asked for two.
         (pair,) = comparison.compare([one, other], path_of)
         head, *lines = told(pair)
-        sets = [[name, f"{100 * gap + 0.0:+.2f}", round(gap, 6)] for name, gap in pair.experiences.items()]
+        sets = [[name, points(gap), round(gap, 6)] for name, gap in pair.experiences.items()]
         found: dict[str, Any] = {"head": head, "lines": lines, "sets": sets}
         if pair.difference is not None:
             found["points"] = fixed(100 * pair.difference)

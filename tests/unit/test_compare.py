@@ -15,6 +15,7 @@ from benchmark import records, registry
 from benchmark.cli import main
 from benchmark.errors import EXIT_OK, EXIT_USAGE
 from benchmark.leaderboard import comparison, scores
+from benchmark.leaderboard.compared import points
 from benchmark.records import predictions
 
 TEMPLATE = records.plain(records.read(Path(__file__).parents[1] / "golden" / "records" / "v1.json"))
@@ -204,3 +205,7 @@ def test_the_diagram(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(command) == EXIT_OK
     assert main([*command, "--scenario", SIX[0]]) == EXIT_USAGE
     assert "1 scenarios have 3 methods in common; it needs 5 and 2" in capsys.readouterr().err
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+    assert [points(gap) for gap in (-0.00001, 0.0, -0.0, 0.00001, -0.0201)] == ["+0.00"] * 4 + ["-2.01"]

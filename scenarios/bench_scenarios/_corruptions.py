@@ -4,10 +4,10 @@ Source: "Benchmarking Neural Network Robustness to Common Corruptions and Pertur
 definitions as in hendrycks/robustness ``ImageNet-C/create_c/make_cifar_c.py`` (commit ca36008), written anew. Differs:
 every random number comes from a generator of the image's own, so that a corrupted image is a function of (seed,
 corruption, index); brightness and saturation change HSV in closed form instead of through scikit-image; the plasma of
-the fog takes the four nearest neighbours of every point, where the released code takes a wrong one for half of the
-edges. The other six corruptions (`OFFICIAL_ONLY`) need OpenCV, ImageMagick or pictures of frost: only the official
-arrays have them. Glass moves pixels as the released code does, whose exchange of two views writes one pixel over the
-other.
+the fog takes the mean of the four nearest neighbours of every point, and is not compared with the released arrays,
+whose random state nobody knows. The other six corruptions (`OFFICIAL_ONLY`) need OpenCV, ImageMagick or pictures of
+frost: only the official arrays have them. Glass moves pixels as the released code does, whose exchange of two views
+writes one pixel over the other.
 """
 
 from __future__ import annotations

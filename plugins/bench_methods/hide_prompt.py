@@ -322,8 +322,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "epochs": 2, "task_epochs": 2, "lr_scaling": "none", "task_lr": 0.003},
                 "mini": {"batch_size": 16, "epochs": 1, "task_epochs": 1, "lr_scaling": "none", "task_lr": 0.003},
             },
-            rule="published rates without scaling, task_lr six times as high, for few epochs; nano, task_lr: results/search.py, "
-            "within the noise of the best on held-out training images; mini: not searched",
+            rule="published rates without scaling, task_lr six times as high, for few epochs; nano, task_lr: "
+            "results/search.py, within the noise of the best on held-out training images; mini: not searched",
             toy={"samples": 8, "align_epochs": 1, "task_epochs": 1, "length": 2, "layers": 2},
             sources={
                 "cifar100": "HiDe-Prompt at 0ed4333, training_scripts and configs/cifar100_hideprompt_5e.py",

@@ -335,8 +335,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 16, "epochs": 3, "lr": 0.01, "align_epochs": 5},
                 "mini": {"batch_size": 16, "epochs": 3, "lr": 0.01, "align_epochs": 5},
             },
-            rule="as ranpac, whose adapters these are, with short alignment; nano, lr: results/search.py, where all rates are "
-            "equal; mini: not searched",
+            rule="as ranpac, whose adapters these are, with short alignment; nano, lr: results/search.py, where all "
+            "rates are equal; mini: not searched",
             toy={"bottleneck": 4, "align_epochs": 1, "align_samples": 4},
             supports=supports,
             sources={

@@ -207,7 +207,7 @@ for line in orders:
         sys.exit(3)
     if what == "warn":
         answer["warnings"] = ["odd"]
-    if what in ("DataMissing", "Fault", "RunBusy"):
+    if what in ("DataMissing", "Fault", "RunBusy", "PluginError"):
         answer |= {"status": "skipped" if what == "RunBusy" else "failed", "path": None}
         answer["error"] = {"kind": what, "message": "no data", "hint": "get some"}
     if what == "wait":
@@ -264,16 +264,18 @@ def test_a_run_whose_process_dies_twice_has_failed_and_no_other_has(fake: Path, 
 
 
 def test_what_a_worker_says_is_an_outcome_here(fake: Path) -> None:
-    whats = ["DataMissing", "Fault", "RunBusy", "warn"]
+    whats = ["DataMissing", "Fault", "RunBusy", "warn", "PluginError"]
     with pytest.warns(UserWarning, match="odd"):
         found = list(pool.run([job(fake, settings={"what": what}) for what in whats], How(workers=1)))
-    data, fault, busy, _ = [outcome.error for outcome in found]
-    assert [outcome.status for outcome in found] == ["failed", "failed", "skipped", "done"]
+    data, fault, busy, _, plugin = [outcome.error for outcome in found]
+    assert [outcome.status for outcome in found] == ["failed", "failed", "skipped", "done", "failed"]
     assert isinstance(data, DataMissing)
     assert data.message == "no data"
     assert (data.hint or "").startswith("get some; log: ")
     assert isinstance(fault, RunFailed)
     assert "no data; its last lines: " in fault.message
+    assert plugin is not None
+    assert "no data; its last lines: " in plugin.message
     assert busy is not None
     assert busy.hint == "get some"
 

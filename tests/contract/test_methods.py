@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from benchmark import registry
@@ -10,7 +12,8 @@ from benchmark.testing import checks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-_subjects: dict[str, checks.MethodSubject] = {}
+# One at a time: what a subject has seen of its runs is large, and the checks of a method follow each other.
+subject_of = functools.lru_cache(maxsize=1)(checks.method_subject)
 
 
 @pytest.mark.parametrize("check", checks.METHOD_CHECKS)
@@ -18,9 +21,7 @@ _subjects: dict[str, checks.MethodSubject] = {}
 # Avalanche and the libraries under it warn about their own future; the contract is about ours.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_method(method: str, check: str) -> None:
-    if method not in _subjects:
-        _subjects[method] = checks.method_subject(method)
     try:
-        checks.METHOD_CHECKS[check](_subjects[method])
+        checks.METHOD_CHECKS[check](subject_of(method))
     except (checks.CheckSkipped, DataMissing) as reason:
         pytest.skip(str(reason))

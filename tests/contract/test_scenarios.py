@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from benchmark import registry
 from benchmark.errors import DataMissing
 from benchmark.testing import checks
 
-_subjects: dict[str, checks.ScenarioSubject] = {}
+# One at a time: what a subject holds is large, and the checks of a scenario follow each other.
+subject_of = functools.lru_cache(maxsize=1)(checks.scenario_subject)
 
 
 @pytest.mark.parametrize("check", checks.SCENARIO_CHECKS)
@@ -19,11 +21,10 @@ _subjects: dict[str, checks.ScenarioSubject] = {}
 # Avalanche and the libraries under it warn about their own future; the contract is about ours.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_scenario(scenario: str, check: str) -> None:
-    if scenario not in _subjects:
-        root = os.environ.get("BENCH_DATA")
-        _subjects[scenario] = checks.scenario_subject(scenario, Path(root) if root else None)
+    root = os.environ.get("BENCH_DATA")
+    subject = subject_of(scenario, Path(root) if root else None)
     try:
-        checks.SCENARIO_CHECKS[check](_subjects[scenario])
+        checks.SCENARIO_CHECKS[check](subject)
     except checks.CheckSkipped as reason:
         pytest.skip(str(reason))
     except DataMissing as error:

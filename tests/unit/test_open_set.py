@@ -159,7 +159,7 @@ class _Rules:
     """Reads a set in one batch: images that are black are what the method does not know."""
 
     name, eval_order, eval_batch_size, open_head, per_sample, keep_logits = "some", "natural", 99, False, False, False
-    task_known = False
+    task_known = keep_choices = False
     computing = Computing()
 
     def test_batches(self, lengths: list[int]) -> list[torch.Tensor]:

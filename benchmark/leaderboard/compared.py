@@ -144,7 +144,7 @@ def told(pair: Pair) -> list[str]:
         tests = ", ".join(f"{_p(test.p)} ({test.only_x}:{test.only_y})" for test in found.mcnemar.values())
         lines.append(
             f"over {found.samples:,} test samples after the last experience: {points(found.difference)} "
-            f"[{points(found.low)}, {points(found.high)}] (bootstrap); McNemar by seed: p = {tests}"
+            f"[{points(found.low)}, {points(found.high)}] (bootstrap); McNemar by seed, p: {tests}"
         )
     return lines
 
@@ -153,11 +153,11 @@ def _over_seeds(pair: Pair) -> str:
     test = pair.test
     assert test is not None
     low, high = test.difference - test.ci95, test.difference + test.ci95
-    text = f"over seeds: 95 % interval [{points(low)}, {points(high)}], paired t p = {_p(test.p)}"
+    text = f"over seeds: 95 % interval [{points(low)}, {points(high)}], paired t {_p_is(test.p)}"
     if pair.adjusted is not None and pair.adjusted != test.p:
         text += f" (Holm {_p(pair.adjusted)})"
     if pair.ranked is not None:
-        text += f", Wilcoxon p = {_p(pair.ranked.p)}"
+        text += f", Wilcoxon {_p_is(pair.ranked.p)}"
         if pair.ranked.smallest > SIGNIFICANCE:
             text += f" (with {test.n} seeds it cannot be below {pair.ranked.smallest:g})"
     if pair.effect is not None:
@@ -200,15 +200,15 @@ def of_ranks(found: Ranks) -> list[str]:
         lines.append(f"  fewer than {FEWEST} scenarios: tests over scenarios would say nothing")
     elif found.friedman is not None:
         test = found.friedman
-        other = f"Iman-Davenport: F = {test.f:.2f}, p = {_p(test.p_f)}"
-        lines.append(f"  Friedman: chi2 = {test.chi2:.2f}, p = {_p(test.p)}; {other}")
+        other = f"Iman-Davenport: F = {test.f:.2f}, {_p_is(test.p_f)}"
+        lines.append(f"  Friedman: chi2 = {test.chi2:.2f}, {_p_is(test.p)}; {other}")
         pool = f"of these {len(found.labels)} rows"
         lines.append(f"  Nemenyi: average ranks {pool} differ from {found.difference:.2f} on (5 %)")
     for (i, j), duel in found.duels.items():
         x, y = found.labels[i], found.labels[j]
         text = f"  {x} : {y}  win/tie/loss {duel.wins}/{duel.ties}/{duel.losses}"
         if duel.p is not None and len(found.scenarios) >= FEWEST:
-            text += f", Wilcoxon p = {_p(duel.p)} (Holm {_p(duel.adjusted or 0)})"
+            text += f", Wilcoxon {_p_is(duel.p)} (Holm {_p(duel.adjusted or 0)})"
         lines.append(text + f", P({x} better) = {found.improvement[i, j]:.2f}")
     return lines
 
@@ -216,6 +216,10 @@ def of_ranks(found: Ranks) -> list[str]:
 def points(difference: float) -> str:
     """A difference of fractions in points, with its sign; what rounds to nothing is +0.00."""
     return f"{round(100 * difference, 2) + 0.0:+.2f}"
+
+
+def _p_is(value: float) -> str:
+    return f"p = {_p(value)}" if value >= 0.0001 else f"p {_p(value)}"
 
 
 def _p(value: float) -> str:

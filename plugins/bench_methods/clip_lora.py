@@ -228,11 +228,12 @@ def bench_register_methods() -> list[MethodSpec]:
                     "per_shot": 0,
                     "batch_size": 16,
                     "template": "a drawing of {}.",
-                    "lr": 0.002,
+                    "lr": 0.01,
                 },
                 "mini": {"epochs": 2, "per_shot": 0, "lr": 0.001},
             },
-            rule="nano and mini: a guess, smaller budgets; paper: published",
+            rule="nano, lr: results/search.py, best on held-out training images; nano and mini: a guess, smaller "
+            "budgets; paper: published",
             toy={"epochs": 2, "per_shot": 1},
             sources={
                 "few-shot": _CODE,

@@ -144,8 +144,8 @@ def bench_register_methods() -> list[MethodSpec]:
                     "average_from": 90,
                 },
             },
-            rule="nano and mini: the values of source-only; a tenth of nano's steps warms up, the last third is "
-            "averaged; not searched",
+            rule="nano, lr: results/search.py, best on held-out source images; nano and mini: all else the values of "
+            "source-only; a tenth of nano's steps warms up, the last third is averaged",
             toy={"iterations": 6, "linear_steps": 1, "average_from": 4},
             sources={
                 "linear_steps": DOMAINBED + "; likewise linear_lr",

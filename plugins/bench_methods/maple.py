@@ -116,7 +116,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 },
                 "mini": {"epochs": 2, "batch_size": 16, "lr": 0.01},
             },
-            rule="nano and mini: a guess, smaller budgets at larger batches; paper: published",
+            rule="nano, lr: results/search.py, best on held-out training images; nano and mini: smaller budgets at "
+            "larger batches, a guess; paper: published",
             toy={"epochs": 1, "depth": 2},
             sources=SOURCES,
             paper="arXiv:2210.03117",

@@ -219,8 +219,9 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "epochs": 3, "lr": 0.1, "variance_lr_scale": 1.0},
                 "mini": {"batch_size": 32, "epochs": 2, "lr": 0.03, "variance_lr_scale": 1.0},
             },
-            rule="nano and mini: the values of source-only, variances at the rate of the head, as that is ten times "
-            "the backbone's here; trade_off as published; not searched",
+            rule="nano, lr: results/search.py, best on held-out source images; variances at the rate of the head, as "
+            "that is ten times the backbone's here; trade_off as published; mini: the values of source-only, not "
+            "searched",
             toy={"iterations": 4},
             sources={
                 "trade_off": "kakaobrain/miro at 52384553, README.md: 0.01 (PACS, VLCS) or 0.1; searched there",

@@ -195,7 +195,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 },
                 "mini": {"views": 2, "epochs": 5, "vectors": 4, "lr": 0.01, "batch_size": 64},
             },
-            rule="nano: those of coop, which were searched; mini: a guess; paper: published",
+            rule="nano, lr: results/search.py, best on held-out training images; all else as coop; mini: a guess; "
+            "paper: published",
             toy={"epochs": 1, "vectors": 8},
             sources=SOURCES,
             paper="arXiv:2205.14865",

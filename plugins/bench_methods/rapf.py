@@ -248,7 +248,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"augment": False, "epochs": 30, "batch_size": 32, "template": "a drawing of {}.", "lr": 0.01},
                 "mini": {"views": 2, "epochs": 5},
             },
-            rule="nano: best of 3, 30 epochs and lr 0.001, 0.01 on held-out training images, no bracket; mini: a guess",
+            rule="nano, lr: results/search.py, best on held-out training images; mini: a guess",
             toy={"epochs": 1, "replayed": 3, "kept_apart": 4},
             waits=8,  # statistics: which classes a batch holds, and how many of each were met
             sources={name: _SOURCE for name in ("c3box", "lr", "milestones", "threshold", "fusion", "replayed")}

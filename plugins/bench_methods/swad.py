@@ -302,7 +302,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "epochs": 3, "lr": 0.1, "every": 5},
                 "mini": {"batch_size": 32, "epochs": 2, "lr": 0.03, "every": 5},
             },
-            rule="nano and mini: the values of source-only, more frequent measurements; not searched",
+            rule="nano, lr: results/search.py, best on held-out source images; more frequent measurements; mini: the "
+            "values of source-only, not searched",
             toy={"iterations": 6, "every": 2, "converge": 2, "tolerance": 2},
             sources={
                 "every": "khanrc/swad at 252190eb, config.yaml: checkpoint_freq; VLCS 50, DomainNet 500",

@@ -183,7 +183,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "epochs": 3, "lr": 0.01, "hidden": 256},
                 "mini": {"batch_size": 32, "epochs": 2, "lr": 0.001, "hidden": 256},
             },
-            rule="nano and mini: epochs, batch size and width of cdan, lr of its backbone; not searched",
+            rule="nano, lr: results/search.py, best on held-out source images; nano and mini: epochs, batch size and "
+            "width of cdan; mini, lr: of its backbone, not searched",
             toy={"iterations": 3, "hidden": 12, "generator_steps": 1},
             sources={
                 "lr": f"{TLL}, mcd.py; likewise weight_decay, momentum, backbone_momentum, hidden, balance",

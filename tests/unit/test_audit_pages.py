@@ -17,15 +17,9 @@ CLEAN = frozenset({"l2p"})
 """Audited to show what a clean page looks like."""
 NOT_YET: frozenset[str] = frozenset(
     {
-        "dualprompt@batchwise",
         "dualprompt@dualprompt-pytorch-imagenet-r",
-        "dualprompt@pilot",
         "hide-prompt@official",
         "hide-prompt@official-imagenet-r",
-        "l2p@paper-v1-jax",
-        "proof@c3box",
-        "visual-prompting-clip@random-patch-official",
-        "visual-prompting@random-patch-official",
     }
 )
 """Recipes without a page yet; docs/auditing.md names them."""

@@ -147,6 +147,20 @@ class SourceFile:
             f"{self.path}, line {line}: {reason}", hint="nothing was imported; cut that part out, or find a whole copy"
         )
 
+    def share(self, text: str, line: int) -> float:
+        """A percentage of the file as a fraction.
+
+        Raises:
+            DataMissing: It is no number from 0 to 100.
+        """
+        try:
+            value = float(text)
+        except ValueError:
+            self.damaged(line, f"{text!r:.60} is no number")
+        if not 0 <= value <= 100:
+            self.damaged(line, f"{text!r:.60} is no percentage")
+        return value / 100
+
     def value(self, text: str, line: int) -> Any:
         """What `literal` makes of a part of the file.
 

@@ -59,7 +59,7 @@ def read(file: SourceFile) -> Iterator[ForeignRun]:
         elif match := _TEST.fullmatch(text):
             task = int(match[1])
         elif match := _ACCURACY.fullmatch(text):
-            pending.append((task, _number(file, number, match[1]) / 100))
+            pending.append((task, file.share(match[1], number)))
         elif match := _AVERAGE.fullmatch(text):
             runs[-1].means.append(_means(file, number, match[2]))
             runs[-1].rows.append(pending)
@@ -82,16 +82,6 @@ def _arguments(file: SourceFile, line: int, text: str) -> dict[str, Any]:
     if "num_tasks" not in found or "seed" not in found:
         file.other(f"line {line} has no num_tasks and seed")
     return found
-
-
-def _number(file: SourceFile, line: int, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        file.damaged(line, f"{text!r:.60} is no number")
-    if not 0 <= value <= 100:
-        file.damaged(line, f"{text!r:.60} is no percentage")
-    return value
 
 
 def _means(file: SourceFile, line: int, text: str) -> dict[str, float]:

@@ -41,12 +41,12 @@ def read(file: SourceFile) -> Iterator[ForeignRun]:
             if text.startswith("Namespace("):
                 arguments, begin = _arguments(file, number, text), number
         elif match := _ACCURACY.fullmatch(text):
-            epochs.append(_share(file, number, match[1]))
+            epochs.append(file.share(match[1], number))
         elif match := _BEST.fullmatch(text):
-            ends[match[1]] = _share(file, number, match[2])
+            ends[match[1]] = file.share(match[2], number)
             before = len(epochs) if match[1] == "best" else before
         elif match := _CLASSES.fullmatch(text):
-            classes = _share(file, number, match[1])
+            classes = file.share(match[1], number)
     if arguments is None:
         file.other("no line `Namespace(...)` with data, source and target")
     yield _run(arguments, epochs, ends, classes, before, (begin, last))
@@ -62,16 +62,6 @@ def _arguments(file: SourceFile, line: int, text: str) -> dict[str, Any]:
     if found.get("phase") == "analysis":
         file.other("it is of the phase analysis, which tests nothing")
     return found
-
-
-def _share(file: SourceFile, line: int, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        file.damaged(line, f"{text!r:.60} is no number")
-    if not 0 <= value <= 100:
-        file.damaged(line, f"{text!r:.60} is no percentage")
-    return value / 100
 
 
 def _run(

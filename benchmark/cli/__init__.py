@@ -222,11 +222,11 @@ def _command(arguments: Sequence[str]) -> str | None:
 
 def _unknown(word: str, parser: argparse.ArgumentParser) -> UsageError:
     """The error for a word that the parser of the command has no place for."""
-    if not word.startswith("-"):
-        return UsageError(
-            f"{parser.prog}: `{word}` is one argument too many", hint=f"`{parser.prog} --help` explains it"
-        )
     options = [option for action in parser._actions for option in action.option_strings]
+    if not word.startswith("-"):
+        file = word.endswith(".toml") and "--config" in options
+        hint = f"`{parser.prog} --config {word}` reads the file" if file else f"`{parser.prog} --help` explains it"
+        return UsageError(f"{parser.prog}: `{word}` is one argument too many", hint=hint)
     return did_you_mean(f"option of {parser.prog}", word.partition("=")[0], options, more=f"{parser.prog} --help")
 
 

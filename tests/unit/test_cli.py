@@ -26,6 +26,11 @@ RUN = ("run", "--scenario", "split-glyphs", "--method", "finetune")
         (["run", "--methods", "l2p"], "unknown option of bench run `--methods`", "did you mean `--method`"),
         (["run", "--meth", "l2p"], "unknown option of bench run `--meth`", "did you mean `--method`"),
         (["list", "methods", "more"], "bench list: `more` is one argument too many", "`bench list --help`"),
+        (
+            ["sweep", "nights.toml"],
+            "bench sweep: `nights.toml` is one argument too many",
+            "`bench sweep --config nights",
+        ),
         (["list", "meth"], "bench list: argument group: invalid choice: 'meth'", "`bench list --help`"),
         (["check"], "bench check: the following arguments are required: name", "`bench check --help`"),
         (["--plugin", "x.py", "lits"], "unknown command `lits`", "did you mean `list`"),

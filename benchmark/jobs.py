@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from benchmark.errors import BenchError, RunFailed, UsageError
 __all__ = ["How", "Job", "Outcome"]
 
 MOST_DIGITS = 18  # of a seed: records hold 64 bits
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""What torch and numpy read when they are imported; `threads` writes it for processes that are started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,3 +173,13 @@ class How:
     workers: int = 0
     started: Callable[[Job, str], None] = _untold
     options: Any = None
+
+
+def threads(cores: int) -> dict[str, str]:
+    """The part of the environment of a process that has so many cores; a user may want fewer threads.
+
+    The first name speaks for the others where they are not set, as it does in these libraries.
+    """
+    given = {name: os.environ.get(name) or os.environ.get(THREADS[0], "") for name in THREADS}
+    wanted = {name: int(text) if text.isdecimal() else 0 for name, text in given.items()}
+    return {name: str(min(cores, count or cores)) for name, count in wanted.items()}

@@ -28,14 +28,13 @@ from typing import Any
 from benchmark import errors, registry
 from benchmark.errors import RunFailed, plain, warn
 from benchmark.files import cannot_write, user_path
-from benchmark.jobs import How, Job, Outcome
+from benchmark.jobs import How, Job, Outcome, threads
 from benchmark.run import machine, provenance
 from benchmark.run.interruption import Interrupted
 
 TRIES = 2  # of a run whose process dies
 LAST_LINES = 10  # of a log, in messages
 _TAIL = 8192  # bytes of a log that are looked at
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # As the parent finds modules, whatever lies in the current folder.
 _PROGRAM = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from benchmark.run import worker; worker.main()"
 
@@ -74,7 +73,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, **_threads(workers)},
+                env={**os.environ, **threads(_share(workers))},
                 **_apart(),
             )
         plugins = [str(path) for path in registry.added_files()]
@@ -276,12 +275,6 @@ def _opened(log: Path) -> Any:
         raise cannot_write(log, error) from error
 
 
-def _threads(workers: int) -> dict[str, str]:
-    """Threads of each worker: its share of the cores, or fewer where the user wants fewer.
-
-    The first name speaks for the others where they are not set, as it does in these libraries.
-    """
-    share = max(1, machine.cores() // workers)
-    every = os.environ.get(_THREADS[0], "")
-    given = {name: os.environ.get(name) or every for name in _THREADS}
-    return {name: str(min(share, int(text) or share) if text.isdecimal() else share) for name, text in given.items()}
+def _share(workers: int) -> int:
+    """Cores of each worker."""
+    return max(1, machine.cores() // workers)

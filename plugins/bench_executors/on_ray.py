@@ -18,10 +18,11 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from bench_executors.parcels import World, sent, threads
+from bench_executors.parcels import World, sent
 from benchmark import ExecutorSpec, How, Job, Outcome, hookimpl, registry, run_jobs
 from benchmark.config import Range
 from benchmark.errors import RunFailed, UsageError, plain, shorten, warn, warnings_told
+from benchmark.jobs import threads
 
 LOOKS = 0.5  # seconds between two looks at what tasks tell
 PATIENCE = 60.0  # seconds in which runs that are stopped may write checkpoints

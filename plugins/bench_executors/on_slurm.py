@@ -20,11 +20,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from bench_executors.parcels import Pack, Told, World, packed, sent, threads
+from bench_executors.parcels import Pack, Told, World, packed, sent
 from benchmark import ExecutorSpec, How, Job, Outcome, hookimpl
 from benchmark.config import Range
 from benchmark.errors import RunFailed, UsageError, plain, warn
 from benchmark.files import cannot_write, user_path
+from benchmark.jobs import threads
 
 MOST = 1000  # jobs of an array: Slurm's own default is 1001
 TRIES = 2  # of a pack whose job is gone

@@ -20,8 +20,6 @@ from benchmark import How, Job, registry, run_jobs
 from benchmark.errors import warnings_told
 from benchmark.files import user_path
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
 
 @dataclass(frozen=True)
 class World:
@@ -59,15 +57,6 @@ def sent(job: Job) -> dict[str, Any]:
     }
     values: dict[str, Any] = json.loads(json.dumps({**job.as_dict(), **paths}, default=str))
     return values
-
-
-def threads(share: int) -> dict[str, str]:
-    """The environment of a process that has so many cores; a user may want fewer threads.
-
-    The first name speaks for the others where they are not set, as it does in these libraries.
-    """
-    given = {name: os.environ.get(name) or os.environ.get(THREADS[0], "") for name in THREADS}
-    return {name: str(min(share, int(text) or share) if text.isdecimal() else share) for name, text in given.items()}
 
 
 class Told:

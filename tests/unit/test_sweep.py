@@ -20,8 +20,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from bench_executors import parcels
-from benchmark import How, Job, records
+from benchmark import How, Job, jobs, records
 from benchmark.cli import live, main
 from benchmark.errors import EXIT_DATA, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, DataMissing, RunFailed
 from benchmark.run import executors, interruption, machine, pool, worker
@@ -134,17 +133,15 @@ def test_what_cannot_be_planned_is_one_error(
 
 def test_one_thread_asked_for_is_one_thread_in_every_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second one only waits where others compute: MKL's own variable goes before the common one."""
-    monkeypatch.setattr(machine, "cores", lambda: 4)
-    for name in parcels.THREADS:
+    for name in jobs.THREADS:
         monkeypatch.delenv(name, raising=False)
     for given, wanted in {"": "4", "1": "1", "8": "4", "0": "4", "many": "4"}.items():
         monkeypatch.setenv("OMP_NUM_THREADS", given)
-        for made in (pool._threads(1), parcels.threads(4)):
-            assert made == dict.fromkeys(parcels.THREADS, wanted), given
+        assert jobs.threads(4) == dict.fromkeys(jobs.THREADS, wanted), given
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("MKL_NUM_THREADS", "3")
     wanted = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "1"}
-    assert pool._threads(1) == parcels.threads(4) == wanted
+    assert jobs.threads(4) == wanted
 
 
 # --- real workers ---------------------------------------------------------------------------------
@@ -326,11 +323,9 @@ def test_a_sweep_that_is_given_up_leaves_no_process(fake: Path, tmp_path: Path) 
 def test_cores_are_divided_and_a_user_may_want_fewer_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 9)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert pool._threads(2)["OMP_NUM_THREADS"] == "4"
-    assert pool._threads(20)["OMP_NUM_THREADS"] == "1"
+    assert [jobs.threads(pool._share(workers))["OMP_NUM_THREADS"] for workers in (2, 20)] == ["4", "1"]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert pool._threads(2)["OMP_NUM_THREADS"] == "3"
-    assert pool._threads(4)["OMP_NUM_THREADS"] == "2"
+    assert [jobs.threads(pool._share(workers))["OMP_NUM_THREADS"] for workers in (2, 4)] == ["3", "2"]
     assert machine.cores() > 0
     assert (machine.memory() or 1) > 0
 

@@ -33,7 +33,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ from benchmark.api import Context, ExperienceView, ImageSet, LoopMethod, MethodC
 from benchmark.avalanche import import_quietly, to_dataset
 from benchmark.backbones.heads import ClassHead
 from benchmark.backbones.prompted_vit import cls_feature
+from benchmark.config import Range
 from benchmark.errors import PluginError
 from benchmark.inputs.images import ImagePipeline
 
@@ -58,24 +59,10 @@ class AvalancheConfig(MethodConfig):
     """
 
     epochs: int = 5
-    lr: float = 0.01
+    lr: Annotated[float, Range(above=0, log=True, search=(1e-4, 0.3))] = 0.01
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Checks ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
-        MethodConfig.__post_init__(self)
-        if self.lr <= 0:
-            raise ValueError(f"lr: {self.lr} is not positive; use e.g. 0.01")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum: {self.momentum} is out of range; use 0 or more and less than 1")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay: {self.weight_decay} is negative; use 0 or more")
+    momentum: Annotated[float, Range(min=0, below=1)] = 0.9
+    weight_decay: Annotated[float, Range(min=0, log=True)] = 0.0
 
 
 class InputStage(nn.Module):

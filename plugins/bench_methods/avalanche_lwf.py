@@ -101,7 +101,7 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries"}),
             recipes={"masked": {"mask": "current"}},
             tracks={
-                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003, "alpha": 10.0},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.003, "alpha": 100.0},
                 "mini": {"batch_size": 16, "epochs": 1, "lr": 0.003, "alpha": 1.0},
             },
             rule="results/search.py: best on held-out training images",

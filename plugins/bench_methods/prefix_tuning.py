@@ -187,7 +187,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "direct-normal": {"reparam": "none", "init": "normal"},
             },
             tracks={
-                "nano": {"batch_size": 32, "lr": 0.01, "epochs": 2},
+                "nano": {"batch_size": 32, "lr": 0.001, "epochs": 2},
                 "mini": {"batch_size": 16, "epochs": 1, "lr": 0.003},
             },
             rule="results/search.py: best on held-out training images of the first experiences",

@@ -13,3 +13,5 @@ RULE = (
     "epochs, batch_size, lr: the same for all methods of the family; nano, lr: results/search.py with `source`, best "
     "on corruptions that are not reported"
 )
+ADAPTING = f"{RULE}; nano, adapt_lr: likewise, on a stream of such corruptions"
+"""The same for those that learn while they answer."""

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench_methods._test_time import RULE, SOURCE
+from bench_methods._test_time import ADAPTING, SOURCE
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.averages import follow, twin_of
@@ -166,7 +166,7 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             default_recipe="cifar10",
             tracks=SOURCE,
-            rule=RULE,
+            rule=ADAPTING,
             waits=40,  # whether the views are needed; torchvision copies what it draws for each
             toy={"epochs": 1, "views": 1},
             sources={

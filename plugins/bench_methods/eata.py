@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench_methods._test_time import RULE, SOURCE
+from bench_methods._test_time import ADAPTING, SOURCE
 from benchmark import hookimpl
 from benchmark.api import Context, ExperienceView
 from benchmark.config import Range
@@ -203,7 +203,7 @@ def bench_register_methods() -> list[MethodSpec]:
     }
     shared: dict[str, Any] = {
         "uses": uses,
-        "rule": f"{RULE}; redundancy: fixed for 60 classes, not searched",
+        "rule": f"{ADAPTING}; redundancy: fixed for 60 classes, not searched",
         "waits": 4,  # whether any image passed, as no step is taken otherwise, and which did
         "toy": {"epochs": 1, "fisher_images": 16},
         "paper": "arXiv:2204.02610",

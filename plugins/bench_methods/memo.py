@@ -28,7 +28,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from bench_methods._test_time import RULE, SOURCE
+from bench_methods._test_time import ADAPTING, SOURCE
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.normalization import batch_statistics
@@ -133,7 +133,7 @@ def bench_register_methods() -> list[MethodSpec]:
             },
             default_recipe="cifar10",
             tracks={track: {**values, "views": 8} for track, values in SOURCE.items()},
-            rule=f"{RULE}; views: fewer than published, for its cost",
+            rule=f"{ADAPTING}; views: fewer than published, for its cost",
             waits=1000,  # views are made on the host: some copies for every image
             toy={"epochs": 1, "views": 2},
             sources={

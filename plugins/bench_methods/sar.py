@@ -32,7 +32,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bench_methods._test_time import RULE, SOURCE
+from bench_methods._test_time import ADAPTING, SOURCE
 from benchmark import hookimpl
 from benchmark.api import Context
 from benchmark.backbones.normalization import affine_parameters, norms
@@ -183,7 +183,7 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries", "test_batch", "test_stream"}),
             recipes={"official": {"layers": "official", "released": True}},
             tracks={track: {**values, **nano} for track, values in SOURCE.items()},
-            rule=f"{RULE}; adapt_lr: fixed, not searched",
+            rule=ADAPTING,
             waits=16,  # which images are reliable, twice, and whether the moving mean is too small
             toy={"epochs": 1},
             sources={

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bench_methods._test_time import RULE, SOURCE
+from bench_methods._test_time import ADAPTING, SOURCE
 from benchmark import hookimpl
 from benchmark.learners.test_time import EntropyModel, StepConfig, entropy
 from benchmark.specs import MethodSpec
@@ -55,7 +55,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "episodic": {"reset_batch": True, "steps": 10},
             },
             tracks=SOURCE,
-            rule=RULE,
+            rule=ADAPTING,
             toy={"epochs": 1, "steps": 2},
             sources={
                 "adapt_lr": "DequanWang/tent at e9e926a6, cfgs/tent.yaml: Adam 1e-3, batches of 200",

@@ -180,7 +180,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "epochs": 3, "lr": 0.1, "bottleneck": 256, "hidden": 256},
                 "mini": {"batch_size": 32, "epochs": 2, "lr": 0.01, "bottleneck": 256, "hidden": 256},
             },
-            rule="nano and mini: epochs, batch size and lr of cdan, its widths; not searched; all else as published",
+            rule="nano, lr: results/search.py, best on held-out source images; nano and mini: epochs and batch size of "
+            "cdan, its widths; mini: its lr, not searched; all else as published",
             toy={"iterations": 5, "bottleneck": 16, "hidden": 16},
             sources={
                 "lr": f"{TLL}, mdd.py; likewise weight_decay, momentum, bottleneck, hidden, margin, trade_off",

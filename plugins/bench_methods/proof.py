@@ -328,7 +328,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"augment": False, "batch_size": 32, "templates": "a drawing of {}."},
                 "mini": {"views": 2, "epochs": 5},
             },
-            rule="guesses: nothing was searched",
+            rule="nano, lr: results/search.py, within the noise of the best on held-out training images; else guesses",
             toy={"epochs": 1, "exemplars": 2},
             waits=8,  # class means: which classes a batch holds, and how many of each were met
             sources={name: _SOURCE for name in _FIELDS}

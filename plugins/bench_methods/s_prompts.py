@@ -216,7 +216,8 @@ def bench_register_methods() -> list[MethodSpec]:
                 "nano": {"batch_size": 32, "epochs": 2, "first_epochs": 2, "lr": 0.1, "first_lr": 0.1},
                 "mini": {"batch_size": 16, "epochs": 1, "first_epochs": 1, "lr": 0.1, "first_lr": 0.1},
             },
-            rule="the published rate times ten, so that few epochs suffice; nothing was searched",
+            rule="the published rate times ten, so that few epochs suffice: on nano within the noise of the best of "
+            "results/search.py; mini: not searched",
             toy={"length": 3, "centres": 2, "first_epochs": 1},
             sources={
                 "length": "S-Prompts at a26e822, configs/*.json",

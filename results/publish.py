@@ -25,7 +25,15 @@ HERE = Path(__file__).parent
 MEASURED = HERE.parent / "benchmark" / "published" / "measured.csv"
 PAGE = View(split=12)  # what a page of LaTeX takes
 FORMATS = ("markdown", "csv", "latex", "html")
-BEST = 10
+BEST = {
+    "split-glyphs": 10,
+    "glyph-domains": 10,
+    "glyphs-uda": 5,
+    "glyphs-dg": 5,
+    "glyphs-few-shot/16": 5,
+    "corrupted-glyphs/continual": 5,
+}
+"""How many rows of a table on nano are compared, the best ones."""
 STREAMS = ("split-mnist", "split-cifar10", "split-cifar100", "corrupted-cifar10", "rotated-mnist", "pacs")
 RANKED = ("joint", "nearest-mean", "l2p", "vpt-deep", "finetune")
 COLUMNS = ("key", "row", "table", "metric", "value", "std", "seeds")
@@ -45,17 +53,20 @@ def files() -> Iterator[tuple[Path, str]]:
             shown = arranged(tables, PAGE) if name == "latex" else tables
             yield HERE / "leaderboards" / f"{track}{exporter.suffix}", exporter.export(shown)
     yield MEASURED, measured(everything)
-    for scenario in ("split-glyphs", "glyph-domains"):
-        yield HERE / "comparisons" / f"{scenario}.txt", best_rows(found, scenario)
+    for scenario, count in BEST.items():
+        yield HERE / "comparisons" / f"{scenario.replace('/', '-')}.txt", best_rows(found, scenario, count)
     yield HERE / "comparisons" / "mini.txt", over_scenarios(found)
 
 
-def best_rows(found: Sequence[records.Record], scenario: str) -> str:
-    """The `BEST` best rows of a stream on nano that are no upper bounds, every one against every other."""
-    runs = [run for run in found if base_of(run.scenario.name) == scenario and run.track == "nano"]
-    (board,) = scores.boards_of(runs)
+def best_rows(found: Sequence[records.Record], scenario: str, count: int) -> str:
+    """The best rows of a table on nano that are no upper bounds, every one against every other.
+
+    Where other weights make a second table, it is the larger one.
+    """
+    runs = [run for run in found if scenario in (run.scenario.name, base_of(run.scenario.name)) and run.track == "nano"]
+    board = max(scores.boards_of(runs), key=lambda one: len(one.rows))
     rows = [row for row in board.rows if row.group != "upper bound"]
-    rows = sorted(rows, key=lambda row: -sum(row.values.values()) / len(row.values))[:BEST]
+    rows = sorted(rows, key=lambda row: -sum(row.values.values()) / len(row.values))[:count]
     # Predictions are not in the repository: nothing is said over test samples.
     pairs = comparison.compare(rows, lambda run: None)
     return "\n".join(compared.of_board(board, rows, pairs)) + "\n"

@@ -164,9 +164,12 @@ def test_ctrl_c_leaves_checkpoints(tmp_path: Path, world: Path, options: RayOpti
         time.sleep(0.5)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
+    def too_soon(outcome: Outcome) -> None:
+        pytest.fail(f"it ended before Ctrl-C: {outcome}")
+
     threading.Thread(target=stop, daemon=True).start()
     with pytest.warns(UserWarning, match="waiting until 1 run"), pytest.raises(KeyboardInterrupt):
-        list(executors.execute("ray", jobs, How(workers=1, options=options)))
+        list(map(too_soon, executors.execute("ray", jobs, How(workers=1, options=options))))
     assert list(tmp_path.rglob("middle.safetensors"))
     (world / "fast").touch()
     found, _ = go(jobs, How(workers=1, options=options))

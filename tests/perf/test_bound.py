@@ -37,7 +37,7 @@ def rate() -> float:
     return 2 * SIDE**3 / best
 
 
-# Least shares of the bound, a little below what an idle machine had (docs/performance.md).
+# Least shares of the bound: below what was measured (docs/performance.md), as a neighbour on the machine costs a third.
 @pytest.mark.parametrize(("method", "least"), [("l2p", 0.3), ("vpt-deep", 0.3), ("coda-prompt", 0.3)])
 def test_training_reaches_a_share_of_the_matrix_rate(
     data_root: Path, tmp_path: Path, method: str, least: float

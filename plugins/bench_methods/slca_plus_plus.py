@@ -181,10 +181,10 @@ def bench_register_methods() -> list[MethodSpec]:
             default_recipe="cifar100",
             tracks={
                 "nano": {"batch_size": 32, "epochs": 2, "lr": 0.1},
-                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.1},
+                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.01},
             },
-            rule="nano, lr: results/search.py, within the noise of the best on held-out training images; mini: as "
-            "slca, not searched; alignment as published",
+            rule="nano and mini, lr: results/search.py, within the noise of the best on held-out training images; "
+            "alignment as published",
             toy={"samples": 8, "align_epochs": 1},
             sources={
                 "rank": "SLCA at 169d4e6, exps/slcapp/*.json",

@@ -42,10 +42,9 @@ def bench_register_methods() -> list[MethodSpec]:
             default_recipe="slca",
             tracks={
                 "nano": {"batch_size": 32, "epochs": 2, "lr": 0.03},
-                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.1},
+                "mini": {"batch_size": 16, "epochs": 1, "lr": 0.01},
             },
-            rule="nano, lr: results/search.py, best on held-out training images; mini: the rate of "
-            "finetune@slow-backbone times ten, so that few epochs suffice, not searched",
+            rule="nano and mini, lr: results/search.py, best on held-out training images",
             sources={
                 "lr": "SLCA at 169d4e6, models/slca.py",
                 "backbone_lr_scale": "SLCA at 169d4e6, exps/slca/*.json",

@@ -201,7 +201,7 @@ def bench_register_methods() -> list[MethodSpec]:
                 },
             },
             tracks={
-                "nano": {"batch_size": 32, "lr": 0.1, "epochs": 2},
+                "nano": {"batch_size": 32, "lr": 0.03, "epochs": 2},
                 "mini": {"batch_size": 64, "lr": 0.03, "epochs": 1},
             },
             rule="results/search.py: best on held-out training images of the first experiences",

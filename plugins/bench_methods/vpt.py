@@ -326,7 +326,7 @@ def bench_register_methods() -> list[MethodSpec]:
             uses=frozenset({"boundaries"}),
             recipes=DEEP,
             tracks={
-                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.03},
+                "nano": {"batch_size": 32, "epochs": 2, "lr": 0.01},
                 "mini": {"batch_size": 16, "epochs": 1, "lr": 0.01},
             },
             rule=rule,

@@ -144,7 +144,10 @@ def test_a_search_with_other_code_takes_the_place_of_the_old_one(search: ModuleT
 def test_a_committed_search_and_its_preset_are_made_again(
     search: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From nothing: the same trials and the same preset, but for the last bits of other machines."""
+    """From nothing: the same trials and the same preset.
+
+    The last bits of another machine turn a sample or two of 120; half of a standard error is far more than that.
+    """
     from benchmark.cli import main
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -157,6 +160,6 @@ def test_a_committed_search_and_its_preset_are_made_again(
     committed = found("nano", method)
     assert [one.point for one in again] == [one.point for one in committed]
     for one, other in zip(again, committed, strict=True):
-        assert one.value == pytest.approx(other.value, abs=1.5 / other.samples)
+        assert one.value == pytest.approx(other.value, abs=other.noise / 2)
     preset = SEARCH / "presets" / "nano" / f"{method}.toml"
     assert read_toml(tmp_path / f"{method}.toml") == read_toml(preset)

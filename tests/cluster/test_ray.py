@@ -136,7 +136,8 @@ def test_a_run_whose_process_is_killed_in_the_middle_goes_on_and_no_other_suffer
         ("dies", 0): "failed",
         ("toy-linear", 0): "done",
     }
-    assert len({place for method, _, place in begun if method == "slow"}) == 3, "two workers, and one in its place"
+    # In a new process, or in the other one if its own run is over.
+    assert len([place for method, _, place in begun if method == "slow"]) == 3, "two runs, and one of them again"
     assert sum("its process was lost, it goes on in a new one" in text for text in said) == 2
     error = found["fails", 0].error
     assert isinstance(error, RunFailed)
@@ -162,7 +163,7 @@ def test_ctrl_c_leaves_checkpoints(tmp_path: Path, world: Path, options: RayOpti
         while not list(world.glob("trains-*")):
             time.sleep(0.05)
         time.sleep(0.5)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
 
     def too_soon(outcome: Outcome) -> None:
         pytest.fail(f"it ended before Ctrl-C: {outcome}")

@@ -18,6 +18,7 @@ from benchmark.specs import ScenarioSpec
 
 ROOT = Path(__file__).parents[2]
 NEEDS_DATA = (
+    "cifar10-c",
     "corrupted-cifar10",
     "domains:PACS-0e8b1a8e",
     "mnist-glyphs",

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import BinaryIO
 
 from benchmark.errors import RunFailed, UsageError, plain, shorten
 
+_PART = r"""[^\s\\/'"|,;:()<>]+"""
+_PLACE = re.compile(rf"(?<![\w./:~\\-])(?:[A-Za-z]:[\\/]|/)(?:{_PART}[\\/])+({_PART})[\\/]?")
 _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"", "0", "false", "no", "off"})
 
 
@@ -90,6 +93,15 @@ def user_path(text: str | os.PathLike[str]) -> Path:
             f"{plain(os.fspath(text))}: there is no such home folder", hint="write ./~ for a folder of that name"
         ) from error
     return path
+
+
+def without_places(text: str) -> str:
+    """A message in which absolute paths are their last parts: where a file lay says nothing to a reader elsewhere.
+
+    Args:
+        text: Of any length. What is no path of two parts or more stays: ``/``, ``n/a``, ``~/runs``, addresses.
+    """
+    return _PLACE.sub(r"\1", text)
 
 
 def check_folder(path: Path, option: str) -> None:

@@ -257,7 +257,7 @@ class ModelFile(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Provenance(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the numbers come from."""
 
-    command: Annotated[str, _text("What was typed.")]
+    command: Annotated[str, _text("What was typed; an absolute path from the current folder on, or its last part.")]
     date: str
     python: str
     platform: str

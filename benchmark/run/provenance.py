@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +21,8 @@ PACKAGES = (
     *("adaptbench", "torch", "torchvision", "timm", "avalanche-lib", "open_clip_torch", "numpy", "pyarrow"),
     *("sacrebleu", "rouge-score"),
 )
+
+_PATH = re.compile(r"(?<![^=:,]) (?: [A-Za-z]:[\\/] | /(?!/) ) [^=:,]*", re.VERBOSE)
 
 
 @functools.cache  # a process computes with what it has imported, whatever is installed meanwhile
@@ -54,9 +58,27 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 
 
 def command_line() -> str:
-    """The command as the user typed it, without the folder of the program; bytes that are no text are escaped."""
-    typed = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command as typed, for readers on other machines; bytes that are no text are escaped.
+
+    Absolute paths are told from the current folder on where they lie in it, else by their last part: records name no
+    place on somebody's machine.
+    """
+    typed = shlex.join([Path(sys.argv[0]).name, *map(_from_here, sys.argv[1:])])
     return typed.encode("utf-8", "backslashreplace").decode()
+
+
+def _from_here(word: str) -> str:
+    """A word of a command line; paths stand at its start or behind a sign (``--out=/a``, ``texts:/a/b.csv``)."""
+    return _PATH.sub(lambda match: _shown(match[0]), word)
+
+
+def _shown(text: str) -> str:
+    path = Path(text)
+    if not path.is_absolute():
+        return text
+    with contextlib.suppress(ValueError, OSError):
+        return str(path.relative_to(Path.cwd()))
+    return path.name or text
 
 
 def resume_command() -> str:

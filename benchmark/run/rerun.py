@@ -64,7 +64,7 @@ def job_of(record: Record, where: Where) -> Job:
     if record.status != "completed":
         raise UsageError(
             f"run {record.run_id} is {record.status}: there is no result to repeat",
-            hint="go on with its own command: " + record.provenance.command,
+            hint="go on with its own command, where it was given: " + record.provenance.command,
         )
     method = record.method
     seeds = record.seeds

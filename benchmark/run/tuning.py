@@ -17,7 +17,7 @@ from benchmark import data, families
 from benchmark.code_identity import ENGINE
 from benchmark.config import as_dict
 from benchmark.errors import RunFailed, UsageError
-from benchmark.files import user_path
+from benchmark.files import user_path, without_places
 from benchmark.jobs import How, Job, Outcome
 from benchmark.records import read as read_record
 from benchmark.run import executors
@@ -220,7 +220,7 @@ def _judged(search: Search, number: int, point: Point, outcomes: Sequence[Outcom
         if outcome.error is not None:
             if not isinstance(outcome.error, RunFailed):
                 raise outcome.error
-            return _trial(search, number, point, note=outcome.error.message)
+            return _trial(search, number, point, note=without_places(outcome.error.message))
         assert outcome.path is not None  # of what is done or known
         record = read_record(outcome.path)
         value = (record.metrics or {}).get(search.target.metric)

@@ -156,6 +156,32 @@ def test_the_command_that_resumes_can_be_pasted(monkeypatch: pytest.MonkeyPatch)
     assert provenance.resume_command() == "the same call again", "started from Python"
 
 
+@pytest.mark.parametrize(
+    ("word", "kept"),
+    [
+        ("HERE/results", "results"),
+        ("HERE", "."),
+        ("--out=/data/of me/runs/", "--out=runs"),
+        ("texts:/data/mine.csv", "texts:mine.csv"),
+        ("scenario.path=/data/a:b", "scenario.path=a:b"),
+        ("folder:/data/a,domains:/data/b", "folder:a,domains:b"),
+        ("../runs", "../runs"),
+        ("~/runs", "~/runs"),
+        ("/", "/"),
+        ("http://127.0.0.1:5000/a/b", "http://127.0.0.1:5000/a/b"),
+        ("open_clip:ViT-B-16/openai", "open_clip:ViT-B-16/openai"),
+        ("split-glyphs/10x10", "split-glyphs/10x10"),
+    ],
+)
+def test_the_command_of_a_record_names_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, kept: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    word = word.replace("HERE", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["/opt/bin/bench", "run", "--out", word])
+    assert provenance.command_line() == shlex.join(["bench", "run", "--out", kept])
+
+
 def test_weights_that_a_user_brings_and_another_image_size_are_in_the_record(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None
 ) -> None:

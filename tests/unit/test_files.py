@@ -166,3 +166,18 @@ def test_a_home_folder_that_nobody_has_in_a_variable(variable: str, monkeypatch:
     monkeypatch.setenv(variable, "~nobody-has-this-name/x")
     with pytest.raises(UsageError, match="there is no such home folder"):
         (data.cache_root if variable == "BENCH_CACHE" else data.data_root)()
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ('File "/home/me/env/torch/nn/module.py", line 3', 'File "module.py", line 3'),
+        ("cannot write /data/runs/.logs/: disk full", "cannot write .logs: disk full"),
+        (r"C:\Users\me\runs\a.json is damaged", "a.json is damaged"),
+        ("no such file: /data/a/b; its last lines: /x/y|/x/z", "no such file: b; its last lines: y|z"),
+        ("7 of n/a, ~/runs, split-glyphs/10x10/s, a / b, /", "7 of n/a, ~/runs, split-glyphs/10x10/s, a / b, /"),
+        ("see https://example.org/a/b", "see https://example.org/a/b"),
+    ],
+)
+def test_a_message_for_readers_elsewhere_names_no_place(text: str, kept: str) -> None:
+    assert files.without_places(text) == kept

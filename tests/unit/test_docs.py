@@ -61,6 +61,23 @@ def test_links_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def cells(table: str) -> dict[str, str]:
+    """The first figure of each row of a Markdown table; marks of footnotes and code are left out."""
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")]
+    return {re.sub(r"<sup>.*?</sup>|`", "", row[0]).strip(): row[1].strip() for row in rows}
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_figures_of_the_first_page_are_those_of_the_committed_table(page: str) -> None:
+    table = (ROOT / "results" / "leaderboards" / "nano.md").read_text(encoding="utf-8")
+    (part,) = [part for part in table.split("\n## ") if part.startswith("split-glyphs/10x10 ")]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    shown = cells(text[text.index("(results/leaderboards/nano.md)") :])
+    shown = {name: cell for name, cell in shown.items() if re.match(r"\d", cell)}
+    assert len(shown) == 9
+    assert shown.items() <= cells(part).items()
+
+
 @pytest.mark.usefixtures("registry_as_it_was")
 def test_tutorial_from_skeleton_to_leaderboard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -153,7 +153,7 @@ def bench_register_methods() -> list[MethodSpec]:
             recipes=RECIPES,
             default_recipe="few-shot",
             tracks={
-                "nano": {"augment": False, "epochs": 10, "vectors": 3, "words": "a drawing of", "lr": 0.03},
+                "nano": {"augment": False, "epochs": 10, "vectors": 3, "words": "a drawing of", "lr": 1.0},
                 "mini": {"views": 2, "epochs": 5, "vectors": 4, "lr": 0.01, "batch_size": 64},
             },
             rule="nano, lr: results/search.py, best on held-out training images; mini: a guess; paper: published",

@@ -286,7 +286,8 @@ def parse_assignments(items: Iterable[str], *, option: str = "--set") -> dict[st
     """Splits ``key=value`` arguments.
 
     Raises:
-        UsageError: An item has no ``=`` or no key.
+        UsageError: An item has no ``=`` or no key, or what is listed by ``--grid`` or ``--range`` is listed again. Of
+            ``--set`` the last one counts.
     """
     values: dict[str, str] = {}
     for item in items:
@@ -295,6 +296,8 @@ def parse_assignments(items: Iterable[str], *, option: str = "--set") -> dict[st
             raise UsageError(
                 f"{option} {shorten(item)}: not of the form key=value", hint=f"for example {option} epochs=3"
             )
+        if name.strip() in values and option in ("--grid", "--range"):
+            raise UsageError(f"{option} {name.strip()}: given twice", hint=f"all of it in one, {option} KEY=...")
         values[name.strip()] = value.strip()
     return values
 

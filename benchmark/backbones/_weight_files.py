@@ -152,7 +152,8 @@ def _of_pickle(path: Path) -> Any:
             f"d = torch.load({str(path)!r}, map_location='cpu', weights_only=False); {FIND}; {SAVE}",
         ) from error
     except Exception as error:  # a damaged archive makes torch raise what it likes
-        raise DataMissing(f"weights {path}: damaged: {shorten(str(error))}", hint=DAMAGED) from error
+        why = shorten(str(error)) or type(error).__name__
+        raise DataMissing(f"weights {path}: damaged: {why}", hint=DAMAGED) from error
 
 
 def _is_script(path: Path) -> bool:
@@ -166,8 +167,11 @@ def _is_script(path: Path) -> bool:
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     """Finds the state dict in what training programs save: ``{"model": {...}, "epoch": 3}``."""
+    outer: set[int] = set()  # a pickle may hold itself
     while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        outer.add(id(content))
+        inside = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping) and content[key]]
+        inner = next((one for one in inside if id(one) not in outer), None)
         if inner is None:
             break
         content = inner

@@ -186,9 +186,9 @@ def _grouped(settings: Mapping[str, str], method: str, *, strict: bool = True) -
     """
     groups: dict[str, dict[str, str]] = {"method": {}, "engine": {}}
     for key, value in settings.items():
-        prefix, dot, name = key.partition(".")
+        prefix, dot, name = key.removeprefix(f"method.{method}.").partition(".")
         if not dot or prefix in ("method", method):
-            groups["method"][name if dot else key] = value
+            groups["method"][name if dot else prefix] = value
         elif prefix == "engine":
             groups["engine"][name] = value
         elif strict:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from benchmark.cli import asking, executing, live, terminal
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, UsageError
 from benchmark.files import user_path
 from benchmark.jobs import How, Job
 
@@ -58,18 +58,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from benchmark.run import jobs as running
     from benchmark.run.forecast import forecast
 
     asked = asking.read(args, sweep=True)
-    plans = running.plans_of(asked.jobs)
+    plans = _planned(args, asked)
+    single = _distinct(plans)
+    jobs, grids = [asked.jobs[place] for place in single], [asked.grids[place] for place in single]
+    plans = [plans[place] for place in single]
     how, _ = executing.read(args, asked, alone=1)
     results = asked.picked["results"] or ()
     others = [user_path(folder) for folder in ((results,) if isinstance(results, str) else results)]
     forecasts = forecast(plans, user_path(str(asked.picked["out"])), others)
-    labels = [_label(plan, point) for plan, point in zip(plans, asked.grids, strict=True)]
+    labels = [_label(plan, point) for plan, point in zip(plans, grids, strict=True)]
     if args.dry_run and args.json:
-        rows = zip(labels, plans, asked.grids, forecasts, strict=True)
+        rows = zip(labels, plans, grids, forecasts, strict=True)
         terminal.show(json.dumps([_as_json(*row) for row in rows], indent=2))
         return 0
     lines = _plan_lines(plans, forecasts, how.workers)
@@ -78,10 +80,28 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     if not args.quiet:
         terminal.say("\n".join(lines))
-    state = live.State(
-        asked.jobs, labels, [0.0 if one.finished else one.seconds for one in forecasts], workers=how.workers
-    )
-    return _execute(args, asked.jobs, asked.picked["executor"], state, how)
+    state = live.State(jobs, labels, [0.0 if one.finished else one.seconds for one in forecasts], workers=how.workers)
+    return _execute(args, jobs, asked.picked["executor"], state, how)
+
+
+def _planned(args: argparse.Namespace, asked: asking.Asked) -> list[Plan]:
+    from benchmark.run.jobs import plans_of
+
+    try:
+        return plans_of(asked.jobs)
+    except UsageError as error:
+        if args.set or not any(asked.grids):
+            raise
+        raise UsageError(error.message.replace("--set", "--grid"), hint=error.hint) from error
+
+
+def _distinct(plans: Sequence[Plan]) -> list[int]:
+    """Places of the runs that differ: 0.01 and 1e-2 are one value."""
+    found: dict[tuple[str, ...], int] = {}
+    for place, plan in enumerate(plans):
+        given = json.dumps([dict(plan.seeds), dict(plan.given)], sort_keys=True, default=str)
+        found.setdefault((plan.scenario_name, plan.method_label, given), place)
+    return list(found.values())
 
 
 def _label(plan: Plan, point: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.cli import asking, executing, live, searching, terminal
 from benchmark.errors import EXIT_FAILED, EXIT_OK, warn
-from benchmark.files import replace_file, user_path
+from benchmark.files import check_file, replace_file, user_path
 from benchmark.jobs import How
 from benchmark.specs import SELECT
 from benchmark.tuning.axes import words
@@ -54,6 +54,10 @@ def _run(args: argparse.Namespace) -> int:
     how, _ = executing.read(args, asked, alone=0)
     if rule == ORACLE:
         warn("labels of test samples choose these values: an upper bound; name the rule beside every figure")
+    if not args.dry_run:  # a search is too long to find out at its end
+        if args.save:
+            check_file(args.save, "--save")
+        check_file(searches[0].log, "--log")
     found = []
     for search in searches:
         known = search.known()
@@ -113,6 +117,7 @@ def _write(path: Path, search: Search, winner: Trial, done: Sequence[Trial], rul
         winner,
         method=search.jobs[0].method.partition("@")[0],
         scenarios=dict.fromkeys(base_of(job.scenario) for job in search.jobs),
+        weights=search.jobs[0].weights,
         notes=notes,
     )
     replace_file(path, text.encode())

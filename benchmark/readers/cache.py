@@ -8,6 +8,8 @@ import json
 import os
 import sys
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ from benchmark.readers.files import cannot_read, opened
 
 Array = npt.NDArray[Any]
 
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged entry ends with, beside what the file system says."""
 MANIFEST = "arrays.json"
 """Its name tells its layout: a folder that an earlier version filled under another name is filled anew."""
 
@@ -83,7 +87,7 @@ def cached_arrays(folder: Path, build: Callable[[], tuple[dict[str, Array], dict
     if os.path.isfile(manifest):
         try:
             return _read(folder, json.loads(manifest.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError) as error:
+        except (*DAMAGE, OSError, MemoryError) as error:
             print(f"{folder} is damaged ({error}); it is made again", file=sys.stderr, flush=True)
     arrays, notes = build()
     entries, digests = {}, {}
@@ -106,7 +110,8 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> Arrays:
         raise ValueError(f"{MANIFEST} is not what was written")
     arrays, digests = {}, {}
     for name, entry in manifest["arrays"].items():
-        array = np.load(folder / f"{name}.npy", allow_pickle=False)
+        with open(folder / f"{name}.npy", "rb") as file:
+            array = np.load(file, allow_pickle=False)
         found, digests[name] = _entry(array)
         if found != entry:
             raise ValueError(f"{name}.npy is not what its manifest says")

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ import numpy.typing as npt
 from benchmark.errors import DataMissing, RunFailed
 from benchmark.files import replace_file
 from benchmark.readers import files
+from benchmark.readers.cache import DAMAGE
 from benchmark.readers.images import MOST_IMAGE_BYTES, complete, open_image
 from benchmark.readers.walk import Found
 
@@ -139,7 +139,7 @@ def _load(place: Path) -> Mapping[str, Any] | None:
             arrays = {name: kept[name] for name in ("version", "blob", "ends", "state", "digests", "level", "bad")}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (*DAMAGE, OSError):
         return None  # damaged, or of another version: made anew
     rows = len(arrays["ends"])
     sound = int(arrays["version"]) == _VERSION and all(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from benchmark import families, leaderboard, records
 from benchmark.errors import DataMissing, UsageError, warn
 from benchmark.files import user_path
@@ -331,7 +333,10 @@ def _tell_changes(record: Record, opened: Opened) -> None:
 
 def _command(path: Path, record: Record) -> str:
     """The command that makes the run of a record once more, and keeps the model."""
-    command = str(leaderboard.frame([record])["command"].iloc[0])
+    tested = msgspec.structs.replace(record, evaluated_on="test")  # no table shows a run on held-out data
+    command = str(leaderboard.frame([tested])["command"].iloc[0])
+    if record.evaluated_on == "validation":
+        command += f" --validate {len(record.scenario.experiences)}"
     out = path.parents[2] if len(path.parents) > 2 else Path()
     told = "" if str(out) == "runs" else f" --out {out}"
     return f"{command}{told} --set engine.save_model=true"

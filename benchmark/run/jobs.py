@@ -240,9 +240,8 @@ def expand(names: list[str], settings: Mapping[str, str], table: Mapping[str, An
             )
         scenarios = table.get("scenario")
         options = scenarios.get(plain) if isinstance(scenarios, Mapping) else None
-        chosen = bool({spec.variant, f"scenario.{spec.variant}"} & settings.keys()) or spec.variant in (
-            options if isinstance(options, Mapping) else ()
-        )
+        keys = {spec.variant, f"scenario.{spec.variant}", f"scenario.{plain}.{spec.variant}"}
+        chosen = bool(keys & settings.keys()) or spec.variant in (options if isinstance(options, Mapping) else ())
         if spec.variants and (variant or not chosen):
             expanded += [f"{plain}/{one}" for one in spec.variants]
         else:

@@ -210,8 +210,10 @@ def _outcome(task: _Task, answer: dict[str, Any]) -> Outcome:
             task.log.unlink()
     elif answer["error"] is not None:
         told = answer["error"]
+        explained = told.pop("explained", False)
         # A fault of ours or of a plugin, or a stop from outside: only its log explains it.
-        if told["kind"] not in vars(errors) or told["kind"] in (errors.PluginError.__name__, RunFailed.__name__):
+        failed = told["kind"] == RunFailed.__name__ and not explained
+        if failed or told["kind"] not in vars(errors) or told["kind"] == errors.PluginError.__name__:
             told["message"] += _tail(task.log)
         told["hint"] = f"{told['hint'] + '; ' if told['hint'] else ''}log: {task.log}"
     return Outcome.of(task.job, answer)

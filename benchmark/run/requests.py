@@ -79,7 +79,7 @@ def jobs_of(
 def _points(grid: Mapping[str, tuple[str, ...]], method: str) -> list[dict[str, str]]:
     """Every combination of the options that reach a method; those of another method are left out."""
     others = set(registry.names("methods")) - {method.partition("@")[0]}
-    own = {key: values for key, values in grid.items() if key.rpartition(".")[0] not in others}
+    own = {key: values for key, values in grid.items() if key.removeprefix("method.").rpartition(".")[0] not in others}
     return [dict(zip(own, values, strict=True)) for values in itertools.product(*own.values())]
 
 

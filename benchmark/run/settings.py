@@ -17,6 +17,7 @@ from benchmark.specs import MethodSpec, ScenarioSpec
 def grouped(settings: Mapping[str, str], method: MethodSpec, scenario: ScenarioSpec) -> dict[str, dict[str, str]]:
     """Sorts ``--set`` keys into groups: ``engine.x``, ``scenario.x``, ``l2p.x`` (that method only), ``x``.
 
+    Full keys, as ``--dry-run`` and messages have them, are the same: ``method.l2p.x``, ``scenario.split-cifar.x``.
     A bare key is the method's; one that only the scenario has is the scenario's.
     """
     own, other = ({part.name for part in fields(spec.config)} for spec in (method, scenario))
@@ -24,7 +25,12 @@ def grouped(settings: Mapping[str, str], method: MethodSpec, scenario: ScenarioS
     groups: dict[str, dict[str, str]] = {"scenario": {}, "method": {}, "engine": {}}
     for key, value in settings.items():
         prefix, dot, name = key.partition(".")
-        if not dot:
+        owner, full, last = name.partition(".")
+        if full and prefix == "method" and owner in registry.names("methods"):
+            groups[prefix] |= {last: value} if owner == method.name else {}
+        elif full and prefix == "scenario" and owner in registry.names("scenarios"):
+            groups[prefix] |= {last: value} if owner == scenario.name else {}
+        elif not dot:
             groups["scenario" if key in other - own else "method"][key] = value
         elif prefix in groups:
             groups[prefix][name] = value

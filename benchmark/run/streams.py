@@ -266,7 +266,7 @@ def validation(scenario: Scenario, experiences: int, on: str = "") -> Scenario:
     """
     if not 1 <= experiences <= len(scenario.experiences):
         raise UsageError(
-            f"--validate {experiences}: `{scenario.name}` has {len(scenario.experiences)} experiences",
+            f"`{scenario.name}` has {len(scenario.experiences)} experiences, not {experiences} to validate on",
             hint=f"use 1..{len(scenario.experiences)}",
         )
     if families.get(scenario.family).mixed:

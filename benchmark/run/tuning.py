@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from benchmark import data, families
 from benchmark.code_identity import ENGINE
 from benchmark.config import as_dict
 from benchmark.errors import RunFailed, UsageError
-from benchmark.files import user_path, without_places
+from benchmark.files import sha256, user_path, without_places
 from benchmark.jobs import How, Job, Outcome
 from benchmark.records import read as read_record
 from benchmark.run import executors
@@ -27,6 +28,9 @@ from benchmark.tuning import axes as tuning_axes
 from benchmark.tuning import strategies, trials
 from benchmark.tuning.axes import Axis, Point
 from benchmark.tuning.trials import Target, Trial
+
+_FALLS = re.compile(r"(\w+_)?(error|forgetting|ece|nll|brier)(_\w+)?|slot_\w+")
+"""Names of our metrics of which less is better, and of counts beside them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +70,9 @@ class Search:
         return [trial for target, trial in rows if target == self.target and set(trial.point) == keys]
 
     def known(self) -> list[Trial]:
-        """Those that were computed with this code, in the order in which they were chosen."""
-        return sorted((one for one in self.logged() if one.code == self.code), key=lambda trial: trial.number)
+        """Those that were computed with this code, in the order in which they were chosen; a point counts once."""
+        found = sorted((one for one in self.logged() if one.code == self.code), key=lambda trial: trial.number)
+        return list({trial.key: trial for trial in reversed(found)}.values())[::-1]
 
 
 def judged_by(jobs: Sequence[Job], rule: str) -> list[Job]:
@@ -108,6 +113,11 @@ def planned(
     """
     if not all(job.validate for job in jobs):
         raise UsageError("a search never reads test samples", hint="give the number of experiences to validate on")
+    if _FALLS.fullmatch(metric):
+        raise UsageError(
+            f"--metric {metric}: the highest value wins, and of this one less is better, or it is a count",
+            hint="use final_avg_acc, avg_incremental_acc or another one of which more is better",
+        )
     if not axes:
         raise UsageError("nothing to search: no option says where a search begins", hint="--range KEY=LOW..HIGH")
     plans = plans_of(jobs)
@@ -120,6 +130,14 @@ def planned(
     }
     if plan.job.backbone:
         common["backbone"] = plan.job.backbone
+    if plan.job.weights:
+        common["weights"] = sha256(user_path(plan.job.weights))
+    if plan.job.preset:
+        common["preset"] = plan.job.preset
+    for name in ("class_order_seed", "init_seed", "data_seed"):
+        if any(getattr(job, name) not in (None, job.seed) for job in jobs):
+            own = (job.seed if getattr(job, name) is None else getattr(job, name) for job in jobs)
+            common[name.replace("_", " ")] = ",".join(map(str, dict.fromkeys(own)))
     if plan.job.validate_on:
         common["judged on"] = plan.job.validate_on.partition(":")[0]
     family = families.get(plan.scenario_spec.family)
@@ -225,7 +243,8 @@ def _judged(search: Search, number: int, point: Point, outcomes: Sequence[Outcom
         record = read_record(outcome.path)
         value = (record.metrics or {}).get(search.target.metric)
         if value is None or isinstance(value, list):
-            defined = sorted(name for name, one in (record.metrics or {}).items() if isinstance(one, (int, float)))
+            numbers = [name for name, one in (record.metrics or {}).items() if isinstance(one, (int, float))]
+            defined = sorted(name for name in numbers if not _FALLS.fullmatch(name))
             raise UsageError(f"--metric {search.target.metric}: not defined here", hint=f"use {', '.join(defined)}")
         values.append(float(value))
         samples += sum(record.counts)

@@ -106,11 +106,17 @@ def do(job: Job, shelf: Shelf, hooks: pluggy.PluginManager) -> dict[str, Any]:
         return {**outcome.as_dict(), "warnings": kept}
     if isinstance(error, BenchError):
         kind = "Stopped" if isinstance(error, Interrupted) else kind_of(error)
-        told = {"kind": kind, "message": error.message, "hint": error.hint}
+        told = {"kind": kind, "message": error.message, "hint": error.hint, "explained": _is_ours(error)}
     else:
         told = {"kind": "Fault", "message": f"unexpected error: {said(error)}", "hint": None}
     status = "skipped" if isinstance(error, RunBusy) else "failed"
     return {"status": status, "path": None, "label": "", "error": told, "warnings": kept}
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether an error was raised by this package and not in a plugin: then its message says what there is to say."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
 def _print_to(log: Path) -> None:

@@ -11,7 +11,15 @@ from benchmark.tuning.axes import words
 from benchmark.tuning.trials import Target, Trial
 
 
-def render(target: Target, trial: Trial, *, method: str, scenarios: Iterable[str], notes: Iterable[str] = ()) -> str:
+def render(
+    target: Target,
+    trial: Trial,
+    *,
+    method: str,
+    scenarios: Iterable[str],
+    weights: str | None = None,
+    notes: Iterable[str] = (),
+) -> str:
     """The text of the file.
 
     Args:
@@ -19,6 +27,7 @@ def render(target: Target, trial: Trial, *, method: str, scenarios: Iterable[str
         trial: The winner.
         method: Name of the method without its recipe.
         scenarios: Names of the scenarios without variants, for their tables.
+        weights: File of weights of one's own, as it was given; the log knows it by its content alone.
         notes: Further lines that tell how it was found.
     """
     common: dict[str, Any] = json.loads(target.options)
@@ -27,7 +36,8 @@ def render(target: Target, trial: Trial, *, method: str, scenarios: Iterable[str
             "scenario": target.scenario,
             "method": target.method,
             "track": target.track,
-            **({"backbone": common["backbone"]} if "backbone" in common else {}),
+            **{key: common[key] for key in ("backbone", "preset") if key in common},
+            **({"weights": weights} if weights else {}),
         }
     }
     found = {**{key: value for key, value in common.items() if "." in key}, **_full(trial.point)}

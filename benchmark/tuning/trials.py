@@ -108,24 +108,28 @@ def read(path: Path) -> list[tuple[Target, Trial]]:
     if not path.exists():
         return []
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--log {path}: cannot be read: {error}", hint="give another file") from error
     whole = text[: text.rfind("\n") + 1]
     rows = csv.reader(io.StringIO(whole))
-    head = next(rows, None)
-    if head is None:
-        return []
-    if head != list(COLUMNS):
-        raise UsageError(f"--log {path}: not a log of trials", hint=f"its first line is {','.join(COLUMNS)}")
-    found = []
-    for line, row in enumerate(rows, 2):
-        try:
-            found.append(_parse(dict(zip(COLUMNS, row, strict=True))))
-        except (ValueError, TypeError) as error:
-            raise UsageError(
-                f"--log {path}, line {line}: {shorten(str(error))}", hint="correct or remove it"
-            ) from error
+    found, head = [], None
+    try:
+        for row in rows:
+            if head is None:
+                head = row
+                if head != list(COLUMNS):
+                    raise UsageError(
+                        f"--log {path}: not a log of trials", hint=f"its first line is {','.join(COLUMNS)}"
+                    )
+            elif row:
+                if len(row) != len(COLUMNS):
+                    raise ValueError(f"{len(row)} fields, where a trial has {len(COLUMNS)}")
+                found.append(_parse(dict(zip(COLUMNS, row, strict=True))))
+    except (ValueError, TypeError, RecursionError, csv.Error) as error:
+        raise UsageError(
+            f"--log {path}, line {rows.line_num}: {shorten(str(error))}", hint="correct or remove it"
+        ) from error
     return found
 
 

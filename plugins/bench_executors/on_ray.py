@@ -188,8 +188,8 @@ class _Sweep:
         passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         self._world = World.here({**passed, **threads(max(1, int(options.cpus)))})
         amounts = options.amounts()
-        self._check(amounts)
         memory = None if options.mem_gb is None else int(options.mem_gb * 2**30)
+        self._check(amounts, memory)
         self._desk = ray.remote(Desk).options(num_cpus=0, max_restarts=-1, max_task_retries=0).remote()
         self._task = ray.remote(do).options(
             num_cpus=options.cpus,
@@ -199,15 +199,17 @@ class _Sweep:
             max_retries=options.tries - 1,
         )
 
-    def _check(self, amounts: dict[str, float]) -> None:
+    def _check(self, amounts: dict[str, float], memory: int | None) -> None:
         """A task that fits nowhere would wait for ever."""
         import ray
 
         asked = {"CPU": self._options.cpus, "GPU": self._options.gpus, **amounts}
+        if memory is not None:
+            asked["memory"] = memory
         there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in there):
-            wanted = ", ".join(f"{amount:g} {name}" for name, amount in asked.items() if amount)
-            most = ", ".join(f"{name} {max(node.get(name, 0) for node in there):g}" for name in asked)
+            wanted = ", ".join(_said(name, amount) for name, amount in asked.items() if amount)
+            most = ", ".join(_said(name, max(node.get(name, 0) for node in there)) for name in asked)
             raise UsageError(f"no machine of the Ray cluster has {wanted}", hint=f"the most of one machine: {most}")
 
     def go(self) -> Iterator[Outcome]:
@@ -272,6 +274,10 @@ class _Sweep:
                 ray.cancel(task)
             ray.wait(left, num_returns=len(left), timeout=PATIENCE)
         ray.kill(self._desk)
+
+
+def _said(name: str, amount: float) -> str:
+    return f"{amount / 2**30:g} GB of memory" if name == "memory" else f"{amount:g} {name}"
 
 
 def _name(job: Job) -> str:

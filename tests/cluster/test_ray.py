@@ -186,6 +186,7 @@ def test_ctrl_c_leaves_checkpoints(tmp_path: Path, world: Path, options: RayOpti
         ({"cpus": 2.0}, "no machine of the Ray cluster has 2 CPU"),
         ({"gpus": 1.0}, "no machine of the Ray cluster has 1 CPU, 1 GPU"),
         ({"resources": ("big=3",)}, "no machine of the Ray cluster has 1 CPU, 3 big"),
+        ({"mem_gb": 100000.0}, "no machine of the Ray cluster has 1 CPU, 100000 GB of memory"),
     ],
 )
 def test_what_no_machine_has_is_one_error(tmp_path: Path, machines: Any, changes: dict[str, Any], message: str) -> None:

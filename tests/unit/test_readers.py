@@ -381,7 +381,7 @@ def test_arrays_are_built_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["arrays.json", "images.npy", "labels.npy"])
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "absent", "empty"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "absent", "empty", "a zip by its first bytes"])
 def test_damaged_arrays_are_built_again(
     file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -393,7 +393,8 @@ def test_damaged_arrays_are_built_again(
         path.unlink()
     else:
         flipped = content[:-1] + bytes([content[-1] ^ 1])
-        path.write_bytes({"truncated": content[:-5], "flipped": flipped, "empty": b""}[damage])
+        damaged = {"truncated": content[:-5], "flipped": flipped, "empty": b""}
+        path.write_bytes(damaged.get(damage, b"PK\x03\x04" + content[4:]))
     arrays = readers.cached_arrays(tmp_path, build).arrays
     assert build.calls == 2
     assert arrays["labels"].tolist() == [1, 0]

@@ -5,6 +5,7 @@ Most workers here are small programs that speak as `benchmark.run.worker` does; 
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from benchmark.cli import live, main
 from benchmark.errors import EXIT_DATA, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, DataMissing, RunFailed
 from benchmark.run import executors, interruption, machine, pool, worker
 from benchmark.run.interruption import Interrupted
+from benchmark.run.jobs import Shelf, life_cycle
 
 pytestmark = pytest.mark.usefixtures("one_thread", "plugin_file")
 PLUGIN = """
@@ -85,6 +87,33 @@ def test_a_grid_is_every_combination_of_its_values_that_reaches_the_method(
     assert found[0]["label"] == "toy-linear on toy, seed 0, epochs=1, toy-linear.lr=0.1, scenario.train=8"
     assert {len(one["grid"]) for one in found if one["method"] == "fails"} == {2}
     assert len({one["label"] for one in found}) == len(found)
+
+
+def test_full_keys_are_those_of_messages_and_equal_values_are_one_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--method", "toy-linear,fails", "--out", str(tmp_path), "--set", "scenario.toy.train=8"]
+    found = plan(capsys, *words, "--grid", "method.toy-linear.lr=0.1,1e-1,0.10,0.2")
+    assert [(one["method"].partition("@")[0], one["grid"]) for one in found] == [
+        ("toy-linear", {"method.toy-linear.lr": "0.1"}),
+        ("toy-linear", {"method.toy-linear.lr": "0.2"}),
+        ("fails", {}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--grid", "lr=1", "--grid", "lr=2"], "--grid lr: given twice"),
+        (["--grid", "method.toy-linear.lrr=1,2"], "--grid: unknown option `method.toy-linear.lrr`"),
+        (["--set", "method.toy-linear.lrr=1"], "--set: unknown option `method.toy-linear.lrr`"),
+    ],
+)
+def test_what_no_grid_can_be_is_named_as_it_was_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["sweep", *LINE, "--method", "toy-linear", "--out", str(tmp_path), *words]) == EXIT_USAGE
+    assert message in capsys.readouterr().err
 
 
 def test_a_file_says_the_same_as_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,6 +265,23 @@ def test_every_job_is_done_once_and_who_begins_where_is_told(fake: Path) -> None
     assert len(begun) == 20
     assert set(begun) == {"worker 1", "worker 2", "worker 3"}
     assert not (fake / ".logs").exists(), "logs of runs that went well are removed"
+
+
+def test_the_log_is_told_where_a_plugin_failed_and_not_where_we_say_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(method: str) -> dict[str, Any]:
+        found: dict[str, Any] = worker.do(job(tmp_path, method=method), Shelf(), life_cycle())["error"]
+        return found
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    assert answer("fails")["explained"] is False
+    monkeypatch.setattr("os.replace", full)
+    told = answer("toy-linear")
+    assert told["kind"] == "RunFailed"
+    assert told["explained"] is True
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")

@@ -138,6 +138,12 @@ def test_the_option_changes_neither_the_run_nor_its_numbers(
         bench.load_model(plain)
     assert caught.value.hint is not None
     assert caught.value.hint.endswith(f"--out {tmp_path} --set engine.save_model=true")
+    chosen = {"scenario.train": 10, "scenario.test": 2}
+    arguments: dict[str, Any] = {"settings": chosen, "out": tmp_path / "held out", "device": "cpu", "validate": 1}
+    (held_out,) = bench.run(scenario="toy", method="nearest-mean", **arguments).paths
+    with pytest.raises(UsageError, match="has kept no model") as caught:
+        bench.load_model(held_out)
+    assert " --validate 1 " in str(caught.value.hint)
     assert not recwarn.list
     with pytest.warns(BenchWarning, match=r"its trained method was not kept .*: the run is done again"):
         run(tmp_path, **{**options, "engine.save_model": True})

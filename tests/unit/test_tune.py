@@ -5,19 +5,21 @@ Trials are runs of a toy whose accuracy is best at ``rate=0.1`` and falls on bot
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+import torch
 
 from benchmark import records
 from benchmark.cli import main
-from benchmark.config import Range
+from benchmark.config import Range, read_toml
 from benchmark.errors import EXIT_FAILED, EXIT_OK, EXIT_PLUGIN, EXIT_USAGE, UsageError
-from benchmark.tuning import strategies, trials
+from benchmark.tuning import presets, strategies, trials
 from benchmark.tuning.axes import Axis, axes, declared
 from benchmark.tuning.bracket import sides
 from benchmark.tuning.strategies import Question
@@ -316,6 +318,9 @@ def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
     trials.append(file, target, done[1])
     assert file.read_text(encoding="utf-8") == text
     assert trials.best([trial for _, trial in found]) == done[0]
+    odd = "\ufeff" + text.replace("\n", "\n\n", 1)  # as a spreadsheet or an editor leaves it
+    file.write_text(odd, encoding="utf-8")
+    assert trials.render(trials.read(file)) == text
     assert done[0].noise == pytest.approx((1 / 3 * 2 / 3 / 9) ** 0.5)
 
 
@@ -323,7 +328,9 @@ def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a,b\n", "not a log of trials"),
-        (",".join(trials.COLUMNS) + "\n1,2\n", "line 2"),
+        (",".join(trials.COLUMNS) + "\n1,2\n", "line 2: 2 fields, where a trial has 14"),
+        (",".join(trials.COLUMNS) + "\n" + "x" * 200_000 + "\n", "line 2: field larger than field limit"),
+        (",".join(trials.COLUMNS) + '\nm,s,t,{},1,0,acc,0,"' + "[" * 100_000 + '",1,1,,,\n', "line 2: "),
         (",".join(trials.COLUMNS) + "\nm,s,t,{},1,0,acc,0,[],0.5,1,,,\n", "point: not a JSON object"),
         (",".join(trials.COLUMNS) + "\nm,s,t,{},1,0,acc,0,{},nan,1,,,\n", "value: not a finite number"),
     ],
@@ -404,6 +411,55 @@ def test_trials_of_other_code_do_not_count(tmp_path: Path, capsys: pytest.Captur
     assert again[2:] == first
 
 
+def test_a_trial_counts_for_its_weights_and_seeds_and_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = [tmp_path / f"{name}.pt" for name in "ab"]
+    for number, file in enumerate(weights):
+        torch.save({"classifier.bias": torch.full((2,), float(number))}, file)
+    plan = ["--budget", "2", "--out", str(tmp_path), "--dry-run", "--json"]
+
+    def known(*words: str) -> int:
+        assert tune(*plan, *words) == EXIT_OK
+        return len(json.loads(capsys.readouterr().out)["known"])
+
+    assert tune("--budget", "2", "--out", str(tmp_path)) == EXIT_OK
+    log = tmp_path / "tuned" / "tuned-tuned-world.csv"
+    capsys.readouterr()
+    assert known() == 2
+    for other in (["--init-seed", "7"], ["--class-order-seed", "3"], ["--data-seed", "1"], ["--preset", "cifar32"]):
+        assert known(*other) == 0, other
+    for file in weights:
+        assert known("--weights", str(file)) == 0
+    digest = hashlib.sha256(weights[0].read_bytes()).hexdigest()
+    (target, trial), *_ = trials.read(log)
+    options = json.dumps({**json.loads(target.options), "weights": digest}, sort_keys=True)
+    trials.append(log, target, trial)
+    trials.append(log, replace(target, options=options), trial)
+    assert known() == 2, "one trial twice is one trial"
+    assert [known("--weights", str(file)) for file in weights] == [1, 0]
+
+
+def test_the_preset_has_weights_and_input_preset(tmp_path: Path) -> None:
+    target = Target(method="a", scenario="s", track="nano", options='{"preset": "p", "weights": "ab", "engine.x": 1}')
+    text = presets.render(target, Trial(number=0, value=0.5), method="a", scenarios=["s"], weights="my/vit.pth")
+    (tmp_path / "preset.toml").write_text(text, encoding="utf-8")
+    table = read_toml(tmp_path / "preset.toml")
+    assert table["run"] == {
+        **{"scenario": "s", "method": "a", "track": "nano"},
+        **{"preset": "p", "weights": "my/vit.pth"},
+    }
+    assert table["engine"] == {"x": 1}
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for option in ("--save", "--log"):
+        assert tune("--budget", "1", option, str(tmp_path / "folder"), "--out", str(tmp_path / "out")) != EXIT_OK
+        assert option in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_budget_that_ends_early_says_what_is_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--strategy", "grid", "--grid", "rate=0.001,0.003", "--budget", "2", "--out", str(tmp_path)]
     assert tune(*words) == EXIT_OK
@@ -437,6 +493,10 @@ def test_a_plan_says_what_comes_next_and_does_nothing(tmp_path: Path, capsys: py
         (["--budget", "2", "--grid", "rate=1,,2"], "a value is missing"),
         (["--budget", "2", "--experiences", "0"], "1 or more"),
         (["--budget", "1", "--metric", "acc"], "--metric acc: not defined here"),
+        (["--budget", "1", "--metric", "forgetting_clipped"], "of this one less is better"),
+        (["--budget", "1", "--metric", "ece"], "of this one less is better"),
+        (["--budget", "1", "--grid", "rate=1", "--grid", "rate=2"], "--grid rate: given twice"),
+        (["--budget", "1", "--experiences", "99"], "experiences, not 99 to validate on"),
     ],
 )
 def test_what_cannot_be_tuned_is_one_error(

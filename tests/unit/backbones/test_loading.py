@@ -574,6 +574,18 @@ def test_tensors_that_are_no_weights(change: Any, message: str, weights: Path, t
         loading.load("tiny-vit", weights=save(state, tmp_path / "own.pth"))
 
 
+def test_wrappers_that_are_empty_or_hold_themselves(weights: Path, tmp_path: Path) -> None:
+    own: dict[str, Any] = {"state_dict": {}, "model": model().state_dict()}
+    assert loading.load("tiny-vit", weights=save(own, tmp_path / "empty.pth")).module is not None
+    own = {}
+    own["model"] = own
+    with pytest.raises(DataMissing, match="holds no state dict of tensors"):
+        loading.load("tiny-vit", weights=save(own, tmp_path / "own.pth"))
+    (tmp_path / "nothing.pth").touch()
+    with pytest.raises(DataMissing, match=r"damaged: \w"):
+        loading.load("tiny-vit", weights=tmp_path / "nothing.pth")
+
+
 def test_arrays_that_declare_more_than_they_hold_are_damaged(weights: Path, tmp_path: Path) -> None:
     import io
     import zipfile

@@ -270,7 +270,7 @@ def bench_register_methods() -> list[MethodSpec]:
             recipes=RECIPES,
             default_recipe="fixed",
             tracks={
-                "nano": {"epochs": 1, "augment": False, "templates": "a drawing of {}.", "alpha": 1.0},
+                "nano": {"epochs": 1, "augment": False, "templates": "a drawing of {}.", "alpha": 30.0},
                 "mini": {"epochs": 2},
             },
             rule="nano, alpha: results/search.py, best on held-out training images; elsewhere the published values",

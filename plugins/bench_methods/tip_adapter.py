@@ -76,7 +76,7 @@ def bench_register_methods() -> list[MethodSpec]:
             recipes=recipes(),
             default_recipe="fixed",
             tracks={
-                "nano": {"epochs": 1, "augment": False, "templates": "a drawing of {}.", "alpha": 7.7, "beta": 3.0},
+                "nano": {"epochs": 1, "augment": False, "templates": "a drawing of {}.", "alpha": 380.0, "beta": 3.0},
                 "mini": {"epochs": 2},
             },
             rule="nano, alpha and beta: results/search.py, best on held-out training images; elsewhere the published "

@@ -12,6 +12,7 @@ A dual encoder (`benchmark.backbones.dual`) is a backbone like any other: its im
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping
@@ -310,6 +311,19 @@ def _described_dual(
         state["image.vit.pos_embed"] = _weights.resampled(state["image.vit.pos_embed"], vit)
     _weights.put(dual, state, path)
     return dual
+
+
+def own_digest(path: Path) -> str:
+    """SHA-256 of weights that a user brings: of a file, or of the hashes of the ``.safetensors`` files in a folder.
+
+    Raises:
+        DataMissing: There is nothing, or it cannot be read.
+    """
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not files:
+        raise DataMissing(f"{path}: no *.safetensors", hint="give the folder of a complete model")
+    digests = [_digest(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -18,7 +18,7 @@ from benchmark import data, families
 from benchmark.code_identity import ENGINE
 from benchmark.config import as_dict
 from benchmark.errors import RunFailed, UsageError
-from benchmark.files import sha256, user_path, without_places
+from benchmark.files import user_path, without_places
 from benchmark.jobs import How, Job, Outcome
 from benchmark.records import read as read_record
 from benchmark.run import executors
@@ -131,7 +131,9 @@ def planned(
     if plan.job.backbone:
         common["backbone"] = plan.job.backbone
     if plan.job.weights:
-        common["weights"] = sha256(user_path(plan.job.weights))
+        from benchmark.backbones.sources import own_digest  # with it torch, which a plan does without
+
+        common["weights"] = own_digest(user_path(plan.job.weights))
     if plan.job.preset:
         common["preset"] = plan.job.preset
     for name in ("class_order_seed", "init_seed", "data_seed"):

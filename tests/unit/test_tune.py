@@ -18,7 +18,7 @@ import torch
 from benchmark import records
 from benchmark.cli import main
 from benchmark.config import Range, read_toml
-from benchmark.errors import EXIT_FAILED, EXIT_OK, EXIT_PLUGIN, EXIT_USAGE, UsageError
+from benchmark.errors import EXIT_DATA, EXIT_FAILED, EXIT_OK, EXIT_PLUGIN, EXIT_USAGE, UsageError
 from benchmark.tuning import presets, strategies, trials
 from benchmark.tuning.axes import Axis, axes, declared
 from benchmark.tuning.bracket import sides
@@ -494,6 +494,8 @@ def test_a_plan_says_what_comes_next_and_does_nothing(tmp_path: Path, capsys: py
         (["--budget", "2", "--experiences", "0"], "1 or more"),
         (["--budget", "1", "--metric", "acc"], "--metric acc: not defined here"),
         (["--budget", "1", "--metric", "forgetting_clipped"], "of this one less is better"),
+        (["--budget", "1", "--weights", "{tmp}/nothing.pt"], "nothing.pt: No such file"),
+        (["--budget", "1", "--weights", "{tmp}"], "no *.safetensors"),
         (["--budget", "1", "--metric", "ece"], "of this one less is better"),
         (["--budget", "1", "--grid", "rate=1", "--grid", "rate=2"], "--grid rate: given twice"),
         (["--budget", "1", "--experiences", "99"], "experiences, not 99 to validate on"),
@@ -502,7 +504,8 @@ def test_a_plan_says_what_comes_next_and_does_nothing(tmp_path: Path, capsys: py
 def test_what_cannot_be_tuned_is_one_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
-    assert tune(*words, "--out", str(tmp_path)) == EXIT_USAGE
+    words = [word.replace("{tmp}", str(tmp_path)) for word in words]
+    assert tune(*words, "--out", str(tmp_path)) == (EXIT_DATA if "--weights" in words else EXIT_USAGE)
     told = capsys.readouterr().err
     assert message in told
     assert "hint: " in told
